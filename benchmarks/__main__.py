@@ -1,0 +1,104 @@
+"""The command line: measure the sections asked for, print the report, write it."""
+
+import argparse
+import cProfile
+import pstats
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks import gate, imports, memory, methods, report, throttling
+from benchmarks.measure import Case, Figure, Group, Plan, Samples, measure, missing, pinned
+
+FULL = Plan(rounds=60, batch=0.004, scale=1.0)
+QUICK = Plan(rounds=3, batch=0.0005, scale=0.02)
+SMOKE = ", a smoke whose figures mean nothing"
+RESULTS = Path(__file__).with_name("RESULTS.md")
+
+
+class Section(NamedTuple):
+    """A part of the report: cases that are timed, and figures that are measured in another way."""
+
+    groups: Callable[[Plan], Iterable[Group]] = lambda _plan: ()
+    figures: Callable[[Plan], Iterable[Figure]] = lambda _plan: ()
+
+
+SECTIONS = {
+    "throttling": Section(throttling.groups),
+    "memory": Section(memory.groups, memory.figures),
+    "gate": Section(gate.groups),
+    "methods": Section(methods.groups),
+    "import": Section(figures=imports.figures),
+}
+
+
+def main() -> None:
+    """Measure what is asked for, print the report, and write it where it belongs."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    add = parser.add_argument
+    add("--only", choices=SECTIONS, action="append", help="this section alone; may be repeated")
+    add("--quick", action="store_true", help="show that all of it runs; writes only to --out")
+    add("--rounds", type=int, help=f"instead of {FULL.rounds}")
+    add("--out", type=Path, help=f"the file to write; default {RESULTS.name} if all was measured")
+    add("--profile", metavar="CASE", help="show where the time of the cases so named goes")
+    chosen = parser.parse_args()
+    plan = QUICK if chosen.quick else FULL
+    plan = Plan(chosen.rounds or plan.rounds, plan.batch, plan.scale)
+    sections = [SECTIONS[name] for name in chosen.only or SECTIONS]
+    if chosen.profile:
+        profile(plan, sections, chosen.profile)
+        return
+    measured = list(run(plan, sections))
+    text = report.markdown(measured, report.how(plan.rounds, SMOKE * chosen.quick))
+    print(text)
+    whole = not chosen.quick and not chosen.only
+    out = chosen.out or (RESULTS if whole else None)
+    if out is not None:
+        out.write_text(text, encoding="utf-8")
+
+
+def run(plan: Plan, sections: Sequence[Section]) -> Iterator[tuple[Group, Samples] | Figure]:
+    """Measure the sections one after the other, telling on stderr how far it is."""
+    for section in sections:
+        for group in section.groups(plan):
+            print(f"{group.title} ...", file=sys.stderr)
+            with nullcontext() if group.waits else pinned():
+                samples = measure(group, plan)
+            yield group, samples
+        for figure in section.figures(plan):
+            print(f"{figure.what} ...", file=sys.stderr)
+            yield figure
+
+
+def profile(plan: Plan, sections: Sequence[Section], name: str) -> None:
+    """Run the cases whose group and name contain this under the profiler; if none, list them."""
+    cases = {
+        f"{group.title}: {case.name}": case
+        for section in sections
+        for group in section.groups(plan)
+        for case in group.cases
+    }
+    found = {title: case for title, case in cases.items() if name.lower() in title.lower()}
+    for title, case in found.items():
+        print(f"# {title}")
+        show(case)
+    if not found:
+        print(f"No case is named {name!r}; there are:", *cases, sep="\n  ")
+
+
+def show(case: Case, times: int = 50_000, lines: int = 25) -> None:
+    """The functions in which a case spends its time, their own time first."""
+    if (module := missing(case)) is not None:
+        print(f"skipped: {module} is not installed")
+        return
+    batch = case.build()
+    batch(1000)
+    profiler = cProfile.Profile()
+    profiler.runcall(batch, times)
+    pstats.Stats(profiler, stream=sys.stdout).strip_dirs().sort_stats("tottime").print_stats(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""What must hold, as data: every budget of the design, by the group of cases that measures it.
+
+Rule: only bounds stand here, never a result. A budget names the two figures whose ratio it bounds.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from benchmarks.measure import Cost
+
+__all__ = ["BOUNDS", "BUDGETS", "Budget"]
+
+QUIET_FLOOR_US = 0.35
+"""One floor decision on the quiet machine on which the budgets in microseconds were written down.
+
+Such a budget is kept as a multiple of the floor decision in the same round, so that it means the
+same on any machine under any load."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """`cost` is to be at most `at_most` times `floor`; `note` is for the reader of the report."""
+
+    what: str
+    cost: Cost
+    floor: Cost
+    at_most: float
+    note: str = ""
+
+
+ADDED_ASGI = Cost("apigate, three levels", over="bare app")
+ADDED_WSGI = Cost("apigate, three levels", over="bare app")
+
+BUDGETS: Mapping[str, tuple[Budget, ...]] = {
+    "One bucket": (Budget("decision with full result", Cost("apigate"), Cost("floor"), 2.0),),
+    "Three levels in one decision": (
+        Budget("decision with full result", Cost("apigate"), Cost("floor"), 1.7),
+        Budget(
+            "against limits asked three times",
+            Cost("apigate"),
+            Cost("limits fixed-window, three hits"),
+            1 / 4,
+        ),
+    ),
+    "Refused": (Budget("decision with full result", Cost("apigate"), Cost("floor"), 2.0),),
+    "Many keys": (
+        Budget(
+            "growth from 1 key to 100,000",
+            Cost("apigate, 100,000 keys", over="apigate, 1 key"),
+            Cost("floor, 100,000 keys", over="floor, 1 key"),
+            1.25,
+            "the same growth; less than a quarter cannot be told apart",
+        ),
+    ),
+    "Threads": tuple(
+        Budget(
+            f"slower by {number} threads",
+            Cost(f"apigate, {number} threads", per="apigate, 1 thread"),
+            Cost(f"floor, {number} threads", per="floor, 1 thread"),
+            1.1,
+            "the same loss; less than a tenth cannot be told apart",
+        )
+        for number in (2, 4)
+    ),
+    "ASGI": (
+        Budget("added per request", ADDED_ASGI, Cost("floor gate", over="bare app"), 3.0),
+        Budget(
+            "added, against the leanest peer",
+            ADDED_ASGI,
+            Cost("FastAPI + slowapi decorator", over="FastAPI"),
+            1 / 8,
+        ),
+        Budget(
+            "refusal, against FastAPI's own request",
+            Cost("apigate, refusing"),
+            Cost("FastAPI"),
+            0.12,
+        ),
+        Budget(
+            "empty gateway, against a no-op middleware",
+            Cost("apigate, empty"),
+            Cost("no-op middleware"),
+            1.3,
+        ),
+    ),
+    "WSGI": (
+        Budget("added per request", ADDED_WSGI, Cost("floor gate", over="bare app"), 3.0),
+        Budget(
+            "added, against Flask-Limiter",
+            ADDED_WSGI,
+            Cost("Flask + Flask-Limiter", over="Flask"),
+            1 / 15,
+        ),
+        Budget("refusal, against Flask's own request", Cost("apigate, refusing"), Cost("Flask"), 0.10),
+        Budget(
+            "empty gateway, against a no-op middleware",
+            Cost("apigate, empty"),
+            Cost("no-op middleware"),
+            1.3,
+        ),
+    ),
+    "Decorator on a function": (
+        Budget(
+            "added per call",
+            Cost("apigate", over="bare function"),
+            Cost("floor", over="bare function"),
+            3.0,
+        ),
+    ),
+    "Method table": (
+        Budget(
+            "static path, 100 methods against 10",
+            Cost("request, static path of 100"),
+            Cost("request, static path of 10"),
+            1.1,
+        ),
+        Budget(
+            "static path, 1,000 methods against 10",
+            Cost("request, static path of 1000"),
+            Cost("request, static path of 10"),
+            1.1,
+        ),
+        *(
+            Budget(
+                f"lookup of a template among {number}, against the floor decision",
+                Cost(f"lookup, template of {number}"),
+                Cost("floor decision"),
+                round(2.0 / QUIET_FLOOR_US, 1),
+                "2 us on the quiet machine",
+            )
+            for number in (10, 100, 1000)
+        ),
+    ),
+}
+
+BOUNDS: Mapping[str, float] = {
+    "memory of a key of 16 characters": 260,
+    "memory of a key of 64 characters": 260,
+    "memory of a place when random keys have taken all": 260,
+    "import apigate": 30,
+}
+"""What a figure of this name may be at most, in its own unit."""

@@ -1,0 +1,158 @@
+"""Requests without a server: a GET with a small client's fields, through ASGI or WSGI callables.
+
+Rule: what a server would do for each request (a new scope or environ, driving the coroutine,
+running through the body) is done for every case alike, and every app answers once, checked, before
+it is timed.
+"""
+
+import asyncio
+from collections.abc import Mapping
+from itertools import repeat
+from typing import Any
+
+from benchmarks.floors import ASGIApp, WSGIApp
+from benchmarks.measure import Batch
+
+__all__ = ["asgi_batch", "raw_asgi", "raw_wsgi", "wsgi_batch"]
+
+ADDRESS = "192.0.2.1"
+SCOPE: dict[str, Any] = {
+    "type": "http",
+    "asgi": {"version": "3.0", "spec_version": "2.3"},
+    "http_version": "1.1",
+    "method": "GET",
+    "scheme": "http",
+    "root_path": "",
+    "query_string": b"",
+    "headers": [
+        (b"host", b"api.example"),
+        (b"user-agent", b"benchmark/1.0"),
+        (b"accept", b"application/json"),
+        (b"accept-encoding", b"gzip, deflate"),
+        (b"connection", b"keep-alive"),
+    ],
+    "client": (ADDRESS, 50_000),
+    "server": ("192.0.2.2", 80),
+}
+ENVIRON: dict[str, Any] = {
+    "REQUEST_METHOD": "GET",
+    "SCRIPT_NAME": "",
+    "QUERY_STRING": "",
+    "SERVER_NAME": "192.0.2.2",
+    "SERVER_PORT": "80",
+    "SERVER_PROTOCOL": "HTTP/1.1",
+    "REMOTE_ADDR": ADDRESS,
+    "REMOTE_PORT": "50000",
+    "HTTP_HOST": "api.example",
+    "HTTP_USER_AGENT": "benchmark/1.0",
+    "HTTP_ACCEPT": "application/json",
+    "HTTP_ACCEPT_ENCODING": "gzip, deflate",
+    "HTTP_CONNECTION": "keep-alive",
+    "wsgi.version": (1, 0),
+    "wsgi.url_scheme": "http",
+    "wsgi.input": None,
+    "wsgi.errors": None,
+    "wsgi.multithread": True,
+    "wsgi.multiprocess": False,
+    "wsgi.run_once": False,
+}
+BODY = b'{"pets": []}'
+LOOP = asyncio.new_event_loop()
+
+
+async def raw_asgi(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """The smallest ASGI app that answers."""
+    fields = [(b"content-type", b"application/json"), (b"content-length", b"12")]
+    await send({"type": "http.response.start", "status": 200, "headers": fields})
+    await send({"type": "http.response.body", "body": BODY})
+
+
+def raw_wsgi(environ: dict[str, Any], start_response: Any) -> tuple[bytes, ...]:
+    """The smallest WSGI app that answers."""
+    start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", "12")])
+    return (BODY,)
+
+
+async def _receive() -> dict[str, Any]:
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+async def _send(message: dict[str, Any]) -> None:
+    pass
+
+
+def _write(data: bytes) -> None:
+    pass
+
+
+def _start(status: str, fields: list[tuple[str, str]], exc_info: Any = None) -> Any:
+    return _write
+
+
+def asgi_batch(app: ASGIApp, *, path: str = "/pets", after: int = 0, status: int = 200, field: str = "") -> Batch:
+    """Requests of one client, one after the other, on a running event loop.
+
+    Args:
+        app: What is asked.
+        path: What is asked for.
+        after: How many requests go before the first that counts, to empty its bucket.
+        status: What it must answer; else AssertionError.
+        field: The name of a response header field that must be there, in lower case.
+    """
+    scope = SCOPE | {"path": path, "raw_path": path.encode()}
+
+    async def serve(times: int) -> None:
+        for _ in repeat(None, times):
+            await app(scope.copy(), _receive, _send)
+
+    async def ask() -> tuple[int, Mapping[str, str]]:
+        sent: list[dict[str, Any]] = []
+
+        async def keep(message: dict[str, Any]) -> None:
+            sent.append(message)
+
+        await app(scope.copy(), _receive, keep)
+        return sent[0]["status"], {name.decode().lower(): value.decode() for name, value in sent[0]["headers"]}
+
+    def batch(times: int) -> None:
+        LOOP.run_until_complete(serve(times))
+
+    batch(after)
+    _check(LOOP.run_until_complete(ask()), status, field)
+    return batch
+
+
+def wsgi_batch(app: WSGIApp, *, path: str = "/pets", after: int = 0, status: int = 200, field: str = "") -> Batch:
+    """The same for WSGI: each body is run through, and closed where it can be."""
+    environ = ENVIRON | {"PATH_INFO": path}
+
+    def batch(times: int) -> None:
+        for _ in repeat(None, times):
+            body = app(environ.copy(), _start)
+            for _chunk in body:
+                pass
+            if hasattr(body, "close"):
+                body.close()
+
+    def ask() -> tuple[int, Mapping[str, str]]:
+        started: list[tuple[str, list[tuple[str, str]]]] = []
+
+        def keep(line: str, fields: list[tuple[str, str]], exc_info: Any = None) -> Any:
+            started.append((line, list(fields)))
+            return _write
+
+        body = app(environ.copy(), keep)
+        list(body)
+        if hasattr(body, "close"):
+            body.close()
+        line, fields = started[0]
+        return int(line.split()[0]), {name.lower(): value for name, value in fields}
+
+    batch(after)
+    _check(ask(), status, field)
+    return batch
+
+
+def _check(answer: tuple[int, Mapping[str, str]], status: int, field: str) -> None:
+    if answer[0] != status or (field and field not in answer[1]):
+        raise AssertionError(f"not what is to be timed: wanted {status} with {field or 'any field'}, got {answer}")

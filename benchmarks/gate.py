@@ -1,0 +1,150 @@
+"""The gate around an app and around a function: what a request costs with it and without.
+
+Rule: three levels (gateway, method, client), header fields and request context are on, as a user
+gets them. The peers stand around their own framework, so what they add is counted over that
+framework's own request.
+"""
+
+from itertools import repeat
+from typing import Any
+
+from apigate import Gateway, Method, Rate, Throttled, asgi, wsgi
+from benchmarks import floors, web
+from benchmarks.drive import asgi_batch, raw_asgi, raw_wsgi, wsgi_batch
+from benchmarks.measure import Batch, Case, Group, Plan
+from benchmarks.throttling import FAST, SLOW
+
+__all__ = ["groups"]
+
+
+def groups(_plan: Plan) -> tuple[Group, ...]:
+    """Around an ASGI app, around a WSGI app, around a function."""
+    return (
+        Group("ASGI", (*_asgi(), *_fastapi())),
+        Group("WSGI", (*_wsgi(), *_flask())),
+        Group(
+            "Decorator on a function",
+            (
+                Case("bare function", lambda: called(lambda x: x)),
+                Case("floor", floor_decorator),
+                Case("apigate", apigate_decorator),
+            ),
+        ),
+    )
+
+
+def gateway(client: Rate = FAST) -> Gateway:
+    """Three levels: the gateway, the method, the client."""
+    methods = {"*": Method(throttle=FAST), "GET /pets": Method(), "GET /pets/{id}": Method()}
+    return Gateway(throttle=FAST, client_throttle=client, methods=methods)
+
+
+def _asgi() -> tuple[Case, ...]:
+    return (
+        Case("bare app", lambda: asgi_batch(raw_asgi)),
+        Case("no-op middleware", lambda: asgi_batch(floors.NoOp(raw_asgi))),
+        Case("no-op middleware around send", lambda: asgi_batch(floors.NoOpSend(raw_asgi))),
+        Case(
+            "floor gate",
+            lambda: asgi_batch(floors.asgi_gate(raw_asgi, FAST), field="ratelimit-limit"),
+        ),
+        Case(
+            "floor gate, refusing",
+            lambda: asgi_batch(floors.asgi_gate(raw_asgi, SLOW), after=1, status=429, field="retry-after"),
+        ),
+        Case("apigate, empty", lambda: asgi_batch(asgi.GatewayMiddleware(raw_asgi, Gateway()))),
+        Case(
+            "apigate, three levels",
+            lambda: asgi_batch(asgi.GatewayMiddleware(raw_asgi, gateway()), field="ratelimit"),
+        ),
+        Case(
+            "apigate, refusing",
+            lambda: asgi_batch(
+                asgi.GatewayMiddleware(raw_asgi, gateway(SLOW)),
+                after=1,
+                status=429,
+                field="retry-after",
+            ),
+        ),
+    )
+
+
+def _fastapi() -> tuple[Case, ...]:
+    slowapi = ("fastapi", "slowapi")
+    return (
+        Case("FastAPI", web.fastapi, ("fastapi",)),
+        Case("FastAPI + slowapi decorator", web.slowapi_decorator, slowapi),
+        Case("FastAPI + slowapi ASGI middleware", web.slowapi_middleware, slowapi),
+        Case(
+            "FastAPI + slowapi decorator, refusing",
+            lambda: web.slowapi_decorator(refuse=True),
+            slowapi,
+        ),
+        Case(
+            "FastAPI + slowapi ASGI middleware, refusing",
+            lambda: web.slowapi_middleware(refuse=True),
+            slowapi,
+        ),
+    )
+
+
+def _wsgi() -> tuple[Case, ...]:
+    return (
+        Case("bare app", lambda: wsgi_batch(raw_wsgi)),
+        Case("no-op middleware", lambda: wsgi_batch(floors.NoOpWSGI(raw_wsgi))),
+        Case("no-op middleware around start", lambda: wsgi_batch(floors.NoOpStart(raw_wsgi))),
+        Case(
+            "floor gate",
+            lambda: wsgi_batch(floors.wsgi_gate(raw_wsgi, FAST), field="ratelimit-limit"),
+        ),
+        Case(
+            "floor gate, refusing",
+            lambda: wsgi_batch(floors.wsgi_gate(raw_wsgi, SLOW), after=1, status=429, field="retry-after"),
+        ),
+        Case("apigate, empty", lambda: wsgi_batch(wsgi.GatewayMiddleware(raw_wsgi, Gateway()))),
+        Case(
+            "apigate, three levels",
+            lambda: wsgi_batch(wsgi.GatewayMiddleware(raw_wsgi, gateway()), field="ratelimit"),
+        ),
+        Case(
+            "apigate, refusing",
+            lambda: wsgi_batch(
+                wsgi.GatewayMiddleware(raw_wsgi, gateway(SLOW)),
+                after=1,
+                status=429,
+                field="retry-after",
+            ),
+        ),
+    )
+
+
+def _flask() -> tuple[Case, ...]:
+    limiter = ("flask", "flask_limiter")
+    return (
+        Case("Flask", web.flask, ("flask",)),
+        Case("Flask + Flask-Limiter", lambda: web.flask_limiter(fields=False), limiter),
+        Case("Flask + Flask-Limiter, with fields", web.flask_limiter, limiter),
+        Case("Flask + Flask-Limiter, refusing", lambda: web.flask_limiter(refuse=True), limiter),
+    )
+
+
+def called(function: Any) -> Batch:
+    def batch(times: int) -> None:
+        for _ in repeat(None, times):
+            function("alice")
+
+    return batch
+
+
+def floor_decorator() -> Batch:
+    return called(floors.throttle(FAST, key=lambda x: x)(lambda x: x))
+
+
+def apigate_decorator() -> Batch:
+    once = Gateway().throttle(SLOW, key=lambda x: x)(lambda x: x)
+    once("alice")
+    try:
+        once("alice")
+    except Throttled:
+        return called(Gateway().throttle(FAST, key=lambda x: x)(lambda x: x))
+    raise AssertionError("the decorator refuses nothing")

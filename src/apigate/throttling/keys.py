@@ -1,0 +1,101 @@
+"""Who is counted: the client's address behind a number of trusted proxies, and how an identity becomes a bucket's key.
+
+The trust rule: nothing in a request says who sent it. The peer's address does; a forwarding field does only for as
+many hops, counted from the right, as the operator says are proxies of their own. What stands further left was written
+by somebody else and is never read.
+
+Source: RFC 7239, section 5.2 and 8.1; the /64 of an IPv6 address is what one subscriber is given (RFC 6177).
+"""
+
+from collections.abc import Sequence
+from hashlib import blake2b
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+__all__ = ["LONGEST_KEY", "Key", "address_of", "bucket_key", "forwarded_for", "hop_address", "network_of"]
+
+Key = str | bytes
+"""Whose bucket it is: empty for a bucket that all share; long keys come as a digest of 16 bytes."""
+
+LONGEST_KEY = 32
+
+
+def bucket_key(identity: str) -> Key:
+    """The key of an identity's bucket: itself if it is short and ASCII, else a digest of 16 bytes.
+
+    So that no client can make the store keep a long text.
+
+    >>> bucket_key("alice"), len(bucket_key("x" * 33))
+    ('alice', 16)
+    """
+    if len(identity) <= LONGEST_KEY and identity.isascii():
+        return identity
+    return blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=16).digest()
+
+
+def address_of(text: str) -> IPv4Address | IPv6Address | None:
+    """The address in a peer's name or one member of a forwarding field: without port, brackets and zone.
+
+    An IPv4 address mapped into IPv6 is the IPv4 address. None where there is no address, as in `unknown` or the path
+    of a unix socket.
+
+    >>> address_of("[2001:db8::1]:443"), address_of("192.0.2.1:80"), address_of("_hidden")
+    (IPv6Address('2001:db8::1'), IPv4Address('192.0.2.1'), None)
+    """
+    text = text.strip()
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ip_address(text.partition("%")[0])
+    except ValueError:
+        return None
+    return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
+
+
+def network_of(address: IPv4Address | IPv6Address) -> str:
+    """What is counted as one client: an IPv4 address, or the /64 of an IPv6 address.
+
+    >>> network_of(address_of("2001:db8:1:2:3:4:5:6"))
+    '2001:db8:1:2::/64'
+    """
+    if isinstance(address, IPv4Address):
+        return str(address)
+    return f"{IPv6Address(int(address) >> 64 << 64)}/64"
+
+
+def forwarded_for(values: Sequence[str]) -> list[str]:
+    """The `for` parameters of a `Forwarded` field, in order; an element without one counts as unknown.
+
+    >>> forwarded_for(['for=192.0.2.1;proto=https, for="[2001:db8::1]:80"'])
+    ['192.0.2.1', '[2001:db8::1]:80']
+    """
+    found = []
+    for element in ",".join(values).split(","):
+        parameters = (part.partition("=") for part in element.split(";"))
+        found.append(next((v.strip().strip('"') for k, _, v in parameters if k.strip().lower() == "for"), "unknown"))
+    return found
+
+
+def hop_address(peer: str | None, chain: Sequence[str], trusted_hops: int) -> IPv4Address | IPv6Address | None:
+    """The address of the client as the outermost trusted proxy saw it.
+
+    Args:
+        peer: The other end of the connection; with one trusted hop that is the proxy.
+        chain: The members of the forwarding field, as they were sent: each proxy appended whom it heard.
+        trusted_hops: How many proxies of the operator stand in front; at least 0.
+
+    Returns:
+        The member that the outermost trusted proxy wrote. If the chain is shorter, its leftmost member; if a proxy
+        wrote no address, that of the proxy nearer to us; None if not even the peer has one.
+
+    >>> str(hop_address("10.0.0.1", ["203.0.113.9", "198.51.100.7"], trusted_hops=1))
+    '198.51.100.7'
+    """
+    seen = address_of(peer) if peer else None
+    for member in list(reversed(chain))[:trusted_hops]:
+        address = address_of(member)
+        if address is None:
+            break
+        seen = address
+    return seen

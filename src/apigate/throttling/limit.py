@@ -1,0 +1,78 @@
+"""One limit: a rate at a level, with the name its bucket is kept under. A value; the bucket itself is in a store."""
+
+from collections.abc import Iterable
+from typing import Literal, final
+
+from apigate.core.errors import ConfigurationError
+from apigate.throttling.rate import Rate
+
+__all__ = ["LEVELS", "Limit", "Mode", "checked_mode", "limits_of"]
+
+LEVELS = ("global", "stage", "method", "client", "client-method")
+"""The levels of a gateway, from the widest bucket to the narrowest."""
+
+Mode = Literal["enforce", "shadow", "off"]
+"""`enforce` refuses; `shadow` counts what it would have refused; `off` is not there at all."""
+
+_MODES = ("enforce", "shadow", "off")
+
+
+@final
+class Limit:
+    """One rate at one level; compared by identity.
+
+    Attributes:
+        name: What its buckets are kept under in a store: the same name is the same bucket.
+        level: Which level it belongs to.
+        policy: What it is called towards clients: the level, numbered where the level has several rates.
+        rate: The rate, for people.
+        n: Tokens refilled per `p` microseconds, in smallest terms.
+        p: See `n`.
+        capacity: What a bucket holds, in tokens times `p`.
+        enforced: False for a limit in shadow mode.
+    """
+
+    __slots__ = ("capacity", "enforced", "level", "n", "name", "p", "policy", "rate")
+
+    def __init__(self, name: str, level: str, policy: str, rate: Rate, *, enforced: bool = True) -> None:
+        """Take the whole numbers out of `rate`, so that deciding reads nothing else."""
+        self.name = name
+        self.level = level
+        self.policy = policy
+        self.rate = rate
+        self.n = rate.n
+        self.p = rate.p
+        self.capacity = rate.capacity
+        self.enforced = enforced
+
+    def __repr__(self) -> str:
+        """Name and rate."""
+        return f"<Limit {self.name}: {self.rate}{'' if self.enforced else ' (shadow)'}>"
+
+
+def limits_of(name: str, level: str, rates: Iterable[Rate], mode: Mode = "enforce") -> tuple[Limit, ...]:
+    """The limits of one level: one for each rate, none if the level is off."""
+    if mode == "off":
+        return ()
+    return tuple(
+        Limit(
+            name if number == 1 else f"{name}#{number}",
+            level,
+            level if number == 1 else f"{level}-{number}",
+            rate,
+            enforced=mode == "enforce",
+        )
+        for number, rate in enumerate(rates, start=1)
+    )
+
+
+def checked_mode(setting: str, mode: object) -> Mode:
+    """The mode, if it is one.
+
+    Raises:
+        ConfigurationError: It is none of the three.
+    """
+    for known in _MODES:
+        if mode == known:
+            return known  # type: ignore[return-value]  # mypy keeps a str here
+    raise ConfigurationError(f"{setting}: {mode!r} is no mode; allowed are {', '.join(_MODES)}")

@@ -1,0 +1,228 @@
+"""The throttle as a gate: every level of a method in one decision, its fields on the way out, its settlement after.
+
+Three small policies rather than one with switches: a gateway that sends no fields, or refunds nothing, has none of
+that in its pipeline.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
+from typing import final
+
+from apigate.core.clock import Clock
+from apigate.core.context import RequestContext
+from apigate.core.message import Request, Response, ResponseHead
+from apigate.core.policy import Completion, Outcome, Phase
+from apigate.core.responses import GatewayResponses
+from apigate.throttling.decision import Decision
+from apigate.throttling.fields import Draft, refusal_fields, retry_after_field, standing_fields, x_fields
+from apigate.throttling.keys import Key, bucket_key
+from apigate.throttling.limit import Limit
+from apigate.throttling.store import Buckets
+
+__all__ = ["RateLimitFieldsPolicy", "SettlementPolicy", "ThrottlePolicy", "ThrottleRefusals"]
+
+PER_CLIENT = ("client", "client-method")
+"""Levels whose buckets belong to a client; the others have one that all share."""
+
+SETTLED = ("method", "client", "client-method")
+"""Levels that are settled by the outcome."""
+
+@final
+class ThrottlePolicy:
+    """Asks every level at once.
+
+    Args:
+        limits: What is asked, those shared by all clients first.
+        buckets: Their buckets.
+        refusals: Makes the refusal.
+        cost: Tokens a request takes, or a function of the request.
+        exempt: A function of the request that is true for those that take from no level.
+        on_shadow: Called where a level in shadow mode would have refused.
+    """
+
+    phase = Phase.THROTTLE
+
+    def __init__(
+        self,
+        limits: Sequence[Limit],
+        buckets: Buckets,
+        refusals: "ThrottleRefusals",
+        *,
+        cost: int | Callable[[Request], int] = 1,
+        exempt: Callable[[Request], bool] | None = None,
+        on_shadow: Callable[[RequestContext, Decision], None] = lambda context, decision: None,
+    ) -> None:
+        """Work out what does not depend on the request."""
+        self.limits = tuple(limits)
+        self.buckets = buckets
+        self.cost = cost
+        self.exempt = exempt
+        self._refusals = refusals
+        self._on_shadow = on_shadow
+        self._clients = sum(limit.level in PER_CLIENT for limit in limits)
+        self._shared: tuple[Key, ...] = ("",) * (len(limits) - self._clients)
+        self._costs = (cost if isinstance(cost, int) else 1,) * len(limits)
+
+    def on_request(self, context: RequestContext) -> Outcome:
+        """Take the request's tokens at every level, or refuse it."""
+        if self.exempt is not None and self.exempt(context.request):
+            return None
+        costs = self._costs if isinstance(self.cost, int) else self.costs(context.request)
+        answer = self.buckets.acquire(self.keys(context), costs, context.now_us)
+        if type(answer) is Decision:
+            return self._judge(context, answer)
+        return self._judge_later(context, answer)  # type: ignore[arg-type]  # not a Decision, so it waits
+
+    def keys(self, context: RequestContext) -> Sequence[Key]:
+        """Whose bucket is asked at each level."""
+        if not self._clients:
+            return self._shared
+        return self._shared + (bucket_key(context.client),) * self._clients
+
+    def costs(self, request: Request) -> Sequence[int]:
+        """What the request takes at each level.
+
+        Raises:
+            ValueError: The cost function gave something else than a whole number of at least 0.
+        """
+        cost = self.cost if isinstance(self.cost, int) else self.cost(request)
+        if not isinstance(cost, int) or cost < 0:
+            raise ValueError(f"cost: the function gave {cost!r}, not a whole number of at least 0")
+        return (cost,) * len(self.limits)
+
+    def _judge(self, context: RequestContext, decision: Decision) -> Response | None:
+        context.decision = decision
+        if decision.shadowed:
+            self._on_shadow(context, decision)
+        return None if decision.allowed else self._refusals(context, decision)
+
+    async def _judge_later(self, context: RequestContext, answer: Awaitable[Decision]) -> Response | None:
+        return self._judge(context, await answer)
+
+    def give_back(self, context: RequestContext, now: int) -> Completion:
+        """Return what a request took, as if it had never come."""
+        decision: Decision | None = context.decision
+        if decision is None or not decision.allowed:
+            return None
+        tokens = [
+            0 if limit in decision.shadowed else -taken for limit, taken in zip(self.limits, decision.costs, strict=True)
+        ]
+        return self.buckets.adjust(self.keys(context), tokens, now)
+
+
+@final
+class ThrottleRefusals:
+    """Makes the response to a request that a throttle refused.
+
+    Args:
+        responses: Makes gateway responses.
+        draft: The version of the RateLimit fields, or None for none.
+        x_clock: The clock for X-RateLimit fields, or None for none.
+    """
+
+    def __init__(self, responses: GatewayResponses, draft: Draft | None, x_clock: Clock | None) -> None:
+        """Keep the parts."""
+        self._responses = responses
+        self._draft = draft
+        self._x_clock = x_clock
+
+    def __call__(self, context: RequestContext, decision: Decision) -> Response:
+        """The response, with the wait and the limits that refused."""
+        waits = decision.refusal_waits()
+        wait = decision.wait_us
+        fields = [] if wait is None else [retry_after_field(wait)]
+        if self._draft is not None:
+            fields += refusal_fields(self._draft, decision)
+        if self._x_clock is not None:
+            fields += x_fields(decision, self._x_clock.wall())
+        detail, violated = _explained(tuple((limit, own is None) for limit, own in waits))
+        return self._responses.make("THROTTLED", context, detail, fields, violated)
+
+
+@final
+class RateLimitFieldsPolicy:
+    """Tells the client where it stands, on what the app answers to an admitted request.
+
+    Args:
+        limits: The limits of the method.
+        draft: The version of the RateLimit fields, or None for none.
+        x_clock: The clock for X-RateLimit fields, or None for none.
+    """
+
+    phase = Phase.THROTTLE
+
+    def __init__(self, limits: Sequence[Limit], draft: Draft | None, x_clock: Clock | None) -> None:
+        """Write the fields that never change."""
+        self._draft = draft
+        self._x_clock = x_clock
+        enforced = [limit for limit in limits if limit.enforced]
+        self._policies = draft.policies(enforced) if draft and enforced else ()
+
+    def on_response(self, context: RequestContext, head: ResponseHead) -> None:
+        """Add the fields."""
+        decision = context.decision
+        if decision is None:
+            return
+        if self._draft is not None:
+            head.added += self._policies
+            head.added += standing_fields(self._draft, decision)
+        if self._x_clock is not None:
+            head.added += x_fields(decision, self._x_clock.wall())
+
+
+@final
+class SettlementPolicy:
+    """Gives tokens back, or takes more, once the outcome is known.
+
+    It settles the levels method, client and client-method. The global and the stage's level keep what was taken: they
+    protect the server, which has worked for the response whatever it was.
+
+    Args:
+        throttle: The policy that took the tokens.
+        clock: Tells when it is settled.
+        refund: Statuses that cost nothing in the end.
+        final_cost: Says what the others cost; None for what was taken.
+    """
+
+    phase = Phase.THROTTLE
+
+    def __init__(
+        self,
+        throttle: ThrottlePolicy,
+        clock: Clock,
+        refund: frozenset[int],
+        final_cost: Callable[[RequestContext, int], int] | None,
+    ) -> None:
+        """Keep the rules."""
+        self._throttle = throttle
+        self._clock = clock
+        self._refund = refund
+        self._final_cost = final_cost
+
+    def on_complete(self, context: RequestContext, status: int | None) -> Completion:
+        """Settle; an outcome that never came leaves the tokens taken."""
+        decision: Decision | None = context.decision
+        if decision is None or not decision.allowed or status is None:
+            return None
+        if status in self._refund:
+            cost = 0
+        elif self._final_cost is not None:
+            cost = max(0, self._final_cost(context, status))
+        else:
+            return None
+        limits = self._throttle.limits
+        tokens = [
+            cost - taken if limit.level in SETTLED and limit not in decision.shadowed else 0
+            for limit, taken in zip(limits, decision.costs, strict=True)
+        ]
+        return self._throttle.buckets.adjust(self._throttle.keys(context), tokens, self._clock.now_us())
+
+
+@lru_cache(maxsize=1024)  # rendered once for each combination of limits: a refusal must be cheap
+def _explained(limits: tuple[tuple[Limit, bool], ...]) -> tuple[str, tuple[str, ...]]:
+    """One sentence that names the limits that refused, and their names; each with whether it never admits."""
+    named = " and ".join(f"the {limit.policy} limit of {limit.rate}" for limit, _ in limits)
+    verb = "were" if len(limits) > 1 else "was"
+    never = any(never for _, never in limits)
+    tail = ", and this request costs more than it ever admits at once." if never else "."
+    return named[:1].upper() + named[1:] + f" {verb} exceeded{tail}", tuple(limit.policy for limit, _ in limits)

@@ -1,0 +1,297 @@
+"""A throttle that needs no gateway: named levels, asked together."""
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Self, TypeAlias, TypeVar, final
+
+from apigate.core.clock import Clock, SystemClock
+from apigate.core.errors import ConfigurationError, ProtocolError
+from apigate.throttling.decision import Decision, Throttled
+from apigate.throttling.keys import LONGEST_KEY, Key, bucket_key
+from apigate.throttling.limit import Limit, Mode, checked_mode, limits_of
+from apigate.throttling.rate import RateLike, parse_rates
+from apigate.throttling.store import Buckets, ThrottleStore
+
+__all__ = ["Keys", "Reservation", "Throttle"]
+
+Keys: TypeAlias = Mapping[str, str | int]
+"""Whose bucket is asked at each level, such as `{"client": "alice"}`."""
+
+_T = TypeVar("_T")
+_LONGEST_WAIT = 3_600.0
+
+
+@final
+class Throttle:
+    """Rates at named levels that admit or refuse together: a call takes its tokens at every level or at none.
+
+    Args:
+        levels: Name and rate of each level. The level `global` has one bucket; every other has one for each key.
+        store: Where the buckets are kept; default a `MemoryStore` of its own.
+        clock: The clock to go by; default the machine's.
+        name: Prefixes the buckets' names, for several throttles on one store.
+        modes: Levels that are not enforced: `{"client": "shadow"}`, or `"off"`.
+
+    Raises:
+        ConfigurationError: A rate, a mode or a name cannot be used.
+
+    >>> throttle = Throttle({"global": Rate(1_000), "client": "1/minute; burst=2"})
+    >>> decision = throttle.acquire({"client": "alice"})
+    >>> decision.allowed, decision.levels["client"].remaining
+    (True, 1)
+    """
+
+    def __init__(
+        self,
+        levels: Mapping[str, RateLike],
+        *,
+        store: ThrottleStore | None = None,
+        clock: Clock | None = None,
+        name: str = "throttle",
+        modes: Mapping[str, Mode] | None = None,
+    ) -> None:
+        """Check the levels and open their buckets."""
+        self.clock: Clock = clock or SystemClock()
+        self._name = name
+        self._modes = dict(modes or {})
+        self._levels: dict[str, RateLike] = dict(levels)
+        if store is None:
+            from apigate.stores.memory import MemoryStore  # noqa: PLC0415 - the domain knows no store but this default
+
+            store = MemoryStore()
+        self._store = store
+        self._open()
+
+    def _open(self) -> None:
+        if not self._levels:
+            raise ConfigurationError("Throttle levels: none given; name at least one, as in {'global': Rate(10)}")
+        for level in self._modes:
+            if level not in self._levels:
+                raise ConfigurationError(f"Throttle modes: {level!r} is no level; levels are {', '.join(self._levels)}")
+        limits: list[Limit] = []
+        for level, rates in self._levels.items():
+            mode = checked_mode(f"Throttle modes[{level!r}]", self._modes.get(level, "enforce"))
+            limits += limits_of(f"{self._name}:{level}", level, parse_rates(rates, f"Throttle level {level!r}"), mode)
+        self._limits = tuple(limits)
+        self._asked = tuple("" if limit.level == "global" else limit.level for limit in limits)
+        self._keyed = len(self._levels) - ("global" in self._levels)
+        self._ones = (1,) * len(limits)
+        self._buckets: Buckets = self._store.open(self._limits, self.clock.now_us())
+
+    def update(self, levels: Mapping[str, RateLike]) -> None:
+        """Change the rates of some levels; the buckets keep what they are owed.
+
+        Raises:
+            ConfigurationError: A rate cannot be used; nothing was changed then.
+            ValueError: There is no such level.
+        """
+        self._known(levels)
+        for level, rates in levels.items():
+            parse_rates(rates, f"Throttle level {level!r}")
+        self._levels.update(levels)
+        self._open()
+
+    def acquire(self, keys: Keys | None = None, cost: int = 1, *, wait: float = 0.0) -> Decision:
+        """Ask every level for `cost` tokens, and take them if all of them have these.
+
+        Args:
+            keys: Whose bucket at each level but `global`.
+            cost: Tokens wanted, at least 0. More than a burst is never admitted.
+            wait: Seconds to wait for one's turn, up to an hour. Those who wait are served in the order they came, and
+                nobody who comes later overtakes them.
+
+        Raises:
+            ValueError: A level's key is missing, a level is unknown, or a number is out of bounds.
+            ProtocolError: The store is asynchronous; use `acquire_async`.
+        """
+        answer = self._ask(keys, cost, wait)
+        decision = answer if type(answer) is Decision else _value(answer, "acquire_async")
+        if wait and decision.allowed and (turn := decision.wait_us):
+            try:
+                self.clock.sleep(turn / 1_000_000)
+            except BaseException:
+                _value(self._adjust(keys, -cost), "acquire_async")
+                raise
+        return decision
+
+    async def acquire_async(self, keys: Keys | None = None, cost: int = 1, *, wait: float = 0.0) -> Decision:
+        """`acquire` for tasks: waiting suspends only the caller, and one that is cancelled gives its place back."""
+        answer = self._ask(keys, cost, wait)
+        decision = answer if type(answer) is Decision else await _awaited(answer)
+        if wait and decision.allowed and (turn := decision.wait_us):
+            try:
+                await self.clock.sleep_async(turn / 1_000_000)
+            except BaseException:
+                await _awaited(self._adjust(keys, -cost))
+                raise
+        return decision
+
+    def peek(self, keys: Keys | None = None, cost: int = 1) -> Decision:
+        """What `acquire` would answer now, taking nothing."""
+        return _value(self._buckets.peek(self._all_keys(keys), self._costs(cost), self.clock.now_us()), "peek_async")
+
+    async def peek_async(self, keys: Keys | None = None, cost: int = 1) -> Decision:
+        """`peek` for tasks."""
+        return await _awaited(self._buckets.peek(self._all_keys(keys), self._costs(cost), self.clock.now_us()))
+
+    def reset(self, keys: Keys | None = None) -> None:
+        """Forget the buckets of these keys, at the levels named; without keys, all buckets of this throttle.
+
+        Raises:
+            ValueError: A level is unknown.
+        """
+        _value(self._buckets.reset(self._some_keys(keys)), "reset_async")
+
+    async def reset_async(self, keys: Keys | None = None) -> None:
+        """`reset` for tasks."""
+        await _awaited(self._buckets.reset(self._some_keys(keys)))
+
+    def reserve(self, keys: Keys | None = None, cost: int = 1, *, wait: float = 0.0) -> "Reservation":
+        """Take tokens that may be given back, or exceeded, once the outcome is known.
+
+        Raises:
+            Throttled: The tokens were refused.
+            ValueError: As `acquire`.
+        """
+        return self._reservation(keys, cost, self.acquire(keys, cost, wait=wait))
+
+    async def reserve_async(self, keys: Keys | None = None, cost: int = 1, *, wait: float = 0.0) -> "Reservation":
+        """`reserve` for tasks: `with await throttle.reserve_async(...) as reservation`."""
+        return self._reservation(keys, cost, await self.acquire_async(keys, cost, wait=wait))
+
+    def _reservation(self, keys: Keys | None, cost: int, decision: Decision) -> "Reservation":
+        if not decision.allowed:
+            raise Throttled(decision)
+        return Reservation(decision, cost, lambda tokens: self._adjust(keys, tokens))
+
+    def _ask(self, keys: Keys | None, cost: int, wait: float) -> Decision | Awaitable[Decision]:
+        if not 0 <= wait <= _LONGEST_WAIT:
+            raise ValueError(f"wait: {wait!r} is not a number of seconds from 0 to {_LONGEST_WAIT:.0f}")
+        return self._buckets.acquire(
+            self._all_keys(keys), self._costs(cost), self.clock.now_us(), int(wait * 1_000_000) if wait else 0
+        )
+
+    def _adjust(self, keys: Keys | None, tokens: int) -> Awaitable[None] | None:
+        return self._buckets.adjust(self._all_keys(keys), [tokens] * len(self._limits), self.clock.now_us())
+
+    def _costs(self, cost: int) -> Sequence[int]:
+        if cost == 1:
+            return self._ones
+        if not isinstance(cost, int) or cost < 0:
+            raise ValueError(f"cost: {cost!r} is not a whole number of at least 0")
+        return (cost,) * len(self._limits)
+
+    def _all_keys(self, keys: Keys | None) -> list[Key]:
+        """The key of every limit, in their order."""
+        given: Keys = keys or {}
+        if len(given) != self._keyed:
+            self._known(given)
+        try:
+            return [_key(level, given[level]) if level else "" for level in self._asked]
+        except KeyError:
+            self._known(given)
+            missing = next(level for level in self._asked if level and level not in given)
+            raise ValueError(f"keys: the level {missing!r} needs a key, as in {{{missing!r}: 'alice'}}") from None
+
+    def _some_keys(self, keys: Keys | None) -> list[Key | None] | None:
+        """The key of every limit whose level is named, None for the others; None without keys."""
+        if keys is None:
+            return None
+        self._known(keys)
+        return [
+            None if limit.level not in keys else "" if limit.level == "global" else _key(limit.level, keys[limit.level])
+            for limit in self._limits
+        ]
+
+    def _known(self, levels: Mapping[str, object]) -> None:
+        for level in levels:
+            if level not in self._levels:
+                raise ValueError(f"keys: {level!r} is no level; levels are {', '.join(self._levels)}")
+
+    def __repr__(self) -> str:
+        """Every level with its rate."""
+        return f"<Throttle {', '.join(f'{limit.policy} {limit.rate}' for limit in self._limits)}>"
+
+
+@final
+class Reservation:
+    """Tokens taken ahead of an outcome, as a context manager.
+
+    Leaving it settles at the reserved cost, also by an exception: an outcome that never comes leaves the tokens taken.
+
+    Attributes:
+        decision: The decision that granted it.
+    """
+
+    def __init__(self, decision: Decision, cost: int, adjust: Callable[[int], Awaitable[None] | None]) -> None:
+        """Hold `cost` tokens; `adjust` takes more (above 0) or gives back (below 0)."""
+        self.decision = decision
+        self._cost = cost
+        self._adjust = adjust
+        self._settled = False
+
+    def commit(self, cost: int | None = None) -> None:
+        """Settle at another cost: less gives the rest back, more may leave a debt of at most one burst.
+
+        Raises:
+            ProtocolError: It was settled before, or the store is asynchronous.
+            ValueError: `cost` is below 0.
+        """
+        _value(self._settle(cost), "commit_async")
+
+    async def commit_async(self, cost: int | None = None) -> None:
+        """`commit` for tasks."""
+        await _awaited(self._settle(cost))
+
+    def refund(self) -> None:
+        """Give everything back, as if it had not been asked for.
+
+        Raises:
+            ProtocolError: It was settled before, or the store is asynchronous.
+        """
+        self.commit(0)
+
+    async def refund_async(self) -> None:
+        """`refund` for tasks."""
+        await self.commit_async(0)
+
+    def _settle(self, cost: int | None) -> Awaitable[None] | None:
+        if self._settled:
+            raise ProtocolError("this reservation was settled before")
+        if cost is not None and cost < 0:
+            raise ValueError(f"cost: {cost!r} is below 0")
+        self._settled = True
+        return None if cost is None or cost == self._cost else self._adjust(cost - self._cost)
+
+    def __enter__(self) -> Self:
+        """Hold the tokens."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Settle at the reserved cost unless that was done."""
+        self._settled = True
+
+
+def _key(level: str, key: object) -> Key:
+    if isinstance(key, str):
+        if key:
+            return key if len(key) <= LONGEST_KEY and key.isascii() else bucket_key(key)
+    elif isinstance(key, int):
+        return bucket_key(str(key))
+    raise ValueError(f"keys: the key {key!r} of level {level!r} is neither a text nor a whole number")
+
+
+def _value(answer: _T | Awaitable[_T], instead: str) -> _T:
+    """The answer of a store that does not wait."""
+    if isinstance(answer, Awaitable):
+        close = getattr(answer, "close", None)
+        if close is not None:
+            close()
+        raise ProtocolError(f"this store is asynchronous; use {instead}")
+    return answer
+
+
+async def _awaited(answer: _T | Awaitable[_T]) -> _T:
+    return await answer if isinstance(answer, Awaitable) else answer

@@ -1,0 +1,196 @@
+"""The gate around a WSGI app.
+
+Rule: what the app returns goes to the server as it is. Fields are added when the app calls `start_response`, however
+late that is; only where a gate must know when the response has ended is the iterable wrapped, and never a
+`wsgi.file_wrapper`, which would lose the server's sendfile.
+
+Source: PEP 3333.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from http import HTTPStatus
+from types import TracebackType
+from typing import Any, Protocol, TypeAlias, final
+
+from apigate.core.context import RequestContext, _current
+from apigate.core.message import Headers, Reader, Request, Response, ResponseHead
+from apigate.gateway import Gateway
+from apigate.throttling.decision import Throttled
+
+__all__ = ["Environ", "GatewayMiddleware", "StartResponse", "WSGIApp", "Write"]
+
+Environ: TypeAlias = dict[str, Any]  # Any: as PEP 3333 has it, values of every type
+ExcInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+Write: TypeAlias = Callable[[bytes], object]
+
+
+class StartResponse(Protocol):
+    """Begins a response, as PEP 3333 has it."""
+
+    def __call__(
+        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None, /
+    ) -> Write:
+        """Take status and fields; return what writes the body of an old app."""
+        ...
+
+
+WSGIApp: TypeAlias = Callable[[Environ, StartResponse], Iterable[bytes]]
+
+_SERVER_ERROR = 500
+
+
+def _headers(environ: Mapping[str, Any]) -> Headers:
+    pairs = [(key[5:].replace("_", "-"), value) for key, value in environ.items() if key.startswith("HTTP_")]
+    for key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        if environ.get(key):
+            pairs.append((key.replace("_", "-"), environ[key]))
+    return Headers(pairs)
+
+
+def _query(environ: Mapping[str, Any]) -> str:
+    query: str = environ.get("QUERY_STRING", "")
+    return query
+
+
+_READER = Reader(_headers, _query)
+
+
+def _path(environ: Environ) -> str:
+    """The decoded path; PEP 3333 has its UTF-8 bytes tunnelled through Latin-1."""
+    path: str = environ.get("PATH_INFO", "")
+    return path if path.isascii() else path.encode("latin-1", "replace").decode("utf-8", "replace")
+
+
+@final
+class GatewayMiddleware:
+    """Puts a gateway around a WSGI app.
+
+    Args:
+        app: The app.
+        gateway: The gateway; one may stand around several apps, and be used by threads and loops at once.
+        stage: The stage, where the path, host or a header does not tell.
+
+    Raises:
+        ConfigurationError: The stage is unknown, or missing while the gateway has several.
+
+    >>> def app(environ, start_response): ...
+    >>> app = GatewayMiddleware(app, Gateway(client_throttle="10/second; burst=20"))
+    """
+
+    def __init__(self, app: WSGIApp, gateway: Gateway, *, stage: str | None = None) -> None:
+        """Bind the gateway to the app."""
+        gateway.check_stage(stage)
+        self.app: WSGIApp = app
+        self.gateway: Gateway = gateway
+        self.stage: str | None = stage
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request."""
+        gateway = self.gateway
+        if gateway.is_empty or gateway.has_passed(environ.get("apigate"), self.stage):
+            return self.app(environ, start_response)
+        context = gateway.enter(
+            Request(environ["REQUEST_METHOD"], _path(environ), environ.get("REMOTE_ADDR"), environ, _READER),
+            self.stage,
+        )
+        if context.refusal is not None:
+            return _refuse(context.refusal, environ, start_response)
+        if prefix := context.request.prefix:
+            environ["SCRIPT_NAME"] = environ.get("SCRIPT_NAME", "") + prefix
+            environ["PATH_INFO"] = environ["PATH_INFO"][len(prefix) :]
+        environ["apigate"] = context
+        passage = _Passage(gateway, context, start_response)
+        token = _current.set(context) if gateway.marked else None
+        try:
+            body = self.app(environ, passage.start_response)
+        except Throttled as error:
+            passage.complete()
+            if passage.status is not None:
+                raise
+            return _refuse(gateway.refuse(context, error), environ, start_response)
+        except BaseException as error:
+            if isinstance(error, Exception):
+                passage.status = passage.status or _SERVER_ERROR  # what the server will answer in the app's place
+            passage.complete()
+            raise
+        finally:
+            if token is not None:
+                _current.reset(token)
+        if not context.compiled.on_complete and not gateway.marked:
+            return body
+        if isinstance(body, environ.get("wsgi.file_wrapper", ())):
+            passage.complete()  # the server sends the file by itself; that it has begun is all that can be known
+            return body
+        return _Body(body, passage)
+
+
+class _Passage:
+    """One response on its way out."""
+
+    __slots__ = ("begin", "context", "ended", "gateway", "status")
+
+    def __init__(self, gateway: Gateway, context: RequestContext, begin: StartResponse) -> None:
+        self.gateway = gateway
+        self.context = context
+        self.begin = begin
+        self.status: int | None = None
+        self.ended = False
+
+    def start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None, /
+    ) -> Write:
+        """Begin the response with the gateway's fields; an app may begin anew with an error."""
+        self.status = int(status[:3])
+        head = ResponseHead(self.status)
+        self.gateway.leave(self.context, head)
+        if head.added:
+            headers = headers + [added.text for added in head.added]
+        return self.begin(status, headers) if exc_info is None else self.begin(status, headers, exc_info)
+
+    def complete(self) -> None:
+        """Settle, once."""
+        if not self.ended:
+            self.ended = True
+            self.gateway.complete(self.context, self.status)
+
+
+class _Body:
+    """The app's iterable, which tells when the response has ended: at its close."""
+
+    __slots__ = ("body", "passage")
+
+    def __init__(self, body: Iterable[bytes], passage: _Passage) -> None:
+        self.body = body
+        self.passage = passage
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The app's chunks. An app that is a generator may be throttled as late as here, before it began to answer."""
+        passage = self.passage
+        try:
+            for chunk in self.body:  # not `yield from`, which would close the app's iterable a second time
+                yield chunk
+        except Throttled as error:
+            if passage.status is not None:
+                raise
+            response = passage.gateway.refuse(passage.context, error)
+            yield from _refuse(response, passage.context.request.native, passage.begin)
+
+    def close(self) -> None:
+        """Close the app's iterable, then settle whatever became of that."""
+        try:
+            close = getattr(self.body, "close", None)
+            if close is not None:
+                close()
+        finally:
+            self.passage.complete()
+
+
+def _refuse(response: Response, environ: Mapping[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+    """Send the gateway's own response."""
+    status = response.status
+    phrase = HTTPStatus(status).phrase if status in _PHRASES else "Error"
+    start_response(f"{status} {phrase}", [added.text for added in response.fields])
+    return [] if environ["REQUEST_METHOD"] == "HEAD" else [response.body]
+
+
+_PHRASES = frozenset(status.value for status in HTTPStatus)

@@ -1,0 +1,150 @@
+"""Imports point inwards only.
+
+The tables are the rule; what follows reads them over the syntax tree of every module.
+"""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SRC = Path(__file__).parents[1] / "src" / "apigate"
+
+DOMAINS = {"throttling", "caching", "auth", "usage", "versioning", "staging"}
+INNER = {"core", *DOMAINS}
+GATEWAY = {*INNER, "stores", "gateway", "config"}
+ADAPTERS = {"asgi", "wsgi", "decorators", "flask", "fastapi", "django"}
+
+MAY_IMPORT: dict[str, set[str]] = {
+    # a room of apigate: the other rooms it may import. A new room needs a row.
+    "core": set(),
+    **{domain: {"core"} for domain in DOMAINS},
+    "stores": INNER,
+    "config": GATEWAY,
+    "gateway": GATEWAY,
+    "asgi": GATEWAY,
+    "wsgi": GATEWAY,
+    "decorators": GATEWAY,
+    "flask": {*GATEWAY, "wsgi", "decorators"},
+    "fastapi": {*GATEWAY, "asgi", "decorators"},
+    "django": {*GATEWAY, "asgi", "wsgi", "decorators"},
+    "testing": {*GATEWAY, *ADAPTERS},
+    "demo": {*GATEWAY, *ADAPTERS},
+    "cli": {"__init__", *GATEWAY, *ADAPTERS, "demo"},
+    "__main__": {"cli"},
+    "__init__": GATEWAY,
+}
+
+ONLY_IN = {
+    # a module from outside: where it may be imported; a room stands for all that is in it
+    "time": {"core.clock"},
+    "asyncio": {"asgi", "core.clock", "demo", "testing"},
+    "flask": {"flask"},
+    "werkzeug": {"flask"},
+    "fastapi": {"fastapi"},
+    "starlette": {"fastapi"},
+    "django": {"django"},
+    "uvicorn": {"cli", "demo"},
+    "redis": {"stores.redis"},
+}
+
+AT_FIRST_USE = {"limits", "wrapt"}  # only inside functions: both import asyncio
+
+CLOCK_READS = {"datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
+
+
+def imports(node: ast.AST, *, at_load: bool = True) -> Iterator[tuple[str, bool]]:
+    """Every imported name in full, and whether it is imported when the module is loaded."""
+    for child in ast.iter_child_nodes(node):
+        match child:
+            case ast.Import(names):
+                yield from ((alias.name, at_load) for alias in names)
+            case ast.ImportFrom(module, names, level):
+                base = "." * level + (module or "")
+                yield from ((f"{base}.{alias.name}", at_load) for alias in names)
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.If(ast.Name("TYPE_CHECKING")):
+                yield from imports(child, at_load=False)
+            case _:
+                yield from imports(child, at_load=at_load)
+
+
+def offends(module: str, name: str, *, at_load: bool) -> bool:
+    """Whether `module` ("core.clock") may not import `name` ("apigate.gateway.Gateway")."""
+    room = module.partition(".")[0]
+    root, *path = name.split(".")
+    if root == "apigate":
+        target = path[0] if path and path[0] in MAY_IMPORT else "__init__"
+        values_only = room == "stores" and target in DOMAINS
+        return target not in {room, *MAY_IMPORT[room]} or (values_only and "policy" in path)
+    if root in ONLY_IN:
+        return not ONLY_IN[root] & {room, module}
+    return not root or (at_load and root in AT_FIRST_USE)  # no root: a relative import
+
+
+def offences(module: str, source: str) -> list[str]:
+    """What in the source of `module` breaks the tables."""
+    tree = ast.parse(source)
+    found = [name for name, at_load in imports(tree) if offends(module, name, at_load=at_load)]
+    if module != "core.clock":
+        calls = (ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call))
+        found += [call for call in calls if call.removeprefix("datetime.") in CLOCK_READS]
+    return found
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(SRC).with_suffix("").parts
+    return ".".join(parts).removesuffix(".__init__")
+
+
+MODULES = {module_name(path): path for path in sorted(SRC.rglob("*.py"))}
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_module_imports_only_inwards(module):
+    assert offences(module, MODULES[module].read_text(encoding="utf-8")) == []
+
+
+def test_all_modules_were_seen():
+    assert {"__init__", "core.clock", "gateway"} <= MODULES.keys()
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("core.message", "from apigate.throttling.rate import Rate"),
+        ("throttling.policy", "import apigate.caching.key"),
+        ("throttling.policy", "from apigate import caching"),
+        ("auth.policy", "def f():\n    from apigate.gateway import Gateway"),
+        ("auth.policy", "if TYPE_CHECKING:\n    from apigate.gateway import Gateway"),
+        ("gateway", "from apigate.asgi import GatewayMiddleware"),
+        ("gateway", "from apigate import Rate"),
+        ("gateway", "from .core import errors"),
+        ("stores.memory", "from apigate.throttling.policy import ThrottlePolicy"),
+        ("wsgi", "import asyncio"),
+        ("wsgi", "from starlette.types import Scope"),
+        ("throttling.rate", "import time"),
+        ("core.clock", "class A:\n    import limits.storage"),
+        ("decorators", "import wrapt"),
+        ("usage.quota", "import datetime\ndatetime.datetime.now(tz)"),
+        ("usage.quota", "from datetime import date\ndate.today()"),
+    ],
+)
+def test_offence_is_found(module, source):
+    assert len(offences(module, source)) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("core.clock", "import time\nasync def sleep():\n    import asyncio"),
+        ("throttling.policy", "from apigate.core import policy\nimport apigate.throttling.rate"),
+        ("stores.memory", "from apigate.throttling.rate import Rate"),
+        ("fastapi", "from fastapi import Depends\nfrom starlette.types import Scope"),
+        ("decorators", "def f():\n    import wrapt"),
+        ("decorators", "if TYPE_CHECKING:\n    import wrapt"),
+        ("usage.quota", "clock.now()\nnow = datetime.fromtimestamp(wall, tz)"),
+    ],
+)
+def test_allowed_import_is_not_an_offence(module, source):
+    assert offences(module, source) == []
