@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from itertools import repeat
 from typing import Any
 
-from benchmarks.floors import ASGIApp, WSGIApp
+from apigate.asgi import ASGIApp, Message, Receive, Scope, Send
+from apigate.wsgi import Environ, ExcInfo, StartResponse, Write, WSGIApp
 from benchmarks.measure import Batch
 
 __all__ = ["asgi_batch", "raw_asgi", "raw_wsgi", "wsgi_batch"]
@@ -60,24 +61,24 @@ BODY = b'{"pets": []}'
 LOOP = asyncio.new_event_loop()
 
 
-async def raw_asgi(scope: dict[str, Any], receive: Any, send: Any) -> None:
+async def raw_asgi(scope: Scope, receive: Receive, send: Send) -> None:
     """The smallest ASGI app that answers."""
     fields = [(b"content-type", b"application/json"), (b"content-length", b"12")]
     await send({"type": "http.response.start", "status": 200, "headers": fields})
     await send({"type": "http.response.body", "body": BODY})
 
 
-def raw_wsgi(environ: dict[str, Any], start_response: Any) -> tuple[bytes, ...]:
+def raw_wsgi(environ: Environ, start_response: StartResponse) -> tuple[bytes, ...]:
     """The smallest WSGI app that answers."""
     start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", "12")])
     return (BODY,)
 
 
-async def _receive() -> dict[str, Any]:
+async def _receive() -> Message:
     return {"type": "http.request", "body": b"", "more_body": False}
 
 
-async def _send(message: dict[str, Any]) -> None:
+async def _send(message: Message) -> None:
     pass
 
 
@@ -85,7 +86,7 @@ def _write(data: bytes) -> None:
     pass
 
 
-def _start(status: str, fields: list[tuple[str, str]], exc_info: Any = None) -> Any:
+def _start(status: str, fields: list[tuple[str, str]], exc_info: ExcInfo | None = None, /) -> Write:
     return _write
 
 
@@ -106,9 +107,9 @@ def asgi_batch(app: ASGIApp, *, path: str = "/pets", after: int = 0, status: int
             await app(scope.copy(), _receive, _send)
 
     async def ask() -> tuple[int, Mapping[str, str]]:
-        sent: list[dict[str, Any]] = []
+        sent: list[Message] = []
 
-        async def keep(message: dict[str, Any]) -> None:
+        async def keep(message: Message) -> None:
             sent.append(message)
 
         await app(scope.copy(), _receive, keep)
@@ -137,7 +138,7 @@ def wsgi_batch(app: WSGIApp, *, path: str = "/pets", after: int = 0, status: int
     def ask() -> tuple[int, Mapping[str, str]]:
         started: list[tuple[str, list[tuple[str, str]]]] = []
 
-        def keep(line: str, fields: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        def keep(line: str, fields: list[tuple[str, str]], exc_info: ExcInfo | None = None, /) -> Write:
             started.append((line, list(fields)))
             return _write
 

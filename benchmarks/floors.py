@@ -5,19 +5,21 @@ one puts it here, and every ratio gets harder. Rates are kept as the theoretical
 (GCRA): one float a key.
 """
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from functools import wraps
 from threading import Lock
 from time import monotonic
 from typing import Any, TypeAlias
 
 from apigate import Rate
+from apigate.asgi import ASGIApp, Message, Receive, Scope, Send
+from apigate.wsgi import Environ, ExcInfo, StartResponse, Write, WSGIApp
 
 __all__ = [
-    "ASGIApp",
     "NoOp",
     "NoOpSend",
-    "WSGIApp",
+    "NoOpStart",
+    "NoOpWSGI",
     "asgi_gate",
     "one_bucket",
     "three_levels",
@@ -27,11 +29,6 @@ __all__ = [
 
 Result: TypeAlias = tuple[bool, int, float]
 """Allowed, whole tokens left, seconds until the same would be allowed."""
-
-Send: TypeAlias = Callable[[dict[str, Any]], Awaitable[None]]
-ASGIApp: TypeAlias = Callable[[dict[str, Any], Callable[[], Awaitable[dict[str, Any]]], Send], Awaitable[None]]
-StartResponse: TypeAlias = Callable[..., Any]
-WSGIApp: TypeAlias = Callable[[dict[str, Any], StartResponse], Iterable[bytes]]
 
 
 def _spacing(rate: Rate) -> tuple[float, float]:
@@ -102,15 +99,15 @@ class NoOp:
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
-    async def __call__(self, scope: dict[str, Any], receive: Any, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self.app(scope, receive, send)
 
 
 class NoOpSend(NoOp):
     """A middleware that does nothing to every message of the response."""
 
-    async def __call__(self, scope: dict[str, Any], receive: Any, send: Send) -> None:
-        async def wrapped(message: dict[str, Any]) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def wrapped(message: Message) -> None:
             await send(message)
 
         await self.app(scope, receive, wrapped)
@@ -122,15 +119,15 @@ class NoOpWSGI:
     def __init__(self, app: WSGIApp) -> None:
         self.app = app
 
-    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         return self.app(environ, start_response)
 
 
 class NoOpStart(NoOpWSGI):
     """A middleware that does nothing to the start of the response."""
 
-    def __call__(self, environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
-        def wrapped(status: str, fields: list[tuple[str, str]], exc_info: Any = None) -> Any:
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        def wrapped(status: str, fields: list[tuple[str, str]], exc_info: ExcInfo | None = None, /) -> Write:
             return start_response(status, fields, exc_info)
 
         return self.app(environ, wrapped)
@@ -142,7 +139,7 @@ def asgi_gate(app: ASGIApp, rate: Rate) -> ASGIApp:
     limit_field = (b"ratelimit-limit", b"%d" % rate.count)
     refused = {"type": "http.response.body", "body": b"Too Many Requests"}
 
-    async def gate(scope: dict[str, Any], receive: Any, send: Send) -> None:
+    async def gate(scope: Scope, receive: Receive, send: Send) -> None:
         allowed, left, wait = acquire(scope["client"][0])
         if not allowed:
             fields = [
@@ -154,7 +151,7 @@ def asgi_gate(app: ASGIApp, rate: Rate) -> ASGIApp:
             await send(refused)
             return
 
-        async def with_fields(message: dict[str, Any]) -> None:
+        async def with_fields(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] += (
                     limit_field,
@@ -174,7 +171,7 @@ def wsgi_gate(app: WSGIApp, rate: Rate) -> WSGIApp:
     limit_field = ("RateLimit-Limit", str(rate.count))
     refused = (b"Too Many Requests",)
 
-    def gate(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+    def gate(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         allowed, left, wait = acquire(environ["REMOTE_ADDR"])
         if not allowed:
             fields = [
@@ -185,7 +182,7 @@ def wsgi_gate(app: WSGIApp, rate: Rate) -> WSGIApp:
             start_response("429 Too Many Requests", fields)
             return refused
 
-        def with_fields(status: str, fields: list[tuple[str, str]], exc_info: Any = None) -> Any:
+        def with_fields(status: str, fields: list[tuple[str, str]], exc_info: ExcInfo | None = None, /) -> Write:
             fields += (
                 limit_field,
                 ("RateLimit-Remaining", str(left)),

@@ -7,7 +7,7 @@ exists twice; what they run is the same for both.
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, NoReturn, Self, final
+from typing import TYPE_CHECKING, Any, Self, final
 
 from apigate.config import UNSET, Cost, Exempt, FinalCost, Method, Stage, Unset
 from apigate.config import checked_modes, gateway_settings, read_toml
@@ -16,7 +16,7 @@ from apigate.core.context import RequestContext
 from apigate.core.errors import ConfigurationError, ProtocolError
 from apigate.core.events import Denied, Event, StoreFull, WouldDeny
 from apigate.core.message import Request, Response, ResponseHead
-from apigate.core.policy import Completion, Policy
+from apigate.core.policy import Completion, Policy, refuse_awaitable
 from apigate.core.responses import ErrorFormat, GatewayResponse, GatewayResponses
 from apigate.pipeline import Compiler, GlobalSettings, RunningStage
 from apigate.staging.selector import StageSelector, parse_selector
@@ -136,6 +136,7 @@ class Gateway:
             on_shadow=self._would_deny,
             settings=_global_settings(throttle, in_flight, modes),
         )
+        self._claimed: dict[str, int] = {}
         self._stages = self._start(stages or [Stage(DEFAULT_STAGE, **given)])
         self._selector = parse_selector(stage_by, self._stages)
         self._only = next(iter(self._stages.values())) if len(self._stages) == 1 and not self._selector else None
@@ -169,6 +170,16 @@ class Gateway:
         return cls.from_dict(read_toml(path), **objects)
 
     # ---- managing
+
+    @property
+    def store(self) -> ThrottleStore:
+        """Where the buckets are."""
+        return self._compiler.store
+
+    @property
+    def stage_by(self) -> StageSelector | None:
+        """How a request's stage is found."""
+        return self._selector
 
     @property
     def stages(self) -> Mapping[str, RunningStage]:
@@ -249,7 +260,7 @@ class Gateway:
         self,
         rate: RateLike,
         *,
-        per: "str | Callable[[RequestContext], str]" = "method",
+        per: str | Callable[[Request], str] = "method",
         key: Callable[..., str | int] | None = None,
         cost: int | Callable[..., int] = 1,
     ) -> "ThrottleDecorator":
@@ -260,7 +271,7 @@ class Gateway:
         Args:
             rate: The rate of the function's own buckets.
             per: One bucket per `"method"` (the function), per `"client"` of the request that is being served, or per
-                text that a function of the request's context gives.
+                text that a function of the request gives.
             key: A function of the call's own arguments that gives the bucket; instead of `per`.
             cost: Tokens of one call: a number, or a function of what `per` or `key` are given.
 
@@ -291,6 +302,15 @@ class Gateway:
                 f"stage_by=, such as PathPrefix(), or the adapter stage="
             )
 
+    def route(self, request: Request, stage: str | None) -> RequestContext:
+        """The context of a request at the method it is for."""
+        running = self._only or self._select(request, stage)
+        if running is None:
+            compiled = self._no_stage
+        else:
+            compiled = running.routes.direct.get((request.method, request.path)) or running.find(request)
+        return RequestContext(request, compiled, self.clock.now_us())
+
     def enter(self, request: Request, stage: str | None = None) -> RequestContext:
         """Send a request through the gates that come before the app.
 
@@ -305,13 +325,13 @@ class Gateway:
         Raises:
             ProtocolError: A policy or the store has to be awaited; use `enter_async`.
         """
-        context = self._route(request, stage)
+        context = self.route(request, stage)
         try:
             for hook in context.compiled.on_request:
                 outcome = hook(context)
                 if outcome is not None:
                     if type(outcome) is not Response:
-                        _refuse_awaitable(outcome)
+                        refuse_awaitable(outcome)
                     self._refuse(context, outcome)
                     self.complete(context, None)
                     return context
@@ -323,7 +343,7 @@ class Gateway:
 
     async def enter_async(self, request: Request, stage: str | None = None) -> RequestContext:
         """`enter` for tasks."""
-        context = self._route(request, stage)
+        context = self.route(request, stage)
         try:
             for hook in context.compiled.on_request:
                 outcome = hook(context)
@@ -354,7 +374,7 @@ class Gateway:
             ProtocolError: The store has to be awaited; use `refuse_async`.
         """
         if (answer := self._give_back(context)) is not None:
-            _refuse_awaitable(answer)
+            refuse_awaitable(answer)
         return self._throttled(context, error)
 
     async def refuse_async(self, context: RequestContext, error: Throttled) -> Response:
@@ -395,7 +415,7 @@ class Gateway:
             try:
                 answer = hook(context, status)
                 if answer is not None:
-                    _refuse_awaitable(answer)
+                    refuse_awaitable(answer)
             except BaseException as error:  # the hooks after it hold slots that must be freed
                 failure = error
         if failure is not None:
@@ -413,15 +433,6 @@ class Gateway:
                 failure = error
         if failure is not None:
             raise failure
-
-    def _route(self, request: Request, stage: str | None) -> RequestContext:
-        """The context of a request at the method it is for."""
-        running = self._only or self._select(request, stage)
-        if running is None:
-            compiled = self._no_stage
-        else:
-            compiled = running.routes.direct.get((request.method, request.path)) or running.find(request)
-        return RequestContext(request, compiled, self.clock.now_us())
 
     def _select(self, request: Request, stage: str | None) -> RunningStage | None:
         """The stage of a request, None where it names none."""
@@ -444,6 +455,11 @@ class Gateway:
         """Note that a function is decorated, so that adapters make the context of a request known to it."""
         self.marked = True
         self._changed()
+
+    def claim_name(self, name: str) -> str:
+        """The name, numbered if a decorated function has it already; for decorators."""
+        self._claimed[name] = number = self._claimed.get(name, 0) + 1
+        return name if number == 1 else f"{name}#{number}"
 
     def _start(self, stages: Sequence[Stage]) -> dict[str, RunningStage]:
         started: dict[str, RunningStage] = {}
@@ -512,15 +528,4 @@ def _global_settings(throttle: RateLike | None, in_flight: object, modes: object
     rates = stage.throttle
     return GlobalSettings(
         throttle=rates if isinstance(rates, tuple) else (), in_flight=stage.in_flight, modes=checked_modes(modes, "modes")
-    )
-
-
-def _refuse_awaitable(answer: object) -> NoReturn:
-    """What has to be awaited cannot be used by a synchronous gate."""
-    close = getattr(answer, "close", None)
-    if close is not None:
-        close()
-    raise ProtocolError(
-        "a policy or the store has to be awaited, which a synchronous gate cannot do; put the gateway around the app "
-        "with apigate.asgi, or use a store that does not wait"
     )

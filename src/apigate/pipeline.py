@@ -23,7 +23,7 @@ from apigate.throttling.rate import Rate
 from apigate.throttling.settlement import parse_statuses
 from apigate.throttling.store import ThrottleStore
 
-__all__ = ["Compiler", "RunningStage"]
+__all__ = ["Compiler", "GlobalSettings", "RefusalPolicy", "RunningStage"]
 
 _SEVERAL = 256
 
@@ -37,12 +37,12 @@ class RefusalPolicy:
     def __init__(self, responses: GatewayResponses, kind: str, detail: str) -> None:
         """Say which response, and why."""
         self._responses = responses
-        self._kind = kind
-        self._detail = detail
+        self.kind = kind
+        self.detail = detail
 
     def on_request(self, context: RequestContext) -> Response:
         """Refuse."""
-        return self._responses.make(self._kind, context, self._detail)
+        return self._responses.make(self.kind, context, self.detail)
 
 
 class GlobalSettings(NamedTuple):
@@ -214,14 +214,14 @@ class Compiler:
 class _Routes:
     """The compiled methods of a stage as they stand; replaced as a whole when a setting changes."""
 
-    __slots__ = ("bad_path", "direct", "named_options", "preflight", "several", "table", "unmatched")
+    __slots__ = ("bad_path", "compiled", "direct", "named_options", "preflight", "several", "table", "unmatched")
 
     def __init__(self, compiler: Compiler, stage: Stage) -> None:
         names = [name for name in stage.methods if name != ANY]
-        compiled = {name: compiler.method(stage, name) for name in names}
-        self.table: MethodTable[CompiledMethod] = MethodTable(compiled)
+        self.compiled: dict[str | None, CompiledMethod] = {name: compiler.method(stage, name) for name in (*names, None)}
+        self.table: MethodTable[CompiledMethod] = MethodTable({name: self.compiled[name] for name in names})
         self.named_options = MethodTable({name: True for name in names if name.startswith("OPTIONS ")})
-        self.unmatched = compiler.method(stage, None)
+        self.unmatched = self.compiled[None]
         self.preflight = compiler.preflight(stage)
         self.bad_path = compiler.refused(stage, "BAD_REQUEST_PARAMETERS", "The path has a dot segment.")
         self.several: dict[tuple[CompiledMethod, ...], CompiledMethod] = {}
@@ -268,6 +268,10 @@ class RunningStage:
         with self._changing:
             self.routes = _Routes(self._compiler, self.settings)
 
+    def compiled(self, method: str | None) -> CompiledMethod:
+        """The pipeline of a method of the stage's settings; None is a request that matches none."""
+        return self.routes.compiled[method]
+
     def find(self, request: Request) -> CompiledMethod:
         """The compiled method of a request; the quick way for static paths is `routes.direct`."""
         routes = self.routes
@@ -285,7 +289,7 @@ class RunningStage:
     def is_empty(self) -> bool:
         """Whether no request can meet a gate here."""
         routes = self.routes
-        return not any(compiled.policies for compiled in (*routes.table.values(), routes.unmatched, routes.preflight))
+        return not any(compiled.policies for compiled in (*routes.compiled.values(), routes.preflight))
 
     def stats(self) -> dict[str, dict[str, int]]:
         """Requests by method and kind; those that matched no method stand under `*`."""
@@ -303,7 +307,7 @@ class RunningStage:
     def __repr__(self) -> str:
         """The flat order of gates of every method."""
         lines = [f"stage {self.name}"]
-        for compiled in (*self.routes.table.values(), self.routes.unmatched):
+        for compiled in self.routes.compiled.values():
             lines.append(f"  {compiled.method or '* (whatever matches no method)'}")
             lines += [f"    {line}" for line in _described(compiled)] or ["    no gate"]
         return "\n".join(lines)

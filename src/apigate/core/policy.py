@@ -8,14 +8,14 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from enum import IntEnum
 from operator import attrgetter
 from types import MappingProxyType
-from typing import Any, Protocol, final
+from typing import Any, NoReturn, Protocol, final
 
 from apigate.core.context import RequestContext
 from apigate.core.counters import Counters
-from apigate.core.errors import ConfigurationError
+from apigate.core.errors import ConfigurationError, ProtocolError
 from apigate.core.message import Response
 
-__all__ = ["CompiledMethod", "Completion", "Outcome", "Phase", "Policy"]
+__all__ = ["CompiledMethod", "Completion", "Outcome", "Phase", "Policy", "refuse_awaitable"]
 
 Outcome = Response | Awaitable[Response | None] | None
 """What `on_request` answers: None to go on, the refusal, or an awaitable of either where it has to wait."""
@@ -102,6 +102,21 @@ class CompiledMethod:
         self.on_request = _hooks(self.policies, "on_request")
         self.on_response = _hooks(self.policies[::-1], "on_response")
         self.on_complete = _hooks(self.policies[::-1], "on_complete")
+
+
+def refuse_awaitable(answer: object) -> NoReturn:
+    """Say that what has to be awaited cannot be used by a synchronous gate.
+
+    Raises:
+        ProtocolError: Always.
+    """
+    close = getattr(answer, "close", None)
+    if close is not None:
+        close()
+    raise ProtocolError(
+        "a policy or the store has to be awaited, which a synchronous gate cannot do; put the gateway around the app "
+        "with apigate.asgi, or use a store that does not wait"
+    )
 
 
 def _checked(policy: Policy) -> Policy:

@@ -90,7 +90,7 @@ class MethodTable(Generic[T]):
     (('one',), ('other',), (), ('list',))
     """
 
-    __slots__ = ("_root", "_values", "static")
+    __slots__ = ("_root", "static")
 
     def __init__(self, methods: Mapping[str, T]) -> None:
         """Build the table.
@@ -102,7 +102,6 @@ class MethodTable(Generic[T]):
             ConfigurationError: A name is not one, or two names match exactly the same requests.
         """
         self._root: _Node[T] = _Node()
-        self._values: tuple[T, ...] = tuple(methods.values())
         self.static: dict[tuple[str, str], tuple[T, ...]] = {}
         names: dict[tuple[str, str], str] = {}
         for name, value in methods.items():
@@ -116,10 +115,6 @@ class MethodTable(Generic[T]):
                 for asked in ("GET", "HEAD") if verb == "GET" else (verb,):
                     if asked != ANY:
                         self.static[asked, path] = self.find(asked, path)
-
-    def values(self) -> tuple[T, ...]:
-        """Every value, in the order given."""
-        return self._values
 
     def _insert(self, verb: str, path: str, value: T) -> None:
         node = self._root

@@ -1,0 +1,99 @@
+"""What would become of a request, and why: the answer behind `Gateway.explain` and `apigate explain`."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, final
+from urllib.parse import unquote
+
+from apigate.core.message import Headers, Reader, Request
+from apigate.core.policy import refuse_awaitable
+from apigate.pipeline import RefusalPolicy
+from apigate.throttling.decision import Decision, LevelState
+from apigate.throttling.in_flight import InFlightPolicy
+from apigate.throttling.policy import RateLimitFieldsPolicy, SettlementPolicy, ThrottlePolicy
+
+if TYPE_CHECKING:
+    from apigate.gateway import Gateway
+
+__all__ = ["Explanation", "explain"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What a gateway would do with one request.
+
+    Attributes:
+        request: Verb and decoded path.
+        stage: The stage, or None where the request names none.
+        method: The method matched, or None.
+        client: Who would be counted.
+        levels: How each limit would stand after the request, in the order they are asked.
+        notes: What else decides, one sentence each.
+        verdict: `admitted`, or the type of the gateway response.
+    """
+
+    request: str
+    stage: str | None
+    method: str | None
+    client: str
+    levels: tuple[LevelState, ...]
+    notes: tuple[str, ...]
+    verdict: str
+
+    def __str__(self) -> str:
+        """A page for people."""
+        lines = [
+            f"{self.request}",
+            f"  stage   {self.stage or 'none'}",
+            f"  method  {self.method or 'none matches; shares the bucket of * with all such requests'}",
+            f"  client  {self.client}",
+        ]
+        for state in self.levels:
+            standing = f"{state.remaining} left" if not state.violated else _short(state)
+            lines.append(f"  {state.policy:<15} {str(state.rate):<28} {standing}{'' if state.enforced else ' (shadow)'}")
+        lines += [f"  note    {note}" for note in self.notes]
+        return "\n".join([*lines, f"  verdict {self.verdict}"])
+
+
+def _short(state: LevelState) -> str:
+    if state.retry_after is None:
+        return "refuses: the cost is above the burst"
+    return f"refuses for {state.retry_after:.3f} s"
+
+
+def explain(
+    gateway: "Gateway", method: str, path: str, headers: Mapping[str, str], address: str, stage: str | None
+) -> Explanation:
+    """See `Gateway.explain`."""
+    gateway.check_stage(stage)
+    pairs = Headers(headers.items())
+    target, _, query = path.partition("?")
+    request = Request(method, unquote(target), address, {}, Reader(lambda native: pairs, lambda native: query))
+    context = gateway.route(request, stage)
+    levels: tuple[LevelState, ...] = ()
+    notes: list[str] = []
+    verdict = "admitted"
+    for policy in context.compiled.policies:
+        match policy:
+            case RefusalPolicy():
+                verdict = policy.kind
+                notes.append(policy.detail)
+            case ThrottlePolicy() if policy.exempt is not None and policy.exempt(request):
+                notes.append("exempt by the method's rule: takes from no level")
+            case ThrottlePolicy():
+                decision = policy.buckets.peek(policy.keys(context), policy.costs(request), context.now_us)
+                if not isinstance(decision, Decision):
+                    refuse_awaitable(decision)
+                levels = decision.buckets
+                verdict = "admitted" if decision.allowed else "THROTTLED"
+            case InFlightPolicy():
+                notes += [f"at most {most} in flight at level {slots.level}" for slots, most in policy.limits]
+            case RateLimitFieldsPolicy() | SettlementPolicy():
+                pass
+            case _:
+                notes.append(f"{type(policy).__name__} of your own runs in phase {policy.phase.name}; it was not asked")
+    if not levels and not notes:
+        notes.append("takes from no level")
+    known = None if verdict == "RESOURCE_NOT_FOUND" else context.stage
+    return Explanation(f"{method} {request.path}", known, context.method, context.client, levels, tuple(notes), verdict)

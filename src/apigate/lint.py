@@ -1,0 +1,211 @@
+"""What is allowed and yet hardly meant: the checks behind `Gateway.lint` and `apigate lint`.
+
+Each check is one function from a gateway to its findings; `CHECKS` lists them.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import permutations
+from typing import TYPE_CHECKING, final
+
+from apigate.core.routes import ANY, method_key
+from apigate.pipeline import RunningStage
+from apigate.staging.selector import Header, Host
+from apigate.throttling.in_flight import InFlightPolicy
+from apigate.throttling.limit import Limit
+from apigate.throttling.policy import ThrottlePolicy
+
+if TYPE_CHECKING:
+    from apigate.gateway import Gateway
+
+__all__ = ["CHECKS", "Finding", "lint"]
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is probably not meant.
+
+    Attributes:
+        check: The name of the check, for suppressing it.
+        setting: Where it stands, such as `stages.prod.methods."GET /pets"`.
+        message: What is odd, and what to do.
+    """
+
+    check: str
+    setting: str
+    message: str
+
+    def __str__(self) -> str:
+        """One line."""
+        return f"{self.setting}: {self.message} [{self.check}]"
+
+
+def lint(gateway: "Gateway") -> list[Finding]:
+    """Every finding of every check."""
+    return list(dict.fromkeys(finding for check in CHECKS for finding in check(gateway)))
+
+
+def _methods(gateway: "Gateway") -> Iterator[tuple[RunningStage, str | None, str]]:
+    """Every stage and method, and what to call it."""
+    for stage in gateway.stages.values():
+        for name in (*(name for name in stage.settings.methods if name != ANY), None):
+            yield stage, name, f'stages.{stage.name}.methods."{name or ANY}"'
+
+
+def _throttles(gateway: "Gateway") -> Iterator[tuple[ThrottlePolicy, str]]:
+    """Every method's throttle, and what to call it."""
+    for stage, name, where in _methods(gateway):
+        for policy in stage.compiled(name).policies:
+            if isinstance(policy, ThrottlePolicy):
+                yield policy, where
+
+
+def _setting(limit: Limit, where: str) -> str:
+    """Where a limit is set: not at every method that it holds for."""
+    stage = limit.name.split(":")[1].partition("#")[0] if ":" in limit.name else ""
+    wide = {"global": "throttle", "stage": f"stages.{stage}.throttle", "client": f"stages.{stage}.client_throttle"}
+    return wide.get(limit.level, where)
+
+
+def _is_looser(limit: Limit, other: Limit) -> bool:
+    """Tell whether a bucket has tokens wherever another has, from which every request takes as much."""
+    return limit.rate.burst >= other.rate.burst and limit.n * other.p >= other.n * limit.p
+
+
+def never_binds(gateway: "Gateway") -> Iterator[Finding]:
+    """A limit that another one always comes before: wherever a request takes from it, it takes from that too.
+
+    That holds for two rates of one level, and for a bucket of one client or method under a wider bucket.
+    """
+    for policy, where in _throttles(gateway):
+        for limit, other in permutations(policy.limits, 2):
+            together = _is_within(limit.level, other.level) or (limit.level == other.level and limit.rate != other.rate)
+            if together and other.enforced and _is_looser(limit, other):
+                yield Finding(
+                    "never-binds",
+                    _setting(limit, where),
+                    f"the {limit.policy} limit of {limit.rate} never refuses anything that the {other.policy} limit of "
+                    f"{other.rate} would not; lower it or remove it",
+                )
+
+
+def in_flight_never_binds(gateway: "Gateway") -> Iterator[Finding]:
+    """An in-flight limit that a wider one always comes before."""
+    for stage, name, where in _methods(gateway):
+        for policy in stage.compiled(name).policies:
+            if isinstance(policy, InFlightPolicy):
+                for (slots, most), (wide, wide_most) in permutations(policy.limits, 2):
+                    if _is_within(slots.level, wide.level) and most >= wide_most:
+                        yield Finding(
+                            "never-binds",
+                            where,
+                            f"{most} in flight at level {slots.level} is never reached, as the level {wide.level} has "
+                            f"room for {wide_most}",
+                        )
+
+
+def _is_within(narrow: str, wide: str) -> bool:
+    """Tell whether every token taken at the narrow level is also taken from the one bucket at the wide level."""
+    wider = {
+        "stage": ("global",),
+        "method": ("global", "stage"),
+        "client": ("global", "stage"),
+        "client-method": ("global", "stage", "method", "client"),
+    }
+    return wide in wider.get(narrow, ())
+
+
+def rate_above_wider(gateway: "Gateway") -> Iterator[Finding]:
+    """A rate above that of a wider level: the wider one refuses first in the long run."""
+    for policy, where in _throttles(gateway):
+        for limit, other in permutations(policy.limits, 2):
+            faster = limit.n * other.p > other.n * limit.p
+            if _is_within(limit.level, other.level) and faster and not _is_looser(limit, other):
+                yield Finding(
+                    "rate-above-wider",
+                    _setting(limit, where),
+                    f"the {limit.policy} rate of {limit.rate} is above the {other.policy} rate of {other.rate}; in the "
+                    f"long run the wider level refuses first",
+                )
+
+
+def cost_above_burst(gateway: "Gateway") -> Iterator[Finding]:
+    """A fixed cost that no full bucket can pay: such a method is never admitted."""
+    for policy, where in _throttles(gateway):
+        for limit in policy.limits:
+            if isinstance(policy.cost, int) and limit.enforced and policy.cost > limit.rate.burst:
+                yield Finding(
+                    "cost-above-burst",
+                    where,
+                    f"a cost of {policy.cost} is above the burst of the {limit.policy} limit {limit.rate}: no request "
+                    f"is ever admitted; raise the burst to at least {policy.cost}",
+                )
+
+
+def unreachable(gateway: "Gateway") -> Iterator[Finding]:
+    """Methods and stages that no request can be routed to."""
+    for stage, name, where in _methods(gateway):
+        if name is None:
+            continue
+        verb, path = method_key(name)
+        if "%" in path or "?" in path or "#" in path:
+            yield Finding("unreachable", where, "paths are matched decoded and without a query; write it so")
+        others = {method_key(other) for other in stage.settings.methods if other != ANY}
+        if verb == ANY and others >= {(asked, path) for asked in _VERBS}:
+            yield Finding("unreachable", where, f"every verb of {path} has a method of its own; remove this one")
+    if isinstance(gateway.stage_by, Host):
+        for unnamed in set(gateway.stages) - gateway.stage_by.names():
+            yield Finding("unreachable", f"stages.{unnamed}", "no host of stage_by leads to this stage")
+
+
+_VERBS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT")
+
+
+def exempt_with_limits(gateway: "Gateway") -> Iterator[Finding]:
+    """A method that is exempt and has limits of its own."""
+    for stage, name, where in _methods(gateway):
+        own = stage.settings.methods.get(name or ANY)
+        if own is not None and own.exempt is True and (own.throttle or own.client_throttle):
+            yield Finding("exempt-with-limits", where, "the method is exempt, so its own limits never count; drop one")
+
+
+def untrusted_proxy(gateway: "Gateway") -> Iterator[Finding]:
+    """Forwarding fields from a private address, and nobody said that there is a proxy."""
+    if gateway.identity.untrusted_forwarding:
+        yield Finding(
+            "untrusted-proxy",
+            "trusted_hops",
+            "requests came from a private address with X-Forwarded-For or Forwarded, and no hop is trusted: all clients "
+            "of that proxy are counted as one; set trusted_hops to the number of proxies of your own in front",
+        )
+
+
+def client_chosen_stage(gateway: "Gateway") -> Iterator[Finding]:
+    """Stages that differ in their limits, and the client chooses among them."""
+    if isinstance(gateway.stage_by, Header):
+        limits: dict[str, set[tuple[str, str]]] = {name: set() for name in gateway.stages}
+        for stage, name, _ in _methods(gateway):
+            for policy in stage.compiled(name).policies:
+                if isinstance(policy, ThrottlePolicy):
+                    limits[stage.name] |= {(f"{name}:{limit.policy}", str(limit.rate)) for limit in policy.limits}
+        if any(own != limits[stage.name] for own in limits.values()):
+            yield Finding(
+                "client-chosen-stage",
+                "stage_by",
+                "a header that the client sends chooses the stage, and the stages differ in their limits: every client "
+                "can choose the looser one; choose by Host or PathPrefix, or make the limits equal",
+            )
+
+
+CHECKS: Sequence[Callable[["Gateway"], Iterator[Finding]]] = (
+    never_binds,
+    in_flight_never_binds,
+    rate_above_wider,
+    cost_above_burst,
+    unreachable,
+    exempt_with_limits,
+    untrusted_proxy,
+    client_chosen_stage,
+)
+"""Every check, in the order their findings are listed."""
