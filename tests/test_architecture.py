@@ -40,6 +40,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "__init__": GATEWAY,
 }
 
+EXCEPTIONS = {
+    # a primitive that is usable alone needs somewhere to keep its buckets; it is given another store elsewhere
+    ("throttling.throttle", "stores"),
+}
+
 ONLY_IN = {
     # a module from outside: where it may be imported; a room stands for all that is in it
     "time": {"core.clock"},
@@ -80,6 +85,8 @@ def offends(module: str, name: str, *, at_load: bool) -> bool:
     if root == "apigate":
         target = path[0] if path and path[0] in MAY_IMPORT else "__init__"
         values_only = room == "stores" and target in DOMAINS
+        if (module, target) in EXCEPTIONS:
+            return False
         return target not in {room, *MAY_IMPORT[room]} or (values_only and "policy" in path)
     if root in ONLY_IN:
         return not ONLY_IN[root] & {room, module}

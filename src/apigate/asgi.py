@@ -9,7 +9,7 @@ Source: ASGI specification 3.0, HTTP and WebSocket message format 2.4; "WebSocke
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, TypeAlias, final
 
-from apigate.core.context import RequestContext, _current
+from apigate.core.context import RequestContext, current
 from apigate.core.message import Headers, Reader, Request, Response, ResponseHead
 from apigate.gateway import Gateway
 from apigate.throttling.decision import Throttled
@@ -90,7 +90,7 @@ class GatewayMiddleware:
             scope = {**scope, "root_path": scope.get("root_path", "") + context.request.prefix}
         scope["apigate"] = context
         passage = _Passage(gateway, context, send)
-        token = _current.set(context) if gateway.marked else None
+        token = current.set(context) if gateway.marked else None
         try:
             await self.app(scope, receive, passage.on_http if scope["type"] == "http" else passage.on_websocket)
         except Throttled as error:
@@ -104,7 +104,7 @@ class GatewayMiddleware:
             raise
         finally:
             if token is not None:
-                _current.reset(token)
+                current.reset(token)
             if context.compiled.on_complete and not passage.ended:
                 passage.ended = True
                 await gateway.complete_async(context, passage.status)
@@ -116,9 +116,9 @@ class _Passage:
     __slots__ = ("context", "ended", "gateway", "send", "started", "status", "trailers", "watched")
 
     def __init__(self, gateway: Gateway, context: RequestContext, send: Send) -> None:
-        self.gateway = gateway
-        self.context = context
-        self.send = send
+        self.gateway: Gateway = gateway
+        self.context: RequestContext = context
+        self.send: Send = send
         self.started = False
         self.ended = False
         self.trailers = False

@@ -4,13 +4,13 @@ An unset setting of a method inherits from the method `*`, then from the stage. 
 level that would be inherited.
 """
 
-import difflib
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from os import PathLike
-from typing import Any, Final, TypeAlias, final
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, TypeAlias, cast, final
 
 from apigate.core.context import RequestContext
 from apigate.core.errors import ConfigurationError
@@ -126,8 +126,8 @@ class Stage:
     refund: str | None | Unset = UNSET
     final_cost: FinalCost | None | Unset = UNSET
     modes: Mapping[str, Mode] | Unset = UNSET
-    variables: Mapping[str, str] = field(default_factory=dict)
-    methods: Mapping[str, Method] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict[str, str])
+    methods: Mapping[str, Method] = field(default_factory=dict[str, Method])
 
     def __post_init__(self) -> None:
         """Check every setting, and parse the rates."""
@@ -150,7 +150,6 @@ class Stage:
         )
         return default if method is None else self.methods[method].over(default)
 
-
     def changed(self, method: str | None, settings: Mapping[str, Any]) -> "Stage":
         """This stage with some settings of a method, or of its own, replaced.
 
@@ -172,37 +171,49 @@ def _items(settings: Method | Stage) -> list[tuple[str, Any]]:  # Any: values of
     return [(item.name, getattr(settings, item.name)) for item in fields(settings)]
 
 
-def _check(settings: Method | Stage, where: str) -> None:
-    """Check the settings that methods and stages share; rates are kept parsed, `off` as None."""
+def _check(settings: "Method | Stage", where: str) -> None:
+    """Check the settings that methods and stages share, and keep them as the pipeline reads them."""
     for name, value in _items(settings):
-        setting = f"{where} {name}"
-        if value is UNSET:
-            continue
-        if name in ("throttle", "client_throttle"):
-            rates = None if value is None or _is_off(value) else parse_rates(value, setting)
-            object.__setattr__(settings, name, rates)
-        elif name in ("in_flight", "client_in_flight"):
-            if _is_off(value):
-                object.__setattr__(settings, name, None)
-            elif value is not None and not _is_whole(value, 1):
-                raise ConfigurationError(f"{setting}: {value!r} is not a whole number of at least 1, nor None")
-        elif name == "cost":
-            if not callable(value) and not _is_whole(value, 0):
-                raise ConfigurationError(f"{setting}: {value!r} is not a whole number of at least 0, nor a function")
-        elif name == "exempt":
-            if not callable(value) and not isinstance(value, bool):
-                raise ConfigurationError(f"{setting}: {value!r} is not True, False or a function of the request")
-        elif name == "refund":
-            object.__setattr__(settings, name, None if value is None or _is_off(value) else value)
-            parse_statuses(value or "", setting)
-        elif name == "final_cost":
-            if value is not None and not callable(value):
-                raise ConfigurationError(f"{setting}: {value!r} is not a function of context and status")
-        elif name == "modes":
-            object.__setattr__(settings, name, checked_modes(value, setting))
+        check = _CHECKS.get(name)
+        if check is not None and value is not UNSET:
+            object.__setattr__(settings, name, check(None if _is_off(value) else value, f"{where} {name}"))
 
 
-def checked_modes(modes: object, setting: str) -> Mapping[str, Mode]:
+def _checked_rates(value: Any, setting: str) -> tuple[Rate, ...] | None:  # Any: whatever a user wrote, here and below
+    return None if value is None else parse_rates(value, setting)
+
+
+def _checked_in_flight(value: Any, setting: str) -> int | None:
+    if value is not None and not _is_whole(value, 1):
+        raise ConfigurationError(f"{setting}: {value!r} is not a whole number of at least 1, nor None")
+    return value  # type: ignore[no-any-return]  # a whole number, as checked
+
+
+def _checked_cost(value: Any, setting: str) -> Cost:
+    if not callable(value) and not _is_whole(value, 0):
+        raise ConfigurationError(f"{setting}: {value!r} is not a whole number of at least 0, nor a function")
+    return value  # type: ignore[no-any-return]  # one of the two
+
+
+def _checked_exempt(value: Any, setting: str) -> Exempt:
+    if not callable(value) and not isinstance(value, bool):
+        raise ConfigurationError(f"{setting}: {value!r} is not True, False or a function of the request")
+    return value  # type: ignore[no-any-return]  # one of the two
+
+
+def _checked_refund(value: Any, setting: str) -> str | None:
+    if value is not None:
+        parse_statuses(value, setting)
+    return value  # type: ignore[no-any-return]  # a text, as parsed
+
+
+def _checked_final_cost(value: Any, setting: str) -> FinalCost | None:
+    if value is not None and not callable(value):
+        raise ConfigurationError(f"{setting}: {value!r} is not a function of context and status")
+    return value  # type: ignore[no-any-return]  # a function, or nothing
+
+
+def checked_modes(modes: Any, setting: str) -> Mapping[str, Mode]:
     """Modes by level, if they are.
 
     Raises:
@@ -210,10 +221,27 @@ def checked_modes(modes: object, setting: str) -> Mapping[str, Mode]:
     """
     if not isinstance(modes, Mapping):
         raise ConfigurationError(f"{setting}: {modes!r} is not a mapping from level to mode")
-    for level in modes:
+    named = cast("Mapping[str, object]", modes)
+    for level in named:
         if level not in LEVELS:
             raise ConfigurationError(f"{setting}: {level!r} is no level; levels are {', '.join(LEVELS)}")
-    return {level: checked_mode(f"{setting}[{level!r}]", mode) for level, mode in modes.items()}
+    return {level: checked_mode(f"{setting}[{level!r}]", mode) for level, mode in named.items()}
+
+
+_CHECKS: Mapping[str, Callable[[Any, str], object]] = MappingProxyType(
+    {
+        "throttle": _checked_rates,
+        "client_throttle": _checked_rates,
+        "in_flight": _checked_in_flight,
+        "client_in_flight": _checked_in_flight,
+        "cost": _checked_cost,
+        "exempt": _checked_exempt,
+        "refund": _checked_refund,
+        "final_cost": _checked_final_cost,
+        "modes": checked_modes,
+    }
+)
+"""How each setting is checked: from what was written and where, to what is kept."""
 
 
 def _is_off(value: object) -> bool:
@@ -230,9 +258,10 @@ def read_toml(path: str | PathLike[str]) -> dict[str, Any]:
     Raises:
         ConfigurationError: The file cannot be read, or is not TOML; the message says where.
     """
+    import tomllib
+
     try:
-        with open(path, "rb") as file:
-            return tomllib.load(file)
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"{path}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -280,15 +309,17 @@ def _parameters(kind: type[Method] | type[Stage] | type[GatewayResponse]) -> fro
     return frozenset(item.name for item in fields(kind))
 
 
-def _table(value: object, where: str) -> Mapping[str, Any]:
+def _table(value: Any, where: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
         raise ConfigurationError(f"{where}: {value!r} is not a table")
-    return value
+    return cast("Mapping[str, Any]", value)
 
 
 def _named(table: Mapping[str, Any], known: frozenset[str], where: str) -> Mapping[str, Any]:
     for name in table:
         if name not in known:
+            import difflib
+
             close = difflib.get_close_matches(str(name), known, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"allowed are {', '.join(sorted(known))}"
             raise ConfigurationError(f"{where}: {name!r} is no setting; {hint}")

@@ -7,12 +7,12 @@ request took outside.
 
 from collections.abc import AsyncGenerator, Callable
 from inspect import isasyncgenfunction, iscoroutinefunction
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, final
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, cast, final
 
 from apigate.core.context import current_context
 from apigate.core.errors import ConfigurationError, ProtocolError
 from apigate.core.message import Request
-from apigate.throttling.decision import Throttled
+from apigate.throttling.decision import Decision, Throttled
 from apigate.throttling.rate import RateLike, parse_rates
 from apigate.throttling.throttle import Throttle
 
@@ -25,7 +25,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 Per: TypeAlias = str | Callable[[Request], str]
-"""One bucket for the function (`"method"`), one for each client (`"client"`), or what a function of the request says."""
+"""One bucket for the function (`"method"`), one a client (`"client"`), or one for each text a function gives."""
 
 _ONE_BUCKET = "method"
 _EACH_CLIENT = "client-method"
@@ -79,64 +79,85 @@ class ThrottleDecorator:
             name=self._gateway.claim_name(f"call:{function.__module__}.{function.__qualname__}"),
         )
 
-        def asked(instance: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[dict[str, str | int], int]:
-            """Key and cost of one call."""
-            key, cost = self._asked(args if instance is None else (instance, *args), kwargs)
-            return {level: key}, cost
-
-        def plain(wrapped: Any, instance: object, args: Any, kwargs: Any) -> Any:
-            decision = throttle.acquire(*asked(instance, args, kwargs))
-            if not decision.allowed:
-                raise Throttled(decision)
-            return wrapped(*args, **kwargs)
-
-        async def coroutine(wrapped: Any, instance: object, args: Any, kwargs: Any) -> Any:
-            decision = await throttle.acquire_async(*asked(instance, args, kwargs))
-            if not decision.allowed:
-                raise Throttled(decision)
-            return await wrapped(*args, **kwargs)
-
-        async def generator(wrapped: Any, instance: object, args: Any, kwargs: Any) -> AsyncGenerator[Any, Any]:
-            decision = await throttle.acquire_async(*asked(instance, args, kwargs))
-            if not decision.allowed:
-                raise Throttled(decision)
-            inner = wrapped(*args, **kwargs)
-            try:
-                value = await anext(inner)
-                while True:
-                    try:
-                        sent = yield value
-                    except GeneratorExit:
-                        raise
-                    except BaseException as error:  # whatever was thrown in belongs to the wrapped generator
-                        value = await inner.athrow(error)
-                    else:
-                        value = await inner.asend(sent)
-            except StopAsyncIteration:
-                return
-            finally:
-                await inner.aclose()
-
+        call = _Call(self, throttle, level)
         self._gateway.mark()
-        wrapper: Any = plain  # Any: three signatures, which wrapt does not tell apart
+        wrapper: Any = call.plain  # Any: each kind has a signature of its own
         if isasyncgenfunction(function):
-            wrapper = generator
+            wrapper = call.generator
         elif iscoroutinefunction(function):
-            wrapper = coroutine
-        return wrapt.FunctionWrapper(function, wrapper)
+            wrapper = call.coroutine
+        return cast("Callable[P, R]", wrapt.FunctionWrapper(function, wrapper))
 
-    def _asked(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str | int, int]:
+    def asked(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str | int, int]:
         """Whose bucket a call takes from, and how much."""
         if self._key is not None:
             return self._key(*args, **kwargs), self._cost(*args, **kwargs) if callable(self._cost) else self._cost
         context = current_context()
-        if context is None and (callable(self._cost) or self._per != "method"):
-            raise ProtocolError(
-                f"throttle per={self._per!r} needs a request, and no gate stands around this call; "
-                f"put GatewayMiddleware around the app, or use key= with the call's own arguments"
-            )
+        if context is None:
+            if callable(self._cost) or self._per != "method":
+                raise ProtocolError(
+                    f"throttle per={self._per!r} needs a request, and no gate stands around this call; "
+                    f"put GatewayMiddleware around the app, or use key= with the call's own arguments"
+                )
+            return _ONE_BUCKET, self._cost
         if callable(self._per):
-            key = self._per(context.request)  # type: ignore[union-attr]  # checked above
+            key = self._per(context.request)
         else:
-            key = context.client if context is not None and self._per == "client" else _ONE_BUCKET
-        return key, self._cost(context.request) if callable(self._cost) else self._cost  # type: ignore[union-attr]
+            key = context.client if self._per == "client" else _ONE_BUCKET
+        return key, self._cost(context.request) if callable(self._cost) else self._cost
+
+
+class _Call:
+    """What stands in for a decorated function, in three kinds; `wrapt` says of what a method is bound to.
+
+    Any: `wrapt` calls these with whatever the decorated function takes, and hands back what it gives.
+    """
+
+    def __init__(self, decorator: ThrottleDecorator, throttle: Throttle, level: str) -> None:
+        self._decorator = decorator
+        self._throttle = throttle
+        self._level = level
+
+    def plain(self, wrapped: Any, instance: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call it, or raise."""
+        _admit(self._throttle.acquire(*self._asked(instance, args, kwargs)))
+        return wrapped(*args, **kwargs)
+
+    async def coroutine(self, wrapped: Any, instance: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Await it, or raise."""
+        _admit(await self._throttle.acquire_async(*self._asked(instance, args, kwargs)))
+        return await wrapped(*args, **kwargs)
+
+    async def generator(
+        self, wrapped: Any, instance: object, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> AsyncGenerator[Any, Any]:
+        """Iterate it, or raise at the first step; what is sent or thrown in reaches it."""
+        _admit(await self._throttle.acquire_async(*self._asked(instance, args, kwargs)))
+        inner = wrapped(*args, **kwargs)
+        try:
+            value = await anext(inner)
+            while True:
+                try:
+                    sent = yield value
+                except GeneratorExit:
+                    raise
+                except BaseException as error:  # noqa: BLE001 - whatever was thrown in belongs to the generator within
+                    value = await inner.athrow(error)
+                else:
+                    value = await inner.asend(sent)
+        except StopAsyncIteration:
+            return
+        finally:
+            await inner.aclose()
+
+    def _asked(
+        self, instance: object, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[dict[str, str | int], int]:
+        """Keys and cost of one call; a function of the arguments is given `self` too."""
+        key, cost = self._decorator.asked(args if instance is None else (instance, *args), kwargs)
+        return {self._level: key}, cost
+
+
+def _admit(decision: Decision) -> None:
+    if not decision.allowed:
+        raise Throttled(decision)

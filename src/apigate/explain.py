@@ -51,7 +51,7 @@ class Explanation:
         ]
         for state in self.levels:
             standing = f"{state.remaining} left" if not state.violated else _short(state)
-            lines.append(f"  {state.policy:<15} {str(state.rate):<28} {standing}{'' if state.enforced else ' (shadow)'}")
+            lines.append(f"  {state.policy:<15} {state.rate!s:<28} {standing}{'' if state.enforced else ' (shadow)'}")
         lines += [f"  note    {note}" for note in self.notes]
         return "\n".join([*lines, f"  verdict {self.verdict}"])
 
@@ -69,7 +69,14 @@ def explain(
     gateway.check_stage(stage)
     pairs = Headers(headers.items())
     target, _, query = path.partition("?")
-    request = Request(method, unquote(target), address, {}, Reader(lambda native: pairs, lambda native: query))
+
+    def read_headers(_: Mapping[str, object]) -> Headers:
+        return pairs
+
+    def read_query(_: Mapping[str, object]) -> str:
+        return query
+
+    request = Request(method, unquote(target), address, {}, Reader(read_headers, read_query))
     context = gateway.route(request, stage)
     levels: tuple[LevelState, ...] = ()
     notes: list[str] = []

@@ -7,13 +7,23 @@ exists twice; what they run is the same for both.
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Self, final
+from typing import TYPE_CHECKING, Any, Self, cast, final
 
-from apigate.config import UNSET, Cost, Exempt, FinalCost, Method, Stage, Unset
-from apigate.config import checked_modes, gateway_settings, read_toml
+from apigate.config import (
+    UNSET,
+    Cost,
+    Exempt,
+    FinalCost,
+    Method,
+    Stage,
+    Unset,
+    checked_modes,
+    gateway_settings,
+    read_toml,
+)
 from apigate.core.clock import Clock, SystemClock
 from apigate.core.context import RequestContext
-from apigate.core.errors import ConfigurationError, ProtocolError
+from apigate.core.errors import ConfigurationError
 from apigate.core.events import Denied, Event, StoreFull, WouldDeny
 from apigate.core.message import Request, Response, ResponseHead
 from apigate.core.policy import Completion, Policy, refuse_awaitable
@@ -26,7 +36,7 @@ from apigate.throttling.fields import DRAFTS, Draft, RateLimitDraft
 from apigate.throttling.identity import ClientIdentity
 from apigate.throttling.limit import Mode
 from apigate.throttling.policy import ThrottlePolicy
-from apigate.throttling.rate import RateLike
+from apigate.throttling.rate import Rate, RateLike
 from apigate.throttling.store import ThrottleStore
 
 if TYPE_CHECKING:
@@ -106,7 +116,7 @@ class Gateway:
         clock: Clock | None = None,
     ) -> None:
         """Check every setting and compile every method."""
-        own = {
+        own: dict[str, Any] = {
             "client_throttle": client_throttle,
             "client_in_flight": client_in_flight,
             "cost": cost,
@@ -348,7 +358,7 @@ class Gateway:
             for hook in context.compiled.on_request:
                 outcome = hook(context)
                 if outcome is not None:
-                    response = outcome if type(outcome) is Response else await outcome  # type: ignore[misc]
+                    response = outcome if type(outcome) is Response else await outcome
                     if response is not None:
                         self._refuse(context, response)
                         await self.complete_async(context, None)
@@ -416,7 +426,7 @@ class Gateway:
                 answer = hook(context, status)
                 if answer is not None:
                     refuse_awaitable(answer)
-            except BaseException as error:  # the hooks after it hold slots that must be freed
+            except BaseException as error:  # noqa: BLE001 - the hooks after it hold slots that must be freed
                 failure = error
         if failure is not None:
             raise failure
@@ -429,7 +439,7 @@ class Gateway:
                 answer = hook(context, status)
                 if answer is not None:
                     await answer
-            except BaseException as error:  # as in complete
+            except BaseException as error:  # noqa: BLE001 - as in complete
                 failure = error
         if failure is not None:
             raise failure
@@ -522,10 +532,11 @@ def _draft(version: object) -> Draft | None:
     return DRAFTS[version]
 
 
-def _global_settings(throttle: RateLike | None, in_flight: object, modes: object) -> GlobalSettings:
-    """The settings of the global level, checked."""
-    stage = Stage("global", throttle=throttle, in_flight=in_flight)  # type: ignore[arg-type]  # checked there
-    rates = stage.throttle
+def _global_settings(throttle: RateLike | None, in_flight: int | None, modes: Mapping[str, Mode]) -> GlobalSettings:
+    """The settings of the global level, checked as those of a stage are."""
+    level = Method(throttle=throttle, in_flight=in_flight)
     return GlobalSettings(
-        throttle=rates if isinstance(rates, tuple) else (), in_flight=stage.in_flight, modes=checked_modes(modes, "modes")
+        throttle=cast("tuple[Rate, ...]", level.throttle or ()),
+        in_flight=cast("int | None", level.in_flight),
+        modes=checked_modes(modes, "modes"),
     )

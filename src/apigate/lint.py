@@ -70,7 +70,7 @@ def _setting(limit: Limit, where: str) -> str:
 
 def _is_looser(limit: Limit, other: Limit) -> bool:
     """Tell whether a bucket has tokens wherever another has, from which every request takes as much."""
-    return limit.rate.burst >= other.rate.burst and limit.n * other.p >= other.n * limit.p
+    return limit.rate.size >= other.rate.size and limit.n * other.p >= other.n * limit.p
 
 
 def never_binds(gateway: "Gateway") -> Iterator[Finding]:
@@ -134,7 +134,7 @@ def cost_above_burst(gateway: "Gateway") -> Iterator[Finding]:
     """A fixed cost that no full bucket can pay: such a method is never admitted."""
     for policy, where in _throttles(gateway):
         for limit in policy.limits:
-            if isinstance(policy.cost, int) and limit.enforced and policy.cost > limit.rate.burst:
+            if isinstance(policy.cost, int) and limit.enforced and policy.cost > limit.rate.size:
                 yield Finding(
                     "cost-above-burst",
                     where,
@@ -176,8 +176,8 @@ def untrusted_proxy(gateway: "Gateway") -> Iterator[Finding]:
         yield Finding(
             "untrusted-proxy",
             "trusted_hops",
-            "requests came from a private address with X-Forwarded-For or Forwarded, and no hop is trusted: all clients "
-            "of that proxy are counted as one; set trusted_hops to the number of proxies of your own in front",
+            "requests came from a private address with X-Forwarded-For or Forwarded, and no hop is trusted: all "
+            "clients of that proxy are counted as one; set trusted_hops to the number of your own proxies in front",
         )
 
 
@@ -189,7 +189,8 @@ def client_chosen_stage(gateway: "Gateway") -> Iterator[Finding]:
             for policy in stage.compiled(name).policies:
                 if isinstance(policy, ThrottlePolicy):
                     limits[stage.name] |= {(f"{name}:{limit.policy}", str(limit.rate)) for limit in policy.limits}
-        if any(own != limits[stage.name] for own in limits.values()):
+        first, *others = limits.values()
+        if any(own != first for own in others):
             yield Finding(
                 "client-chosen-stage",
                 "stage_by",

@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Lock
-from typing import Any, NamedTuple, final
+from typing import Any, NamedTuple, cast, final
 
 from apigate.config import UNSET, Method, Stage
 from apigate.core.clock import Clock
 from apigate.core.context import RequestContext
 from apigate.core.counters import Counters
-from apigate.core.errors import ConfigurationError
 from apigate.core.message import Request, Response
 from apigate.core.policy import CompiledMethod, Phase, Policy
 from apigate.core.responses import GatewayResponses
@@ -37,8 +36,8 @@ class RefusalPolicy:
     def __init__(self, responses: GatewayResponses, kind: str, detail: str) -> None:
         """Say which response, and why."""
         self._responses = responses
-        self.kind = kind
-        self.detail = detail
+        self.kind: str = kind
+        self.detail: str = detail
 
     def on_request(self, context: RequestContext) -> Response:
         """Refuse."""
@@ -83,14 +82,14 @@ class Compiler:
         settings: GlobalSettings,
     ) -> None:
         """Keep the shared parts."""
-        self.settings = settings
-        self.identity = identity
-        self.clock = clock
-        self.store = store
+        self.settings: GlobalSettings = settings
+        self.identity: ClientIdentity = identity
+        self.clock: Clock = clock
+        self.store: ThrottleStore = store
         self._responses = responses
         self._draft = draft
         self._x_clock = clock if x_rate_limit else None
-        self.refusals = ThrottleRefusals(responses, draft, self._x_clock)
+        self.refusals: ThrottleRefusals = ThrottleRefusals(responses, draft, self._x_clock)
         self.on_change: Callable[[], None] = lambda: None
         self._policies = tuple(policies)
         self._on_shadow = on_shadow
@@ -115,7 +114,9 @@ class Compiler:
     def preflight(self, stage: Stage) -> CompiledMethod:
         """The pipeline of a CORS preflight, which takes from the global level alone and is not authorized."""
         policies = [policy for policy in self._policies if policy.phase is not Phase.AUTHORIZE]
-        limits = self._known(limits_of("global", "global", self.settings.throttle, self.settings.modes.get("global", "enforce")))
+        limits = self._known(
+            limits_of("global", "global", self.settings.throttle, self.settings.modes.get("global", "enforce"))
+        )
         return self._compiled(stage, None, [*policies, *self._throttle_policies(limits, 1, None, None, None)])
 
     def refused(self, stage: Stage, kind: str, detail: str) -> CompiledMethod:
@@ -135,7 +136,7 @@ class Compiler:
         return self._known(self._all_limits(stage, names))
 
     def _all_limits(self, stage: Stage, names: Sequence[str | None]) -> Iterator[Limit]:
-        modes = {**self.settings.modes, **(stage.modes if stage.modes is not UNSET else {})}
+        modes: dict[str, Mode] = {**self.settings.modes, **(stage.modes if stage.modes is not UNSET else {})}
         yield from limits_of("global", "global", self.settings.throttle, self.settings.modes.get("global", "enforce"))
         yield from limits_of(f"stage:{stage.name}", "stage", _rates(stage.throttle), modes.get("stage", "enforce"))
         for level, setting in (("method", "throttle"), ("client", ""), ("client-method", "client_throttle")):
@@ -145,7 +146,7 @@ class Compiler:
                 continue
             for name in names:
                 settings = stage.settings(name)
-                own = {**modes, **(settings.modes if settings.modes is not UNSET else {})}
+                own: dict[str, Mode] = {**modes, **(settings.modes if settings.modes is not UNSET else {})}
                 where = f"{level}:{stage.name}:{name or ANY}"
                 yield from limits_of(where, level, _rates(getattr(settings, setting)), own.get(level, "enforce"))
 
@@ -205,7 +206,9 @@ class Compiler:
             for level, most in (("method", own.in_flight), ("client-method", own.client_in_flight)):
                 wanted.append((level, f"{level}:{stage.name}:{name or ANY}", None if most is UNSET else most))
         limits = [
-            SlotLimit(self._slots.setdefault(name, Slots(level)), most) for level, name, most in wanted if most is not None
+            SlotLimit(self._slots.setdefault(name, Slots(level)), most)
+            for level, name, most in wanted
+            if most is not None
         ]
         return [InFlightPolicy(limits, self._lock, self._responses)] if limits else []
 
@@ -218,14 +221,20 @@ class _Routes:
 
     def __init__(self, compiler: Compiler, stage: Stage) -> None:
         names = [name for name in stage.methods if name != ANY]
-        self.compiled: dict[str | None, CompiledMethod] = {name: compiler.method(stage, name) for name in (*names, None)}
+        self.compiled: dict[str | None, CompiledMethod] = {
+            name: compiler.method(stage, name) for name in (*names, None)
+        }
         self.table: MethodTable[CompiledMethod] = MethodTable({name: self.compiled[name] for name in names})
-        self.named_options = MethodTable({name: True for name in names if name.startswith("OPTIONS ")})
-        self.unmatched = self.compiled[None]
-        self.preflight = compiler.preflight(stage)
-        self.bad_path = compiler.refused(stage, "BAD_REQUEST_PARAMETERS", "The path has a dot segment.")
+        self.named_options: MethodTable[bool] = MethodTable(
+            {name: True for name in names if name.startswith("OPTIONS ")}
+        )
+        self.unmatched: CompiledMethod = self.compiled[None]
+        self.preflight: CompiledMethod = compiler.preflight(stage)
+        self.bad_path: CompiledMethod = compiler.refused(stage, "BAD_REQUEST_PARAMETERS", "The path has a dot segment.")
         self.several: dict[tuple[CompiledMethod, ...], CompiledMethod] = {}
-        self.direct = {key: found[0] for key, found in self.table.static.items() if len(found) == 1}
+        self.direct: dict[tuple[str, str], CompiledMethod] = {
+            key: found[0] for key, found in self.table.static.items() if len(found) == 1
+        }
 
 
 @final
@@ -239,11 +248,11 @@ class RunningStage:
 
     def __init__(self, compiler: Compiler, settings: Stage) -> None:
         """Compile every method."""
-        self.name = settings.name
-        self.settings = settings
+        self.name: str = settings.name
+        self.settings: Stage = settings
         self._compiler = compiler
         self._changing = Lock()
-        self.routes = _Routes(compiler, settings)
+        self.routes: _Routes = _Routes(compiler, settings)
 
     def update(self, method: str | None = None, /, **settings: Any) -> None:  # Any: values of every setting's type
         """Change settings of a method, or of the stage itself; buckets and counters keep their state.
@@ -334,7 +343,7 @@ def _is_preflight(request: Request) -> bool:
 
 def _rates(rates: object) -> tuple[Rate, ...]:
     """Rates that a setting holds; none if it is unset or removed."""
-    return rates if isinstance(rates, tuple) else ()
+    return cast("tuple[Rate, ...]", rates) if isinstance(rates, tuple) else ()
 
 
 def _all_exempt(rules: Sequence[object]) -> Callable[[Request], bool] | None:
@@ -348,5 +357,6 @@ def _all_exempt(rules: Sequence[object]) -> Callable[[Request], bool] | None:
 def _highest(costs: Sequence[Any]) -> int | Callable[[Request], int]:
     """The highest of several costs."""
     if all(isinstance(cost, int) for cost in costs):
-        return max(costs)
+        highest: int = max(costs)
+        return highest
     return lambda request: max(cost if isinstance(cost, int) else cost(request) for cost in costs)

@@ -12,7 +12,7 @@ from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Protocol, TypeAlias, final
 
-from apigate.core.context import RequestContext, _current
+from apigate.core.context import RequestContext, current
 from apigate.core.message import Headers, Reader, Request, Response, ResponseHead
 from apigate.gateway import Gateway
 from apigate.throttling.decision import Throttled
@@ -27,9 +27,7 @@ Write: TypeAlias = Callable[[bytes], object]
 class StartResponse(Protocol):
     """Begins a response, as PEP 3333 has it."""
 
-    def __call__(
-        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None, /
-    ) -> Write:
+    def __call__(self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None, /) -> Write:
         """Take status and fields; return what writes the body of an old app."""
         ...
 
@@ -41,10 +39,8 @@ _SERVER_ERROR = 500
 
 def _headers(environ: Mapping[str, Any]) -> Headers:
     pairs = [(key[5:].replace("_", "-"), value) for key, value in environ.items() if key.startswith("HTTP_")]
-    for key in ("CONTENT_TYPE", "CONTENT_LENGTH"):
-        if environ.get(key):
-            pairs.append((key.replace("_", "-"), environ[key]))
-    return Headers(pairs)
+    own = [(key.replace("_", "-"), environ[key]) for key in ("CONTENT_TYPE", "CONTENT_LENGTH") if environ.get(key)]
+    return Headers(pairs + own)
 
 
 def _query(environ: Mapping[str, Any]) -> str:
@@ -100,7 +96,7 @@ class GatewayMiddleware:
             environ["PATH_INFO"] = environ["PATH_INFO"][len(prefix) :]
         environ["apigate"] = context
         passage = _Passage(gateway, context, start_response)
-        token = _current.set(context) if gateway.marked else None
+        token = current.set(context) if gateway.marked else None
         try:
             body = self.app(environ, passage.start_response)
         except Throttled as error:
@@ -115,10 +111,10 @@ class GatewayMiddleware:
             raise
         finally:
             if token is not None:
-                _current.reset(token)
+                current.reset(token)
         if not context.compiled.on_complete and not gateway.marked:
             return body
-        if isinstance(body, environ.get("wsgi.file_wrapper", ())):
+        if _is_file(body, environ):
             passage.complete()  # the server sends the file by itself; that it has begun is all that can be known
             return body
         return _Body(body, passage)
@@ -130,15 +126,13 @@ class _Passage:
     __slots__ = ("begin", "context", "ended", "gateway", "status")
 
     def __init__(self, gateway: Gateway, context: RequestContext, begin: StartResponse) -> None:
-        self.gateway = gateway
-        self.context = context
-        self.begin = begin
+        self.gateway: Gateway = gateway
+        self.context: RequestContext = context
+        self.begin: StartResponse = begin
         self.status: int | None = None
         self.ended = False
 
-    def start_response(
-        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None, /
-    ) -> Write:
+    def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None, /) -> Write:
         """Begin the response with the gateway's fields; an app may begin anew with an error."""
         self.status = int(status[:3])
         head = ResponseHead(self.status)
@@ -160,14 +154,14 @@ class _Body:
     __slots__ = ("body", "passage")
 
     def __init__(self, body: Iterable[bytes], passage: _Passage) -> None:
-        self.body = body
-        self.passage = passage
+        self.body: Iterable[bytes] = body
+        self.passage: _Passage = passage
 
     def __iter__(self) -> Iterator[bytes]:
         """The app's chunks. An app that is a generator may be throttled as late as here, before it began to answer."""
         passage = self.passage
         try:
-            for chunk in self.body:  # not `yield from`, which would close the app's iterable a second time
+            for chunk in self.body:  # noqa: UP028 - `yield from` would close the app's iterable a second time
                 yield chunk
         except Throttled as error:
             if passage.status is not None:
@@ -183,6 +177,12 @@ class _Body:
                 close()
         finally:
             self.passage.complete()
+
+
+def _is_file(body: Iterable[bytes], environ: Environ) -> bool:
+    """Tell whether the server may send the body as a file."""
+    wrapper: object = environ.get("wsgi.file_wrapper")
+    return isinstance(wrapper, type) and isinstance(body, wrapper)
 
 
 def _refuse(response: Response, environ: Mapping[str, Any], start_response: StartResponse) -> Iterable[bytes]:

@@ -49,6 +49,6 @@ class SystemClock:
 
     async def sleep_async(self, seconds: float) -> None:
         """Suspend the calling asyncio task for `seconds`."""
-        import asyncio  # noqa: PLC0415 - a synchronous user never pays for asyncio (50 ms)
+        import asyncio  # a synchronous user never pays its 50 ms
 
         await asyncio.sleep(seconds)

@@ -47,14 +47,14 @@ class RequestContext:
 
     def __init__(self, request: Request, compiled: "CompiledMethod", now_us: int) -> None:
         """Start a journey at the method that the request was routed to."""
-        self.request = request
-        self.compiled = compiled
-        self.now_us = now_us
+        self.request: Request = request
+        self.compiled: CompiledMethod = compiled
+        self.now_us: int = now_us
         self.principal: str | None = None
         self.api_key: str | None = None
         self.decision: Any = None  # a throttling.Decision; the core knows no domain
         self.refusal: Response | None = None
-        self._state: dict[object, object] | None = None
+        self._state: dict[object, Any] | None = None
         self._client: str | None = None
         self._request_id: str | None = None
 
@@ -90,7 +90,7 @@ class RequestContext:
         return request_id
 
     @property
-    def state(self) -> dict[object, object]:
+    def state(self) -> dict[object, Any]:  # Any: each policy knows what it left
         """What the hooks of a policy leave for its later ones, by the policy."""
         state = self._state
         if state is None:
@@ -102,7 +102,8 @@ class RequestContext:
         return f"<RequestContext {self.stage} {self.request.method} {self.request.path}>"
 
 
-_current: ContextVar[RequestContext | None] = ContextVar("apigate", default=None)
+current: ContextVar[RequestContext | None] = ContextVar("apigate", default=None)
+"""Holds the context while the app runs; set by adapters."""
 
 
 def current_context() -> RequestContext | None:
@@ -110,4 +111,4 @@ def current_context() -> RequestContext | None:
 
     It is set only where the gateway has decorated endpoints: they need it, as they take no `request` argument.
     """
-    return _current.get()
+    return current.get()

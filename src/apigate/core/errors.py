@@ -37,7 +37,7 @@ class StoreError(ApigateError):
     def __init__(self, operation: str, message: str) -> None:
         """Say which operation failed and why."""
         super().__init__(f"{operation}: {message}")
-        self.operation = operation
+        self.operation: str = operation
 
 
 class StoreTimeoutError(StoreError, TimeoutError):

@@ -102,15 +102,13 @@ class Request:
 
     __slots__ = ("_headers", "_reader", "method", "native", "path", "peer", "prefix")
 
-    def __init__(
-        self, method: str, path: str, peer: str | None, native: Mapping[str, Any], reader: Reader
-    ) -> None:
+    def __init__(self, method: str, path: str, peer: str | None, native: Mapping[str, Any], reader: Reader) -> None:
         """Keep what an adapter read at once, and how the rest is read."""
-        self.method = method
-        self.path = path
-        self.peer = peer
-        self.native = native
-        self.prefix = ""
+        self.method: str = method
+        self.path: str = path
+        self.peer: str | None = peer
+        self.native: Mapping[str, Any] = native
+        self.prefix: str = ""
         self._reader = reader
         self._headers: Headers | None = None
 
@@ -147,10 +145,10 @@ class Response:
 
     def __init__(self, kind: str, status: int, fields: list[Field], body: bytes) -> None:
         """Keep the parts."""
-        self.kind = kind
-        self.status = status
-        self.fields = fields
-        self.body = body
+        self.kind: str = kind
+        self.status: int = status
+        self.fields: list[Field] = fields
+        self.body: bytes = body
 
     def __repr__(self) -> str:
         """Status and size."""
@@ -170,5 +168,5 @@ class ResponseHead:
 
     def __init__(self, status: int) -> None:
         """Start with nothing added."""
-        self.status = status
+        self.status: int = status
         self.added: list[Field] = []

@@ -8,20 +8,39 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from enum import IntEnum
 from operator import attrgetter
 from types import MappingProxyType
-from typing import Any, NoReturn, Protocol, final
+from typing import Any, NoReturn, Protocol, TypeAlias, final
 
 from apigate.core.context import RequestContext
 from apigate.core.counters import Counters
 from apigate.core.errors import ConfigurationError, ProtocolError
-from apigate.core.message import Response
+from apigate.core.message import Response, ResponseHead
 
-__all__ = ["CompiledMethod", "Completion", "Outcome", "Phase", "Policy", "refuse_awaitable"]
+__all__ = [
+    "CompiledMethod",
+    "Completion",
+    "OnComplete",
+    "OnRequest",
+    "OnResponse",
+    "Outcome",
+    "Phase",
+    "Policy",
+    "refuse_awaitable",
+]
 
-Outcome = Response | Awaitable[Response | None] | None
+Outcome: TypeAlias = Response | Awaitable[Response | None] | None
 """What `on_request` answers: None to go on, the refusal, or an awaitable of either where it has to wait."""
 
-Completion = Awaitable[None] | None
+Completion: TypeAlias = Awaitable[None] | None
 """What `on_complete` answers: None, or an awaitable where a store has to be waited for."""
+
+OnRequest: TypeAlias = Callable[[RequestContext], Outcome]
+"""A hook before the app, see `Policy`."""
+
+OnResponse: TypeAlias = Callable[[RequestContext, ResponseHead], None]
+"""A hook when the app's response starts, see `Policy`."""
+
+OnComplete: TypeAlias = Callable[[RequestContext, int | None], Completion]
+"""A hook when the response has ended, see `Policy`."""
 
 HOOKS = ("on_request", "on_response", "on_complete")
 
@@ -93,15 +112,17 @@ class CompiledMethod:
         Raises:
             ConfigurationError: A policy has no `phase`, or none of the hooks.
         """
-        self.stage = stage
-        self.method = method
-        self.identify = identify
-        self.counters = counters
-        self.variables = variables
-        self.policies = tuple(sorted((_checked(policy) for policy in policies), key=attrgetter("phase")))
-        self.on_request = _hooks(self.policies, "on_request")
-        self.on_response = _hooks(self.policies[::-1], "on_response")
-        self.on_complete = _hooks(self.policies[::-1], "on_complete")
+        self.stage: str = stage
+        self.method: str | None = method
+        self.identify: Callable[[RequestContext], str] = identify
+        self.counters: Counters = counters
+        self.variables: Mapping[str, str] = variables
+        self.policies: tuple[Policy, ...] = tuple(
+            sorted((_checked(policy) for policy in policies), key=attrgetter("phase"))
+        )
+        self.on_request: tuple[OnRequest, ...] = _hooks(self.policies, "on_request")
+        self.on_response: tuple[OnResponse, ...] = _hooks(self.policies[::-1], "on_response")
+        self.on_complete: tuple[OnComplete, ...] = _hooks(self.policies[::-1], "on_complete")
 
 
 def refuse_awaitable(answer: object) -> NoReturn:

@@ -62,7 +62,7 @@ class GatewayResponse:
     """
 
     status: int | None = None
-    headers: Mapping[str, str] = dataclass_field(default_factory=dict)
+    headers: Mapping[str, str] = dataclass_field(default_factory=dict[str, str])
     body: Body | None = None
     content_type: str = "application/json"
 
@@ -155,7 +155,7 @@ def _standard(
     if error_format == "amazon":
         body = json.dumps({"message": title}).encode()
         return body, _content("application/json", body)
-    problem = {"type": KINDS[kind][1], "title": title, "status": status, "detail": detail}
+    problem: dict[str, object] = {"type": KINDS[kind][1], "title": title, "status": status, "detail": detail}
     if violated:
         problem["violated-policies"] = list(violated)
     body = json.dumps(problem).encode()

@@ -44,13 +44,15 @@ def method_key(text: str) -> tuple[str, str]:
         raise ConfigurationError(f"methods: {text!r} cannot be set; HEAD counts as GET of the same path")
     if has_dot_segment(path):
         raise ConfigurationError(f"methods: {text!r} has a dot segment; such requests are always refused")
-    names = []
+    names: list[str] = []
     for number, segment in enumerate(segments := path.split("/")[1:], start=1):
         if "{" not in segment and "}" not in segment:
             continue
         parameter = _PARAMETER.fullmatch(segment)
         if parameter is None:
-            raise ConfigurationError(f"methods: in {text!r} the segment {segment!r} must be a whole parameter, as {{id}}")
+            raise ConfigurationError(
+                f"methods: in {text!r} the segment {segment!r} must be a whole parameter, as {{id}}"
+            )
         if parameter["greedy"] and number != len(segments):
             raise ConfigurationError(f"methods: in {text!r} the greedy parameter {segment!r} must come last")
         names.append(parameter["name"])
@@ -86,7 +88,12 @@ class MethodTable(Generic[T]):
     """Finds the values of the methods that a request matches.
 
     >>> table = MethodTable({"GET /pets": "list", "GET /pets/{id}": "one", "* /pets/{id}": "other"})
-    >>> table.find("GET", "/pets/7"), table.find("PUT", "/pets/7"), table.find("GET", "/cats"), table.find("HEAD", "/pets/")
+    >>> (
+    ...     table.find("GET", "/pets/7"),
+    ...     table.find("PUT", "/pets/7"),
+    ...     table.find("GET", "/cats"),
+    ...     table.find("HEAD", "/pets/"),
+    ... )
     (('one',), ('other',), (), ('list',))
     """
 
@@ -106,7 +113,9 @@ class MethodTable(Generic[T]):
         names: dict[tuple[str, str], str] = {}
         for name, value in methods.items():
             verb, path = method_key(name)
-            same = names.setdefault((verb, _PARAMETER.sub(lambda found: "{+}" if found["greedy"] else "{}", path)), name)
+            same = names.setdefault(
+                (verb, _PARAMETER.sub(lambda found: "{+}" if found["greedy"] else "{}", path)), name
+            )
             if same != name:
                 raise ConfigurationError(f"methods: {name!r} and {same!r} match the same requests; keep one of them")
             self._insert(verb, path, value)

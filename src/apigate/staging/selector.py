@@ -4,7 +4,7 @@ Rule: what names no stage gets none. A request that matches nothing is a 404, ne
 """
 
 from collections.abc import Collection, Mapping
-from typing import Protocol, final
+from typing import Any, Protocol, cast, final
 
 from apigate.core.errors import ConfigurationError
 from apigate.core.message import Request
@@ -132,20 +132,27 @@ def parse_selector(selector: object, stages: Collection[str]) -> StageSelector |
     Raises:
         ConfigurationError: It is none of these, or it names a stage that is not there.
     """
-    if isinstance(selector, str) and selector == "path-prefix":
-        selector = PathPrefix()
-    elif isinstance(selector, Mapping) and set(selector) == {"host"}:
-        selector = Host(selector["host"])
-    elif isinstance(selector, Mapping) and "header" in selector and set(selector) <= {"header", "default"}:
-        selector = Header(selector["header"], selector.get("default"))
-    if selector is None:
-        return None
-    if not isinstance(selector, Host | Header | PathPrefix) and not callable(getattr(selector, "select", None)):
-        raise ConfigurationError(
-            f"stage_by: {selector!r} is unknown; allowed are PathPrefix(), Host({{...}}) and Header(...), in a file "
-            f"'path-prefix', {{ host = {{...}} }} and {{ header = '...' }}"
-        )
-    for name in selector.names() or ():
+    found = _described(selector)
+    for name in (found.names() if found is not None else None) or ():
         if name not in stages:
             raise ConfigurationError(f"stage_by: {name!r} is no stage; stages are {', '.join(stages)}")
-    return selector
+    return found
+
+
+def _described(selector: Any) -> StageSelector | None:  # Any: whatever a user wrote
+    if selector is None or isinstance(selector, Host | Header | PathPrefix):
+        return selector
+    if selector == "path-prefix":
+        return PathPrefix()
+    if isinstance(selector, Mapping):
+        table = cast("Mapping[str, Any]", selector)
+        if set(table) == {"host"}:
+            return Host(table["host"])
+        if "header" in table and set(table) <= {"header", "default"}:
+            return Header(table["header"], table.get("default"))
+    if callable(getattr(cast("object", selector), "select", None)):
+        return selector  # type: ignore[no-any-return]  # one of the user's own
+    raise ConfigurationError(
+        f"stage_by: {selector!r} is unknown; allowed are PathPrefix(), Host({{...}}) and Header(...), in a file "
+        f"'path-prefix', {{ host = {{...}} }} and {{ header = '...' }}"
+    )

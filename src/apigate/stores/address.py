@@ -4,7 +4,7 @@ from collections.abc import Callable
 from urllib.parse import parse_qsl, urlsplit
 
 from apigate.core.errors import ConfigurationError
-from apigate.stores.memory import MemoryStore
+from apigate.stores.memory import DEFAULT_MAX_KEYS, MemoryStore
 from apigate.throttling.store import ThrottleStore
 
 __all__ = ["open_store"]
@@ -21,7 +21,7 @@ def open_store(store: ThrottleStore | str, on_fill: Callable[[int], None]) -> Th
         ConfigurationError: It is neither.
     """
     if isinstance(store, str):
-        store = MemoryStore(**_memory_options(store))
+        store = MemoryStore(_max_keys(store))
     if isinstance(store, MemoryStore) and store.on_fill is None:
         store.on_fill = on_fill
     if not callable(getattr(store, "open", None)):
@@ -29,11 +29,11 @@ def open_store(store: ThrottleStore | str, on_fill: Callable[[int], None]) -> Th
     return store
 
 
-def _memory_options(address: str) -> dict[str, int]:
+def _max_keys(address: str) -> int:
     parts = urlsplit(address)
     options = parse_qsl(parts.query)
     if parts.scheme != "memory" or parts.netloc or parts.path:
         raise ConfigurationError(f"store: {address!r} is unknown; allowed are 'memory://' and a store object")
     if any(name != "max_keys" or not value.isdecimal() for name, value in options):
         raise ConfigurationError(f"store: {address!r}: the one option is max_keys, as in 'memory://?max_keys=1000000'")
-    return {name: int(value) for name, value in options}
+    return int(dict(options).get("max_keys", DEFAULT_MAX_KEYS))

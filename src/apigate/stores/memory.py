@@ -19,7 +19,10 @@ from apigate.throttling.decision import Decision
 from apigate.throttling.keys import Key
 from apigate.throttling.limit import Limit
 
-__all__ = ["MemoryStore"]
+__all__ = ["DEFAULT_MAX_KEYS", "MemoryBuckets", "MemoryStore"]
+
+DEFAULT_MAX_KEYS = 100_000
+"""At 260 bytes each, 26 MB at the most."""
 
 OVERFLOW_BUCKETS = 4_096
 """Shared buckets of each limit once the store is full."""
@@ -38,7 +41,7 @@ class _States(dict[Key, State]):
 
     def __init__(self, find: Callable[[Key], State]) -> None:
         super().__init__()
-        self.find = find
+        self.find: Callable[[Key], State] = find
 
     def __missing__(self, key: Key) -> State:
         return self.find(key)
@@ -51,10 +54,10 @@ class _Table:
     __slots__ = ("keyed", "limit", "old", "overflow", "store", "young")
 
     def __init__(self, store: "MemoryStore", limit: Limit) -> None:
-        self.store = store
-        self.limit = limit
-        self.keyed = False  # whether it ever held a bucket of somebody's own, so that sweeping may pay
-        self.young = _States(self.find)
+        self.store: MemoryStore = store
+        self.limit: Limit = limit
+        self.keyed: bool = False  # whether it ever held a bucket of somebody's own, so that sweeping may pay
+        self.young: _States = _States(self.find)
         self.old: dict[Key, State] = {}
         self.overflow: dict[int, State] = {}
 
@@ -92,15 +95,15 @@ class MemoryStore:
     (True, False)
     """
 
-    def __init__(self, max_keys: int = 100_000, on_fill: Callable[[int], None] | None = None) -> None:
+    def __init__(self, max_keys: int = DEFAULT_MAX_KEYS, on_fill: Callable[[int], None] | None = None) -> None:
         """Start empty."""
         if not isinstance(max_keys, int) or max_keys < 1:
             raise ConfigurationError(f"MemoryStore max_keys: {max_keys!r} is not a whole number of at least 1")
-        self.max_keys = max_keys
-        self.on_fill = on_fill
-        self.lock = Lock()
-        self.missed = False  # whether the decision under way met a key that has no bucket of its own
-        self.generation = 0  # counts changes of tables: buckets opened before are then bound anew
+        self.max_keys: int = max_keys
+        self.on_fill: Callable[[int], None] | None = on_fill
+        self.lock: Lock = Lock()
+        self.missed: bool = False  # whether the decision under way met a key that has no bucket of its own
+        self.generation: int = 0  # counts changes of tables: buckets opened before are then bound anew
         self._salt = os.urandom(16)
         self._tables: dict[str, _Table] = {}
         self._keyed: list[_Table] = []
@@ -171,8 +174,8 @@ class MemoryStore:
 
     def _sweep(self, now: int) -> None:
         """Look at a few old buckets; where a limit has none left, its generations change places."""
-        for _ in range(min(_SWEPT, len(self._keyed))):
-            table = self._keyed[self._turn % len(self._keyed)]
+        table = self._keyed[self._turn % len(self._keyed)]
+        for _ in range(_SWEPT):
             if table.old:
                 break
             if len(table.young) >= _SMALL or self._full:
@@ -181,6 +184,7 @@ class MemoryStore:
             if table.overflow:
                 table.overflow = {k: state for k, state in table.overflow.items() if owed_at(state, table.limit.n, now)}
             self._turn += 1
+            table = self._keyed[self._turn % len(self._keyed)]
         old, young, n = table.old, table.young, table.limit.n
         for _ in range(min(_SWEPT, len(old))):
             key, state = old.popitem()

@@ -63,10 +63,10 @@ class Decision:
             costs: Tokens wanted from each.
             owed: What each is owed now: with the tokens taken if admitted, without if refused.
         """
-        self.allowed = allowed
-        self.owed = owed
+        self.allowed: bool = allowed
+        self.owed: Sequence[int] = owed
         self._limits = limits
-        self.costs = costs
+        self.costs: Sequence[int] = costs
 
     def refusal_waits(self) -> list[tuple[Limit, int | None]]:
         """The enforced limits that had too few tokens, each with its wait in microseconds; None for never."""
@@ -100,7 +100,11 @@ class Decision:
             waits = [wait for _, wait in self.refusal_waits()]
             return None if None in waits else max(wait for wait in waits if wait is not None)
         return max(
-            (_wait_us(limit, 0, owed) or 0 for limit, owed in zip(self._limits, self.owed, strict=True) if limit.enforced),
+            (
+                _wait_us(limit, 0, owed) or 0
+                for limit, owed in zip(self._limits, self.owed, strict=True)
+                if limit.enforced
+            ),
             default=0,
         )
 
@@ -161,8 +165,8 @@ class Throttled(ApigateError):
 
     def __init__(self, decision: Decision) -> None:
         """Say which levels refused, and for how long."""
-        self.decision = decision
-        self.retry_after = decision.retry_after
+        self.decision: Decision = decision
+        self.retry_after: float | None = decision.retry_after
         wait = "waiting cannot help" if self.retry_after is None else f"retry after {self.retry_after:.3f} s"
         super().__init__(f"refused by {', '.join(decision.violated)}; {wait}")
 

@@ -70,20 +70,20 @@ def x_fields(decision: Decision, wall: float) -> tuple[Field, ...]:
     limit, place = tightest
     owed = decision.owed[place]
     return (
-        field("X-RateLimit-Limit", str(limit.rate.burst)),
+        field("X-RateLimit-Limit", str(limit.rate.size)),
         field("X-RateLimit-Remaining", str(max(0, (limit.capacity - owed) // limit.p))),
         field("X-RateLimit-Reset", str(-int(-wall // 1) + _seconds_up(-(-owed // limit.n)))),
     )
 
 
 def _policies_11(limits: Sequence[Limit]) -> tuple[Field, ...]:
-    """q is what may come at once, w the seconds in which that much flows back."""
-    items = (f"{_string(limit.policy)};q={limit.rate.burst};w={limit.rate.window}" for limit in limits)
+    """The q is what may come at once, w the seconds in which that much flows back."""
+    items = (f"{_string(limit.policy)};q={limit.rate.size};w={limit.rate.window}" for limit in limits)
     return (field("RateLimit-Policy", ", ".join(items)),)
 
 
 def _standing_11(limit: Limit, remaining: int, owed: int) -> tuple[Field, ...]:
-    """r is what is left, t the whole seconds in which not more than that can be used: until the next token flows."""
+    """The r is what is left, t the whole seconds in which no more can be used: until the next token flows."""
     slow = owed > 0 and limit.p >= limit.n * _SECOND
     wait = (owed - limit.capacity + (remaining + 1) * limit.p) // limit.n // _SECOND if slow else 0
     return _left_11(limit.policy, remaining, wait)
@@ -100,17 +100,17 @@ def _refused_11(waits: Sequence[tuple[Limit, int | None]]) -> tuple[Field, ...]:
 
 
 def _policies_07(limits: Sequence[Limit]) -> tuple[Field, ...]:
-    return (field("RateLimit-Policy", ", ".join(f"{limit.rate.burst};w={limit.rate.window}" for limit in limits)),)
+    return (field("RateLimit-Policy", ", ".join(f"{limit.rate.size};w={limit.rate.window}" for limit in limits)),)
 
 
 def _standing_07(limit: Limit, remaining: int, owed: int) -> tuple[Field, ...]:
     reset = _seconds_up(-(-owed // limit.n))
-    return (field("RateLimit", f"limit={limit.rate.burst}, remaining={remaining}, reset={reset}"),)
+    return (field("RateLimit", f"limit={limit.rate.size}, remaining={remaining}, reset={reset}"),)
 
 
 def _refused_07(waits: Sequence[tuple[Limit, int | None]]) -> tuple[Field, ...]:
     limit, wait = _longest(waits)
-    return (field("RateLimit", f"limit={limit.rate.burst}, remaining=0, reset={wait}"),)
+    return (field("RateLimit", f"limit={limit.rate.size}, remaining=0, reset={wait}"),)
 
 
 def _no_policies(limits: Sequence[Limit]) -> tuple[Field, ...]:  # noqa: ARG001 - the policies stand in RateLimit-Limit
@@ -127,7 +127,7 @@ def _refused_06(waits: Sequence[tuple[Limit, int | None]]) -> tuple[Field, ...]:
 
 
 def _three_06(limit: Limit, remaining: int, reset: int) -> tuple[Field, ...]:
-    burst = limit.rate.burst
+    burst = limit.rate.size
     return (
         field("RateLimit-Limit", f"{burst}, {burst};w={limit.rate.window}"),
         field("RateLimit-Remaining", str(remaining)),

@@ -18,8 +18,10 @@ _REMEMBERED = 4_096
 
 @final
 class ClientIdentity:
-    """Names a request's client: the API key's id, else the principal, each only if an authorizer verified it in this
-    request, else the address. The name starts with its kind, so that the kinds never share a bucket.
+    """Names a request's client: the API key's id, else the principal, else the address.
+
+    Key and principal only if an authorizer verified them in this request. The name starts with its kind, so that the
+    kinds never share a bucket.
 
     Args:
         trusted_hops: How many proxies of the operator's stand in front of the app.
@@ -48,11 +50,11 @@ class ClientIdentity:
             raise ConfigurationError(f"forwarding_header: {forwarding_header!r} is unknown; allowed are {allowed}")
         if rule is not None and not callable(rule):
             raise ConfigurationError(f"client: {rule!r} is not a function of the request")
-        self.trusted_hops = trusted_hops
-        self.forwarding_header = forwarding_header.lower()
-        self.rule = rule
-        self.untrusted_forwarding = False
-        self._names: dict[str | None | tuple[str | None, str], str] = {}
+        self.trusted_hops: int = trusted_hops
+        self.forwarding_header: str = forwarding_header.lower()
+        self.rule: Callable[[Request], str | None] | None = rule
+        self.untrusted_forwarding: bool = False
+        self._names: dict[str | tuple[str | None, str] | None, str] = {}
 
     def __call__(self, context: RequestContext) -> str:
         """The name of the request's client."""
@@ -81,11 +83,11 @@ class ClientIdentity:
         if name is None:
             chain = forwarded_for(values) if self.forwarding_header == "forwarded" else together[1].split(",")
             name = _named(peer, chain if values else (), self.trusted_hops)
-            if len(together[1]) < 200:  # noqa: PLR2004 - no client may make us remember long texts
+            if len(together[1]) < 200:  # no client may make us remember long texts
                 self._remember(together, name)
         return name
 
-    def _remember(self, seen: str | None | tuple[str | None, str], name: str) -> str:
+    def _remember(self, seen: str | tuple[str | None, str] | None, name: str) -> str:
         """Parsing an address takes microseconds, and most requests come from addresses seen before."""
         if len(self._names) >= _REMEMBERED:
             self._names.clear()

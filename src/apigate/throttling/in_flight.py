@@ -26,7 +26,7 @@ class Slots:
 
     def __init__(self, level: str) -> None:
         """Start with none held."""
-        self.level = level
+        self.level: str = level
         self.held: dict[Key, int] = {}
 
 
@@ -82,8 +82,8 @@ class InFlightPolicy:
 
     def on_complete(self, context: RequestContext, status: int | None) -> None:  # noqa: ARG002 - the hook's signature
         """Free what this request holds, once."""
-        wanted = context.state.pop(self, None)
-        if isinstance(wanted, list):
+        wanted: list[tuple[dict[Key, int], Key]] | None = context.state.pop(self, None)
+        if wanted is not None:
             with self._lock:
                 for held, key in wanted:
                     if held[key] > 1:

@@ -70,7 +70,7 @@ def forwarded_for(values: Sequence[str]) -> list[str]:
     >>> forwarded_for(['for=192.0.2.1;proto=https, for="[2001:db8::1]:80"'])
     ['192.0.2.1', '[2001:db8::1]:80']
     """
-    found = []
+    found: list[str] = []
     for element in ",".join(values).split(","):
         parameters = (part.partition("=") for part in element.split(";"))
         found.append(next((v.strip().strip('"') for k, _, v in parameters if k.strip().lower() == "for"), "unknown"))

@@ -36,14 +36,14 @@ class Limit:
 
     def __init__(self, name: str, level: str, policy: str, rate: Rate, *, enforced: bool = True) -> None:
         """Take the whole numbers out of `rate`, so that deciding reads nothing else."""
-        self.name = name
-        self.level = level
-        self.policy = policy
-        self.rate = rate
-        self.n = rate.n
-        self.p = rate.p
-        self.capacity = rate.capacity
-        self.enforced = enforced
+        self.name: str = name
+        self.level: str = level
+        self.policy: str = policy
+        self.rate: Rate = rate
+        self.n: int = rate.n
+        self.p: int = rate.p
+        self.capacity: int = rate.capacity
+        self.enforced: bool = enforced
 
     def __repr__(self) -> str:
         """Name and rate."""

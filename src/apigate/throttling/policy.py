@@ -27,6 +27,7 @@ PER_CLIENT = ("client", "client-method")
 SETTLED = ("method", "client", "client-method")
 """Levels that are settled by the outcome."""
 
+
 @final
 class ThrottlePolicy:
     """Asks every level at once.
@@ -50,13 +51,13 @@ class ThrottlePolicy:
         *,
         cost: int | Callable[[Request], int] = 1,
         exempt: Callable[[Request], bool] | None = None,
-        on_shadow: Callable[[RequestContext, Decision], None] = lambda context, decision: None,
+        on_shadow: Callable[[RequestContext, Decision], None] | None = None,
     ) -> None:
         """Work out what does not depend on the request."""
-        self.limits = tuple(limits)
-        self.buckets = buckets
-        self.cost = cost
-        self.exempt = exempt
+        self.limits: tuple[Limit, ...] = tuple(limits)
+        self.buckets: Buckets = buckets
+        self.cost: int | Callable[[Request], int] = cost
+        self.exempt: Callable[[Request], bool] | None = exempt
         self._refusals = refusals
         self._on_shadow = on_shadow
         self._clients = sum(limit.level in PER_CLIENT for limit in limits)
@@ -71,7 +72,7 @@ class ThrottlePolicy:
         answer = self.buckets.acquire(self.keys(context), costs, context.now_us)
         if type(answer) is Decision:
             return self._judge(context, answer)
-        return self._judge_later(context, answer)  # type: ignore[arg-type]  # not a Decision, so it waits
+        return self._judge_later(context, answer)
 
     def keys(self, context: RequestContext) -> Sequence[Key]:
         """Whose bucket is asked at each level."""
@@ -92,7 +93,7 @@ class ThrottlePolicy:
 
     def _judge(self, context: RequestContext, decision: Decision) -> Response | None:
         context.decision = decision
-        if decision.shadowed:
+        if decision.shadowed and self._on_shadow is not None:
             self._on_shadow(context, decision)
         return None if decision.allowed else self._refusals(context, decision)
 
@@ -105,7 +106,8 @@ class ThrottlePolicy:
         if decision is None or not decision.allowed:
             return None
         tokens = [
-            0 if limit in decision.shadowed else -taken for limit, taken in zip(self.limits, decision.costs, strict=True)
+            0 if limit in decision.shadowed else -taken
+            for limit, taken in zip(self.limits, decision.costs, strict=True)
         ]
         return self.buckets.adjust(self.keys(context), tokens, now)
 

@@ -77,10 +77,14 @@ class Rate:
             )
 
     @property
+    def size(self) -> int:
+        """What the bucket holds, in tokens: the burst, or the count where none was given."""
+        return self.count if self.burst is None else self.burst
+
+    @property
     def capacity(self) -> int:
-        """The bucket's size in token times `p`, the unit in which owed tokens are kept."""
-        burst: int = self.burst  # type: ignore[assignment]  # set by __post_init__
-        return burst * self.p
+        """The same in tokens times `p`, the unit in which owed tokens are kept."""
+        return self.size * self.p
 
     @property
     def window(self) -> int:
@@ -94,7 +98,9 @@ class Rate:
 
     def __str__(self) -> str:
         """The text that `parse_rates` reads back."""
-        return f"{self.count}/{_period_text(self.period_us)}" + ("" if self.burst == self.count else f"; burst={self.burst}")
+        return f"{self.count}/{_period_text(self.period_us)}" + (
+            "" if self.burst == self.count else f"; burst={self.burst}"
+        )
 
     def __repr__(self) -> str:
         """The same, as a constructor of text."""
@@ -155,7 +161,8 @@ def _unit(word: str, text: str, setting: str) -> int:
     unit = _SHORT.get(name, name.removesuffix("s"))
     if unit in _CALENDAR:
         raise ConfigurationError(
-            f"{setting}: {word!r} in {text!r} has no fixed length; rates go up to the week, calendar periods are a Quota"
+            f"{setting}: {word!r} in {text!r} has no fixed length; rates go up to the week, calendar periods are a "
+            f"Quota of a usage plan"
         )
     if unit not in _SECONDS:
         raise ConfigurationError(f"{setting}: {word!r} in {text!r} is no unit; allowed are {', '.join(_SECONDS)}")
@@ -173,7 +180,9 @@ def _microseconds(per: object) -> int:
     seconds = per.total_seconds() if isinstance(per, timedelta) else per
     if isinstance(seconds, int | float) and not isinstance(seconds, bool) and 1e-6 <= seconds <= 366 * 86_400:
         return round(seconds * 1_000_000)
-    raise ConfigurationError(f"Rate per: {per!r} is not a period; give seconds from 0.000001 to 366 days, or a timedelta")
+    raise ConfigurationError(
+        f"Rate per: {per!r} is not a period; give seconds from 0.000001 to 366 days, or a timedelta"
+    )
 
 
 def _period_text(period_us: int) -> str:
@@ -187,5 +196,5 @@ def _period_text(period_us: int) -> str:
 
 def _round_count(count: int) -> int:
     """The nearest number with one significant digit."""
-    scale = 10 ** (len(str(count)) - 1)
-    return max(1, round(count / scale)) * scale
+    digits = len(str(count)) - 1
+    return round(count, -digits)

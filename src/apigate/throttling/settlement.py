@@ -24,6 +24,8 @@ def parse_statuses(text: str, setting: str = "refund") -> frozenset[int]:
     for part in text.split(",") if text.strip() else ():
         match = _STATUSES.fullmatch(part.strip())
         if match is None:
-            raise ConfigurationError(f"{setting}: {part.strip()!r} is no status; write '2xx' or '404', joined by commas")
+            raise ConfigurationError(
+                f"{setting}: {part.strip()!r} is no status; write '2xx' or '404', joined by commas"
+            )
         found.update(range(int(match[1]) * 100, int(match[1]) * 100 + 100) if match[1] else [int(match[2])])
     return frozenset(found)

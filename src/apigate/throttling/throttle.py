@@ -17,7 +17,7 @@ __all__ = ["Keys", "Reservation", "Throttle"]
 Keys: TypeAlias = Mapping[str, str | int]
 """Whose bucket is asked at each level, such as `{"client": "alice"}`."""
 
-_T = TypeVar("_T")
+_T = TypeVar("_T", Decision, None)
 _LONGEST_WAIT = 3_600.0
 
 
@@ -56,7 +56,7 @@ class Throttle:
         self._modes = dict(modes or {})
         self._levels: dict[str, RateLike] = dict(levels)
         if store is None:
-            from apigate.stores.memory import MemoryStore  # noqa: PLC0415 - the domain knows no store but this default
+            from apigate.stores.memory import MemoryStore  # the one store a domain knows: the default
 
             store = MemoryStore()
         self._store = store
@@ -225,7 +225,7 @@ class Reservation:
 
     def __init__(self, decision: Decision, cost: int, adjust: Callable[[int], Awaitable[None] | None]) -> None:
         """Hold `cost` tokens; `adjust` takes more (above 0) or gives back (below 0)."""
-        self.decision = decision
+        self.decision: Decision = decision
         self._cost = cost
         self._adjust = adjust
         self._settled = False

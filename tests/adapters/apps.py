@@ -1,0 +1,285 @@
+"""One app in both protocols. `x-do` says what it does, so that the path is left to the gateway's method table."""
+
+import asyncio
+import json
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from itertools import chain
+from threading import Lock
+from typing import Any
+
+from apigate import Rate, Throttle, Throttled
+
+OWN_FIELDS = [("x-app", "yes"), ("set-cookie", "a=1"), ("set-cookie", "b=2")]
+CHUNKS = [b"one", b"two", b"three"]
+PIECE = b"x" * 65_536
+DEADLINE = 20.0
+
+
+class Ledger:
+    """How often the app was called, and how often its body was closed."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._counts = {"calls": 0, "closed": 0, "lifespans": 0}
+
+    def add(self, kind: str) -> None:
+        with self._lock:
+            self._counts[kind] += 1
+
+    def counts(self) -> dict[str, int]:
+        with self._lock:
+            return dict(self._counts)
+
+
+def throttled() -> Throttled:
+    """What the app's own throttle raises, when something further in is over its limit."""
+    throttle = Throttle({"global": Rate(1, per=30)})
+    throttle.acquire()
+    return Throttled(throttle.acquire())
+
+
+def described(context: Any, native: dict[str, Any]) -> bytes:
+    """What the app sees of the gateway."""
+    seen: dict[str, Any] = {"native": native, "context": None}
+    if context is not None:
+        seen["context"] = {
+            "stage": context.stage,
+            "method": context.method,
+            "client": context.client,
+            "principal": context.principal,
+            "variables": dict(context.variables),
+            "request_id": context.request_id,
+            "remaining": {level: state.remaining for level, state in context.decision.levels.items()},
+        }
+    return json.dumps(seen).encode()
+
+
+# ---- ASGI
+
+
+async def answer(send: Any, status: int, body: bytes, fields: Iterable[tuple[str, str]] = ()) -> None:
+    headers = [(name.encode(), value.encode()) for name, value in fields]
+    if status not in (204, 304):
+        headers += [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
+    asked = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
+    scope["test.ledger"].add("calls")
+    await ASGI_ACTS[asked.get("x-do", "hello")](scope, receive, send, asked)
+
+
+async def asgi_lifespan(scope: Any, receive: Any, send: Any) -> None:
+    assert (await receive())["type"] == "lifespan.startup"
+    await send({"type": "lifespan.startup.complete"})
+    assert (await receive())["type"] == "lifespan.shutdown"
+    await send({"type": "lifespan.shutdown.complete"})
+
+
+async def _hello(scope: Any, receive: Any, send: Any, asked: dict[str, str]) -> None:
+    await answer(send, 200, b"hello", OWN_FIELDS)
+
+
+async def _echo(scope: Any, receive: Any, send: Any, asked: dict[str, str]) -> None:
+    body = b""
+    while True:
+        message = await receive()
+        body += message["body"]
+        if not message["more_body"]:
+            break
+    await answer(send, 200, body)
+
+
+async def _status(scope: Any, receive: Any, send: Any, asked: dict[str, str]) -> None:
+    await answer(send, int(asked["x-status"]), b"")
+
+
+async def _context(scope: Any, receive: Any, send: Any, asked: dict[str, str]) -> None:
+    native = {"path": scope["path"], "mount": scope.get("root_path", ""), "query": scope["query_string"].decode()}
+    await answer(send, 200, described(scope.get("apigate"), native))
+
+
+async def _raise(scope: Any, receive: Any, send: Any, asked: dict[str, str]) -> None:
+    raise RuntimeError("the app is broken")
+
+
+async def _raise_late(scope: Any, receive: Any, send: Any, asked: dict[str, str]) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"100")]})
+    await send({"type": "http.response.body", "body": b"half", "more_body": True})
+    raise RuntimeError("the app broke down half-way")
+
+
+async def _throttled(scope: Any, receive: Any, send: Any, asked: dict[str, str]) -> None:
+    raise throttled()
+
+
+async def _throttled_late(scope: Any, receive: Any, send: Any, asked: dict[str, str]) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"100")]})
+    await send({"type": "http.response.body", "body": b"half", "more_body": True})
+    raise throttled()
+
+
+async def _stream(scope: Any, receive: Any, send: Any, asked: dict[str, str]) -> None:
+    """Three chunks; the second and the third only after the test has seen the one before and said so."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(asked["x-turnstile"]))
+    kind = asked.get("x-type", "text/plain").encode()
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
+    await send({"type": "http.response.body", "body": CHUNKS[0], "more_body": True})
+    for chunk in CHUNKS[1:]:
+        await reader.readexactly(1)
+        await send({"type": "http.response.body", "body": chunk, "more_body": True})
+    await send({"type": "http.response.body"})
+    writer.close()
+    await writer.wait_closed()
+
+
+async def _endless(scope: Any, receive: Any, send: Any, asked: dict[str, str]) -> None:
+    """Sends until the client has gone."""
+    while (await receive())["more_body"]:
+        pass
+    gone = asyncio.ensure_future(receive())
+    try:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        with suppress(OSError):
+            while not gone.done():
+                await send({"type": "http.response.body", "body": PIECE, "more_body": True})
+                await asyncio.sleep(0)
+    finally:
+        scope["test.ledger"].add("closed")
+        gone.cancel()
+
+
+ASGI_ACTS: dict[str, Any] = {
+    "hello": _hello,
+    "echo": _echo,
+    "status": _status,
+    "context": _context,
+    "raise": _raise,
+    "raise-late": _raise_late,
+    "throttled": _throttled,
+    "throttled-late": _throttled_late,
+    "stream": _stream,
+    "endless": _endless,
+}
+
+
+# ---- WSGI
+
+
+class Body:
+    """An iterable that knows how often it was closed."""
+
+    def __init__(self, chunks: Iterable[bytes], on_close: Callable[[], None]) -> None:
+        self._chunks = iter(chunks)
+        self._on_close = on_close
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._chunks
+
+    def close(self) -> None:
+        self._on_close()
+
+
+def wsgi_app(environ: Any, start_response: Any) -> Iterable[bytes]:
+    """`x-shape` says how the body is handed over: all that PEP 3333 allows."""
+    environ["test.ledger"].add("calls")
+    act = WSGI_ACTS[environ.get("HTTP_X_DO", "hello")]
+    shape = environ.get("HTTP_X_SHAPE", "list")
+    if shape == "late":  # a generator: nothing of the app has run when it is returned
+        return Body(_late(act, environ, start_response), lambda: environ["test.ledger"].add("closed"))
+    head, chunks = act(environ)
+    write = start_response(*head)
+    if shape == "write":
+        for chunk in chunks:
+            write(chunk)
+        chunks = ()
+    return Body(chunks, lambda: environ["test.ledger"].add("closed"))
+
+
+def _late(act: Any, environ: Any, start_response: Any) -> Iterator[bytes]:
+    head, chunks = act(environ)
+    start_response(*head)
+    yield from chunks
+
+
+def _full(status: str, body: bytes, fields: Iterable[tuple[str, str]] = ()) -> tuple[Any, Iterable[bytes]]:
+    headers = list(fields)
+    if status[:3] not in ("204", "304"):
+        headers += [("content-type", "text/plain"), ("content-length", str(len(body)))]
+    return (status, headers), [body] if body else []
+
+
+def _wsgi_hello(environ: Any) -> Any:
+    return _full("200 OK", b"" if environ["REQUEST_METHOD"] == "HEAD" else b"hello", OWN_FIELDS)
+
+
+def _wsgi_echo(environ: Any) -> Any:
+    return _full("200 OK", environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)))
+
+
+def _wsgi_status(environ: Any) -> Any:
+    return _full(f"{environ['HTTP_X_STATUS']} Whatever", b"")
+
+
+def _wsgi_context(environ: Any) -> Any:
+    native = {
+        "path": environ["PATH_INFO"].encode("latin-1").decode(),
+        "mount": environ["SCRIPT_NAME"],
+        "query": environ["QUERY_STRING"],
+    }
+    return _full("200 OK", described(environ.get("apigate"), native))
+
+
+def _wsgi_raise(environ: Any) -> Any:
+    raise RuntimeError("the app is broken")
+
+
+def _half(error: Exception) -> Iterator[bytes]:
+    yield b"half"
+    raise error
+
+
+def _wsgi_raise_late(environ: Any) -> Any:
+    return ("200 OK", [("content-length", "100")]), _half(RuntimeError("the app broke down half-way"))
+
+
+def _wsgi_throttled(environ: Any) -> Any:
+    raise throttled()
+
+
+def _wsgi_throttled_late(environ: Any) -> Any:
+    return ("200 OK", [("content-length", "100")]), _half(throttled())
+
+
+def _turnstile(environ: Any) -> Iterator[bytes]:
+    with socket.create_connection(("127.0.0.1", int(environ["HTTP_X_TURNSTILE"])), timeout=DEADLINE) as turnstile:
+        yield CHUNKS[0]
+        for chunk in CHUNKS[1:]:
+            assert turnstile.recv(1)
+            yield chunk
+
+
+def _wsgi_stream(environ: Any) -> Any:
+    return ("200 OK", [("content-type", environ.get("HTTP_X_TYPE", "text/plain"))]), _turnstile(environ)
+
+
+def _wsgi_endless(environ: Any) -> Any:
+    return ("200 OK", []), chain.from_iterable(iter(lambda: [PIECE], None))
+
+
+WSGI_ACTS: dict[str, Any] = {
+    "hello": _wsgi_hello,
+    "echo": _wsgi_echo,
+    "status": _wsgi_status,
+    "context": _wsgi_context,
+    "raise": _wsgi_raise,
+    "raise-late": _wsgi_raise_late,
+    "throttled": _wsgi_throttled,
+    "throttled-late": _wsgi_throttled_late,
+    "stream": _wsgi_stream,
+    "endless": _wsgi_endless,
+}

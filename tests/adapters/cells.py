@@ -1,0 +1,191 @@
+"""The gateways of the behaviour table, by name, and the two hosts that put them around an app.
+
+A host is what a server runs. Each request names its cell in `x-cell: name/number`; every number is born fresh, with a
+clock that stands still, so that no test sees the state of another. `x-control` moves that clock or asks what the cell
+has counted; neither field reaches the gate. `x-do` tells the app what to do, see `apps`.
+"""
+
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from apigate import Gateway, GatewayResponse, Method, Rate, Stage
+from apigate import asgi as for_asgi
+from apigate import wsgi as for_wsgi
+from apigate.core.message import Request
+from apigate.staging import Header, Host, PathPrefix
+from tests.adapters import apps
+from tests.adapters.clock import FakeClock
+
+SLOW = Rate(1, per=10, burst=2)
+
+
+class Cell:
+    """One composition of gates around an app, with the clock and the counters it goes by."""
+
+    def __init__(self, name: str, middleware: Any, app: Any) -> None:
+        self.clock = FakeClock()
+        self.events: list[Any] = []
+        self.gateways: list[Gateway] = []
+        self.ledger = apps.Ledger()
+        self.middleware = middleware
+        self.app = app
+        self.entry = CELLS[name](self)
+
+    def gateway(self, **settings: Any) -> Gateway:
+        gateway = Gateway(clock=self.clock, client=who, on_event=self.events.append, **settings)
+        self.gateways.append(gateway)
+        return gateway
+
+    def gate(self, app: Any = None, /, *, stage: str | None = None, **settings: Any) -> Any:
+        """A new gateway with these settings around the app."""
+        return self.middleware(app or self.app, self.gateway(**settings), stage=stage)
+
+    def control(self, command: str) -> bytes:
+        verb, _, value = command.partition(":")
+        if verb == "advance":
+            self.clock.advance(float(value))
+        return json.dumps(self.report()).encode()
+
+    def report(self) -> dict[str, Any]:
+        slots = [slots for gateway in self.gateways for slots in gateway._compiler._slots.values()]
+        return {
+            "stats": [gateway.stats() for gateway in self.gateways],
+            "held": sum(sum(each.held.values()) for each in slots),
+            "events": [type(event).__name__ for event in self.events],
+            **self.ledger.counts(),
+        }
+
+
+def who(request: Request) -> str | None:
+    """Whom a test says it is; over a real server every client has the same address."""
+    return request.headers.get("x-client")
+
+
+def twice(cell: Cell) -> Any:
+    gateway = cell.gateway(throttle=SLOW, in_flight=1)
+    return cell.middleware(cell.middleware(cell.app, gateway), gateway)
+
+
+def by_first_segment(cell: Cell) -> Any:
+    """One gateway around two apps: `/left` and everything else."""
+    gateway = cell.gateway(throttle=SLOW)
+    left, right = cell.middleware(cell.app, gateway), cell.middleware(cell.app, gateway)
+    if cell.middleware is for_wsgi.GatewayMiddleware:
+        return lambda environ, start: (left if environ["PATH_INFO"] == "/left" else right)(environ, start)
+    return lambda scope, receive, send: (left if scope["path"] == "/left" else right)(scope, receive, send)
+
+
+def stages(*names: str) -> list[Stage]:
+    return [Stage(name, throttle=SLOW, variables={"table": f"pets-{name}"}) for name in names]
+
+
+CELLS: dict[str, Callable[[Cell], Any]] = {
+    "bare": lambda cell: cell.app,
+    "empty": lambda cell: cell.gate(),
+    "global": lambda cell: cell.gate(throttle=SLOW),
+    "stage": lambda cell: cell.gate(stages=[Stage("prod", throttle=SLOW)]),
+    "method": lambda cell: cell.gate(methods={"GET /pets/{id}": Method(throttle=SLOW)}),
+    "client": lambda cell: cell.gate(client_throttle=SLOW),
+    "client-method": lambda cell: cell.gate(methods={"GET /pets/{id}": Method(client_throttle=SLOW)}),
+    "all-levels": lambda cell: cell.gate(
+        throttle=Rate(1, per=10, burst=5),
+        stages=[
+            Stage(
+                "prod",
+                throttle=Rate(1, per=10, burst=4),
+                client_throttle=Rate(1, per=10, burst=3),
+                methods={"*": Method(throttle=Rate(1, per=10, burst=2), client_throttle=Rate(1, per=20, burst=2))},
+            )
+        ],
+    ),
+    "unmatched": lambda cell: cell.gate(methods={"*": Method(throttle=SLOW), "GET /known": Method(throttle=None)}),
+    "cafe": lambda cell: cell.gate(methods={"GET /café": Method(throttle=SLOW)}),
+    "exempt": lambda cell: cell.gate(throttle=SLOW, methods={"GET /health": Method(exempt=True)}),
+    "amazon": lambda cell: cell.gate(throttle=SLOW, error_format="amazon"),
+    "custom": lambda cell: cell.gate(
+        throttle=SLOW,
+        responses={
+            "THROTTLED": GatewayResponse(
+                status=420, headers={"Retry-After": "99", "X-Why": "calm"}, body="Calm", content_type="text/plain"
+            )
+        },
+    ),
+    "draft-07": lambda cell: cell.gate(throttle=SLOW, rate_limit="draft-07"),
+    "draft-06": lambda cell: cell.gate(throttle=SLOW, rate_limit="draft-06"),
+    "no-fields": lambda cell: cell.gate(throttle=SLOW, rate_limit=None),
+    "shadow": lambda cell: cell.gate(throttle=SLOW, modes={"global": "shadow"}),
+    "refund": lambda cell: cell.gate(methods={"POST /login": Method(client_throttle=SLOW, refund="2xx")}),
+    "refund-5xx": lambda cell: cell.gate(methods={"*": Method(throttle=SLOW, refund="5xx")}),
+    "in-flight": lambda cell: cell.gate(in_flight=1),
+    "in-flight-client": lambda cell: cell.gate(client_in_flight=1),
+    "in-flight-throttled": lambda cell: cell.gate(throttle=SLOW, in_flight=1),
+    "context": lambda cell: cell.gate(
+        stages=[
+            Stage(
+                "prod", throttle=SLOW, variables={"table": "pets"}, methods={"GET /pets/{id}": Method(throttle="5/s")}
+            )
+        ]
+    ),
+    "context-fixed": lambda cell: cell.gate(stages=stages("prod", "beta"), stage="beta"),
+    "by-path": lambda cell: cell.gate(stages=stages("prod", "beta"), stage_by=PathPrefix()),
+    "by-host": lambda cell: cell.gate(stages=stages("prod"), stage_by=Host({"api.example": "prod"})),
+    "by-header": lambda cell: cell.gate(stages=stages("prod", "beta"), stage_by=Header("x-stage", default="prod")),
+    "twice": twice,
+    "two-gateways": lambda cell: cell.gate(cell.gate(throttle=SLOW), throttle=SLOW),
+    "two-apps": by_first_segment,
+}
+
+
+class Cells:
+    """The cells of one host, each made at its first request."""
+
+    def __init__(self, middleware: Any, app: Any) -> None:
+        self._middleware = middleware
+        self._app = app
+        self._known: dict[str, Cell] = {}
+        self._lock = threading.Lock()
+
+    def __getitem__(self, name: str) -> Cell:
+        with self._lock:
+            cell = self._known.get(name)
+            if cell is None:
+                cell = self._known[name] = Cell(name.partition("/")[0], self._middleware, self._app)
+        return cell
+
+
+def asgi_host() -> Any:
+    """What uvicorn runs."""
+    cells = Cells(for_asgi.GatewayMiddleware, apps.asgi_app)
+    lifespan = for_asgi.GatewayMiddleware(apps.asgi_lifespan, Gateway(throttle="1/day"))
+
+    async def host(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            await lifespan(scope, receive, send)
+            return
+        headers = {name: value.decode("latin-1") for name, value in scope["headers"]}
+        cell = cells[headers[b"x-cell"]]
+        if command := headers.get(b"x-control"):
+            await apps.answer(send, 200, cell.control(command))
+            return
+        scope["test.ledger"] = cell.ledger
+        await cell.entry(scope, receive, send)
+
+    return host
+
+
+def wsgi_host() -> Any:
+    """What gunicorn runs."""
+    cells = Cells(for_wsgi.GatewayMiddleware, apps.wsgi_app)
+
+    def host(environ: Any, start_response: Any) -> Any:
+        cell = cells[environ["HTTP_X_CELL"]]
+        if command := environ.get("HTTP_X_CONTROL"):
+            body = cell.control(command)
+            start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", str(len(body)))])
+            return [body]
+        environ["test.ledger"] = cell.ledger
+        return cell.entry(environ, start_response)
+
+    return host
