@@ -1,5 +1,8 @@
 """Sphinx: pages in Markdown, the reference drawn from docstrings; a warning fails `make docs`."""
 
+from sphinx.application import Sphinx
+from sphinx.ext.napoleon import GoogleDocstring
+
 import apigate
 
 project = "apigate"
@@ -23,6 +26,31 @@ napoleon_numpy_docstring = False
 napoleon_use_ivar = True  # a section "Attributes" describes members that autodoc lists already
 
 # Every name in a signature must lead somewhere. The standard library's index is not fetched, so the
-# build needs no network; its names are known by their modules.
+# build needs no network; its names are known by their modules. Type variables lead nowhere.
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"(collections\.abc|contextvars|datetime|types|typing)\..*")]
+nitpick_ignore_regex = [
+    ("py:.*", r"(_thread|collections\.abc|contextvars|datetime|ipaddress|os|types|typing)\..*"),
+    ("py:class", r"apigate\..*\.[A-Z]"),
+]
+
+# Napoleon takes what stands before a colon in a property's first line for its type; here it is a sentence. So the
+# docstrings of such members are kept before it (napoleon has priority 500) and put back after it.
+SENTENCES = {"attribute", "data", "property"}
+as_written: dict[str, list[str]] = {}
+
+
+def keep(_app: Sphinx, _what: str, name: str, _obj: object, _options: object, lines: list[str]) -> None:
+    """Remember a docstring as it was written."""
+    as_written[name] = list(lines)
+
+
+def put_back(app: Sphinx, what: str, name: str, _obj: object, _options: object, lines: list[str]) -> None:
+    """Render it as every other one."""
+    if what in SENTENCES:
+        lines[:] = GoogleDocstring(as_written[name], app.config).lines()
+
+
+def setup(app: Sphinx) -> None:
+    """Sphinx calls this."""
+    app.connect("autodoc-process-docstring", keep, priority=400)
+    app.connect("autodoc-process-docstring", put_back, priority=600)

@@ -10,7 +10,6 @@ import apigate
 # Changed only on purpose, together with the CHANGELOG.
 PUBLIC = {
     "ApigateError",
-    "AuthorizerError",
     "ConfigurationError",
     "Decision",
     "Gateway",

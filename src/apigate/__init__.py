@@ -13,7 +13,6 @@ The rooms:
 from apigate.config import Method as Method
 from apigate.config import Stage as Stage
 from apigate.core.errors import ApigateError as ApigateError
-from apigate.core.errors import AuthorizerError as AuthorizerError
 from apigate.core.errors import ConfigurationError as ConfigurationError
 from apigate.core.errors import ProtocolError as ProtocolError
 from apigate.core.errors import StoreError as StoreError
@@ -31,7 +30,6 @@ __version__ = "0.1.0"
 
 __all__ = [
     "ApigateError",
-    "AuthorizerError",
     "ConfigurationError",
     "Decision",
     "Gateway",

@@ -5,7 +5,9 @@ import json
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from io import FileIO
 from itertools import chain
+from pathlib import Path
 from threading import Lock
 from typing import Any
 
@@ -22,7 +24,7 @@ class Ledger:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._counts = {"calls": 0, "closed": 0, "lifespans": 0}
+        self._counts = {"calls": 0, "closed": 0}
 
     def add(self, kind: str) -> None:
         with self._lock:
@@ -59,10 +61,13 @@ def described(context: Any, native: dict[str, Any]) -> bytes:
 # ---- ASGI
 
 
-async def answer(send: Any, status: int, body: bytes, fields: Iterable[tuple[str, str]] = ()) -> None:
-    headers = [(name.encode(), value.encode()) for name, value in fields]
-    if status not in (204, 304):
-        headers += [(b"content-type", b"text/plain"), (b"content-length", str(len(body)).encode())]
+def encoded(fields: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+    return [(name.encode(), value.encode()) for name, value in fields]
+
+
+async def answer(send: Any, status: int, body: bytes) -> None:
+    content = [] if status in (204, 304) else [("content-type", "text/plain"), ("content-length", str(len(body)))]
+    headers = encoded(content)
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
 
@@ -70,7 +75,8 @@ async def answer(send: Any, status: int, body: bytes, fields: Iterable[tuple[str
 async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
     asked = {name.decode(): value.decode("latin-1") for name, value in scope["headers"]}
     scope["test.ledger"].add("calls")
-    await ASGI_ACTS[asked.get("x-do", "hello")](scope, receive, send, asked)
+    acts = ASGI_ACTS if scope["type"] == "http" else WEBSOCKET_ACTS
+    await acts[asked.get("x-do", "hello")](scope, receive, send, asked)
 
 
 async def asgi_lifespan(scope: Any, receive: Any, send: Any) -> None:
@@ -81,7 +87,9 @@ async def asgi_lifespan(scope: Any, receive: Any, send: Any) -> None:
 
 
 async def _hello(scope: Any, receive: Any, send: Any, asked: dict[str, str]) -> None:
-    await answer(send, 200, b"hello", OWN_FIELDS)
+    fields = [*OWN_FIELDS, ("content-type", "text/plain"), ("content-length", "5")]
+    await send({"type": "http.response.start", "status": 200, "headers": encoded(fields)})
+    await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else b"hello"})
 
 
 async def _echo(scope: Any, receive: Any, send: Any, asked: dict[str, str]) -> None:
@@ -167,6 +175,37 @@ ASGI_ACTS: dict[str, Any] = {
 }
 
 
+# ---- websockets
+
+
+async def _chat(scope: Any, receive: Any, send: Any, asked: dict[str, str]) -> None:
+    """Says who is there, then gives every message back, until the client says goodbye."""
+    assert (await receive())["type"] == "websocket.connect"
+    subprotocol = scope["subprotocols"][-1] if scope.get("subprotocols") else None
+    await send({"type": "websocket.accept", "subprotocol": subprotocol, "headers": [(b"x-app", b"yes")]})
+    native = {"path": scope["path"], "mount": scope.get("root_path", ""), "query": scope["query_string"].decode()}
+    await send({"type": "websocket.send", "text": described(scope.get("apigate"), native).decode()})
+    while (message := await receive())["type"] == "websocket.receive":
+        if message.get("text") == "raise":
+            raise RuntimeError("the app is broken")
+        if message.get("text") == "bye":
+            await send({"type": "websocket.close", "code": 4000, "reason": "bye"})
+            return
+        await send({**message, "type": "websocket.send"})
+
+
+async def _throttled_once_connected(scope: Any, receive: Any, send: Any, asked: dict[str, str]) -> None:
+    assert (await receive())["type"] == "websocket.connect"
+    raise throttled()
+
+
+WEBSOCKET_ACTS: dict[str, Any] = {
+    "hello": _chat,
+    "throttled": _throttled,
+    "throttled-connected": _throttled_once_connected,
+}
+
+
 # ---- WSGI
 
 
@@ -193,6 +232,8 @@ def wsgi_app(environ: Any, start_response: Any) -> Iterable[bytes]:
         return Body(_late(act, environ, start_response), lambda: environ["test.ledger"].add("closed"))
     head, chunks = act(environ)
     write = start_response(*head)
+    if shape == "as it is":
+        return chunks
     if shape == "write":
         for chunk in chunks:
             write(chunk)
@@ -206,15 +247,15 @@ def _late(act: Any, environ: Any, start_response: Any) -> Iterator[bytes]:
     yield from chunks
 
 
-def _full(status: str, body: bytes, fields: Iterable[tuple[str, str]] = ()) -> tuple[Any, Iterable[bytes]]:
-    headers = list(fields)
-    if status[:3] not in ("204", "304"):
-        headers += [("content-type", "text/plain"), ("content-length", str(len(body)))]
+def _full(status: str, body: bytes) -> tuple[Any, Iterable[bytes]]:
+    content = [("content-type", "text/plain"), ("content-length", str(len(body)))]
+    headers = [] if status[:3] in ("204", "304") else content
     return (status, headers), [body] if body else []
 
 
 def _wsgi_hello(environ: Any) -> Any:
-    return _full("200 OK", b"" if environ["REQUEST_METHOD"] == "HEAD" else b"hello", OWN_FIELDS)
+    fields = [*OWN_FIELDS, ("content-type", "text/plain"), ("content-length", "5")]
+    return ("200 OK", fields), [] if environ["REQUEST_METHOD"] == "HEAD" else [b"hello"]
 
 
 def _wsgi_echo(environ: Any) -> Any:
@@ -267,6 +308,19 @@ def _wsgi_stream(environ: Any) -> Any:
     return ("200 OK", [("content-type", environ.get("HTTP_X_TYPE", "text/plain"))]), _turnstile(environ)
 
 
+class OnlySendfile(FileIO):
+    """A file that the kernel may send and nobody may read."""
+
+    def read(self, *_: Any) -> bytes:
+        raise AssertionError("the file was read instead of sent")
+
+
+def _wsgi_file(environ: Any) -> Any:
+    path = environ["HTTP_X_FILE"]
+    length = str(Path(path).stat().st_size)
+    return ("200 OK", [("content-length", length)]), environ["wsgi.file_wrapper"](OnlySendfile(path))
+
+
 def _wsgi_endless(environ: Any) -> Any:
     return ("200 OK", []), chain.from_iterable(iter(lambda: [PIECE], None))
 
@@ -282,4 +336,5 @@ WSGI_ACTS: dict[str, Any] = {
     "throttled-late": _wsgi_throttled_late,
     "stream": _wsgi_stream,
     "endless": _wsgi_endless,
+    "file": _wsgi_file,
 }

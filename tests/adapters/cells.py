@@ -15,8 +15,8 @@ from apigate import asgi as for_asgi
 from apigate import wsgi as for_wsgi
 from apigate.core.message import Request
 from apigate.staging import Header, Host, PathPrefix
+from apigate.testing import FakeClock
 from tests.adapters import apps
-from tests.adapters.clock import FakeClock
 
 SLOW = Rate(1, per=10, burst=2)
 
@@ -116,11 +116,11 @@ CELLS: dict[str, Callable[[Cell], Any]] = {
     "draft-06": lambda cell: cell.gate(throttle=SLOW, rate_limit="draft-06"),
     "no-fields": lambda cell: cell.gate(throttle=SLOW, rate_limit=None),
     "shadow": lambda cell: cell.gate(throttle=SLOW, modes={"global": "shadow"}),
-    "refund": lambda cell: cell.gate(methods={"POST /login": Method(client_throttle=SLOW, refund="2xx")}),
+    "refund": lambda cell: cell.gate(methods={"POST /login": Method(client_throttle=SLOW, refund="2xx", in_flight=50)}),
     "refund-5xx": lambda cell: cell.gate(methods={"*": Method(throttle=SLOW, refund="5xx")}),
     "in-flight": lambda cell: cell.gate(in_flight=1),
     "in-flight-client": lambda cell: cell.gate(client_in_flight=1),
-    "in-flight-throttled": lambda cell: cell.gate(throttle=SLOW, in_flight=1),
+    "in-flight-throttled": lambda cell: cell.gate(throttle=SLOW, in_flight=50),
     "context": lambda cell: cell.gate(
         stages=[
             Stage(

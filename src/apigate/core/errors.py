@@ -7,7 +7,6 @@ raises, stands beside the decision it carries, in `apigate.throttling.decision`.
 
 __all__ = [
     "ApigateError",
-    "AuthorizerError",
     "ConfigurationError",
     "ProtocolError",
     "StoreError",
@@ -42,10 +41,6 @@ class StoreError(ApigateError):
 
 class StoreTimeoutError(StoreError, TimeoutError):
     """A store did not answer within its deadline."""
-
-
-class AuthorizerError(ApigateError):
-    """An authorizer itself broke; that it denies a request is a response, not this."""
 
 
 class ProtocolError(ApigateError, RuntimeError):

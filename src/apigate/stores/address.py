@@ -9,6 +9,8 @@ from apigate.throttling.store import ThrottleStore
 
 __all__ = ["open_store"]
 
+_DIGITS = 19  # no machine keeps more buckets, and Python does not read numbers of any length
+
 
 def open_store(store: ThrottleStore | str, on_fill: Callable[[int], None]) -> ThrottleStore:
     """The store itself, or a new one for its address.
@@ -30,10 +32,13 @@ def open_store(store: ThrottleStore | str, on_fill: Callable[[int], None]) -> Th
 
 
 def _max_keys(address: str) -> int:
-    parts = urlsplit(address)
-    options = parse_qsl(parts.query)
+    try:
+        parts = urlsplit(address)
+        options = parse_qsl(parts.query, keep_blank_values=True)
+    except ValueError as error:
+        raise ConfigurationError(f"store: {address!r} is no address: {error}") from error
     if parts.scheme != "memory" or parts.netloc or parts.path:
         raise ConfigurationError(f"store: {address!r} is unknown; allowed are 'memory://' and a store object")
-    if any(name != "max_keys" or not value.isdecimal() for name, value in options):
+    if any(name != "max_keys" or not (value.isdecimal() and len(value) < _DIGITS) for name, value in options):
         raise ConfigurationError(f"store: {address!r}: the one option is max_keys, as in 'memory://?max_keys=1000000'")
     return int(dict(options).get("max_keys", DEFAULT_MAX_KEYS))

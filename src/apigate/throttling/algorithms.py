@@ -8,14 +8,13 @@ doubles, which are exact below 2**53.
 Source: apigate, see docs/explanation/token-bucket.md.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TypeAlias
 
 from apigate.throttling.decision import Decision
-from apigate.throttling.keys import Key
 from apigate.throttling.limit import Limit
 
-__all__ = ["FRESH", "SKEW_US", "Ledger", "State", "decide", "owed_at", "rescaled", "settled"]
+__all__ = ["FRESH", "SKEW_US", "State", "decide", "owed_at", "rescaled", "settled", "written"]
 
 State: TypeAlias = tuple[int, int]
 """One bucket: owed tokens times the period, and the microsecond this was true."""
@@ -58,67 +57,54 @@ def settled(state: State, owed: int, now: int) -> State:
 def rescaled(state: State, old: Limit, new: Limit, now: int) -> State:
     """The same bucket under a changed rate: owed tokens stay owed, cut to what the new bucket holds."""
     owed = -(-owed_at(state, old.n, now) * new.p // old.p)
-    return (min(owed, new.capacity), now)
-
-
-Ledger: TypeAlias = tuple[Mapping[Key, State], int, int, int, bool]
-"""The buckets of one limit with its numbers beside them, so that deciding looks nothing up: the buckets by key, where
-a key that is not there gives `FRESH`, then `n`, `p`, `capacity` and `enforced` as in `Limit`."""
+    return settled(state, min(owed, new.capacity), now)
 
 
 def decide(
     limits: Sequence[Limit],
-    ledgers: Sequence[Ledger],
-    keys: Sequence[Key],
+    states: Sequence[State],
     costs: Sequence[int],
     now: int,
     patience: int = 0,
 ) -> Decision:
     """Whether a request may take its tokens from every bucket: all or nothing.
 
-    A shadow bucket never refuses, and takes tokens only where it has them.
+    A shadow bucket never refuses, and takes tokens only where it has them. Whoever waits may book tokens ahead.
 
     Args:
-        limits: The limits, for the decision to explain itself.
-        ledgers: Their buckets and numbers.
-        keys: Whose bucket of each.
+        limits: The limits of the buckets.
+        states: The buckets, `FRESH` for one that is absent.
         costs: Tokens wanted from each, at least 0.
         now: The time in microseconds.
-        patience: How many microseconds the caller would wait for its turn; tokens of that time may be booked ahead.
+        patience: How many microseconds the caller would wait for its turn.
 
     Returns:
-        The decision. If it is allowed, or `rewound`, the caller writes every bucket as `settled`; where it is not
-        `late` either, simply as what is owed now.
+        The decision. The caller writes what `written` says.
     """
     allowed = True
-    late = rewound = False
-    shadowed: tuple[Limit, ...] = ()
-    owed_now: list[int] = []
-    for (states, n, p, capacity, enforced), key, cost in zip(ledgers, keys, costs):  # noqa: B905 - strict costs 60 ns
-        owed, last = states[key]
-        if now > last:  # owed_at, inlined: calling it costs a third of a decision
-            owed -= (now - last) * n
-            if owed < 0:
-                owed = 0
-        elif now < last:
-            late = True
-            rewound = rewound or last - now > SKEW_US
-        owed += cost * p
-        if owed > capacity:
-            if not enforced:
-                owed -= cost * p
-                shadowed += (limits[len(owed_now)],)
-            elif owed > capacity + patience * n or cost * p > capacity:
-                allowed = False
-        owed_now.append(owed)
-    decision = Decision(allowed, limits, costs, owed_now)
-    if shadowed:
-        decision.shadowed = shadowed
-    if not allowed:
-        decision.owed = [
-            owed if limit in shadowed else owed - cost * limit.p
-            for limit, owed, cost in zip(limits, owed_now, costs, strict=True)
-        ]
-    if late:
-        decision.late, decision.rewound = True, rewound
-    return decision
+    booked = False
+    shadowed: list[Limit] = []
+    wanted: list[int] = []
+    for limit, state, cost in zip(limits, states, costs, strict=True):
+        owed = owed_at(state, limit.n, now) + cost * limit.p
+        wanted.append(owed)
+        if owed <= limit.capacity:
+            continue
+        if not limit.enforced:
+            shadowed.append(limit)
+        elif owed > limit.capacity + patience * limit.n or cost * limit.p > limit.capacity:
+            allowed = False
+        else:
+            booked = True
+    return Decision(allowed, limits, costs, wanted, tuple(shadowed), booked=booked)
+
+
+def written(decision: Decision, states: Sequence[State], now: int) -> list[State]:
+    """The buckets as they stand after a decision, in the order of the limits.
+
+    A refusal changes none, but for those that a clock set back would freeze: they go on from `now`.
+    """
+    return [
+        settled(state, owed, now) if taken or state[1] > now + SKEW_US else state
+        for state, owed, taken in zip(states, decision.owed, decision.taken, strict=True)
+    ]

@@ -15,7 +15,7 @@ from apigate.core.message import Field, field
 from apigate.throttling.decision import Decision
 from apigate.throttling.limit import Limit
 
-__all__ = ["DRAFTS", "Draft", "RateLimitDraft", "refusal_fields", "retry_after_field", "standing_fields", "x_fields"]
+__all__ = ["DRAFTS", "Draft", "RateLimitDraft", "retry_after_field", "seconds_up", "standing_fields", "x_fields"]
 
 RateLimitDraft = Literal["draft-11", "draft-07", "draft-06"]
 """The version of the RateLimit fields that is sent."""
@@ -34,16 +34,21 @@ class Draft(NamedTuple):
 
     policies: Callable[[Sequence[Limit]], tuple[Field, ...]]
     standing: Callable[[Limit, int, int], tuple[Field, ...]]
-    refused: Callable[[Sequence[tuple[Limit, int | None]]], tuple[Field, ...]]
+    refused: Callable[[tuple[tuple[Limit, int | None], ...]], tuple[Field, ...]]
 
 
-def retry_after_field(wait_us: int) -> Field:
-    """`Retry-After` in whole seconds, rounded up, so never too early.
+def retry_after_field(seconds: int) -> Field:
+    """`Retry-After` in whole seconds.
 
-    >>> retry_after_field(1_000_001).text
+    >>> retry_after_field(seconds_up(1_000_001)).text
     ('Retry-After', '2')
     """
-    return field("Retry-After", str(_seconds_up(wait_us)))
+    return field("Retry-After", str(seconds))
+
+
+def seconds_up(microseconds: int) -> int:
+    """Whole seconds, rounded up: so that nobody is told to come too early."""
+    return -(-microseconds // _SECOND)
 
 
 def standing_fields(draft: Draft, decision: Decision) -> tuple[Field, ...]:
@@ -51,15 +56,7 @@ def standing_fields(draft: Draft, decision: Decision) -> tuple[Field, ...]:
     tightest = decision.tightest()
     if tightest is None:
         return ()
-    limit, place = tightest
-    owed = decision.owed[place]
-    return draft.standing(limit, max(0, (limit.capacity - owed) // limit.p), owed)
-
-
-def refusal_fields(draft: Draft, decision: Decision) -> tuple[Field, ...]:
-    """Only the limits that refused, each with its own wait."""
-    waits = decision.refusal_waits()
-    return draft.refused([(limit, None if wait is None else _seconds_up(wait)) for limit, wait in waits])
+    return draft.standing(*tightest)
 
 
 def x_fields(decision: Decision, wall: float) -> tuple[Field, ...]:
@@ -67,12 +64,11 @@ def x_fields(decision: Decision, wall: float) -> tuple[Field, ...]:
     tightest = decision.tightest()
     if tightest is None:
         return ()
-    limit, place = tightest
-    owed = decision.owed[place]
+    limit, remaining, owed = tightest
     return (
         field("X-RateLimit-Limit", str(limit.rate.size)),
-        field("X-RateLimit-Remaining", str(max(0, (limit.capacity - owed) // limit.p))),
-        field("X-RateLimit-Reset", str(-int(-wall // 1) + _seconds_up(-(-owed // limit.n)))),
+        field("X-RateLimit-Remaining", str(remaining)),
+        field("X-RateLimit-Reset", str(-int(-wall // 1) + seconds_up(-(-owed // limit.n)))),
     )
 
 
@@ -94,7 +90,7 @@ def _left_11(policy: str, remaining: int, wait: int) -> tuple[Field, ...]:
     return (field("RateLimit", f"{_string(policy)};r={remaining}" + (f";t={wait}" if wait > 0 else "")),)
 
 
-def _refused_11(waits: Sequence[tuple[Limit, int | None]]) -> tuple[Field, ...]:
+def _refused_11(waits: tuple[tuple[Limit, int | None], ...]) -> tuple[Field, ...]:
     items = (f"{_string(limit.policy)};r=0" + ("" if wait is None else f";t={wait}") for limit, wait in waits)
     return (field("RateLimit", ", ".join(items)),)
 
@@ -104,11 +100,11 @@ def _policies_07(limits: Sequence[Limit]) -> tuple[Field, ...]:
 
 
 def _standing_07(limit: Limit, remaining: int, owed: int) -> tuple[Field, ...]:
-    reset = _seconds_up(-(-owed // limit.n))
+    reset = seconds_up(-(-owed // limit.n))
     return (field("RateLimit", f"limit={limit.rate.size}, remaining={remaining}, reset={reset}"),)
 
 
-def _refused_07(waits: Sequence[tuple[Limit, int | None]]) -> tuple[Field, ...]:
+def _refused_07(waits: tuple[tuple[Limit, int | None], ...]) -> tuple[Field, ...]:
     limit, wait = _longest(waits)
     return (field("RateLimit", f"limit={limit.rate.size}, remaining=0, reset={wait}"),)
 
@@ -118,10 +114,10 @@ def _no_policies(limits: Sequence[Limit]) -> tuple[Field, ...]:  # noqa: ARG001 
 
 
 def _standing_06(limit: Limit, remaining: int, owed: int) -> tuple[Field, ...]:
-    return _three_06(limit, remaining, _seconds_up(-(-owed // limit.n)))
+    return _three_06(limit, remaining, seconds_up(-(-owed // limit.n)))
 
 
-def _refused_06(waits: Sequence[tuple[Limit, int | None]]) -> tuple[Field, ...]:
+def _refused_06(waits: tuple[tuple[Limit, int | None], ...]) -> tuple[Field, ...]:
     limit, wait = _longest(waits)
     return _three_06(limit, 0, wait)
 
@@ -145,14 +141,10 @@ DRAFTS: Mapping[str, Draft] = MappingProxyType(
 """The versions that can be sent."""
 
 
-def _longest(waits: Sequence[tuple[Limit, int | None]]) -> tuple[Limit, int]:
+def _longest(waits: tuple[tuple[Limit, int | None], ...]) -> tuple[Limit, int]:
     """The limit to name where only one can be; a limit that never admits counts with its whole window."""
     known = [(limit, limit.rate.window if wait is None else wait) for limit, wait in waits]
     return max(known, key=lambda found: found[1])
-
-
-def _seconds_up(microseconds: int) -> int:
-    return -(-microseconds // _SECOND)
 
 
 def _string(text: str) -> str:

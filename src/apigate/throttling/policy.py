@@ -10,11 +10,11 @@ from typing import final
 
 from apigate.core.clock import Clock
 from apigate.core.context import RequestContext
-from apigate.core.message import Request, Response, ResponseHead
+from apigate.core.message import Field, Request, Response, ResponseHead
 from apigate.core.policy import Completion, Outcome, Phase
 from apigate.core.responses import GatewayResponses
-from apigate.throttling.decision import Decision
-from apigate.throttling.fields import Draft, refusal_fields, retry_after_field, standing_fields, x_fields
+from apigate.throttling.decision import Decision, longest_wait
+from apigate.throttling.fields import Draft, retry_after_field, seconds_up, standing_fields, x_fields
 from apigate.throttling.keys import Key, bucket_key
 from apigate.throttling.limit import Limit
 from apigate.throttling.store import Buckets
@@ -130,14 +130,10 @@ class ThrottleRefusals:
 
     def __call__(self, context: RequestContext, decision: Decision) -> Response:
         """The response, with the wait and the limits that refused."""
-        waits = decision.refusal_waits()
-        wait = decision.wait_us
-        fields = [] if wait is None else [retry_after_field(wait)]
-        if self._draft is not None:
-            fields += refusal_fields(self._draft, decision)
+        refusals = tuple([(limit, None if wait is None else seconds_up(wait)) for limit, wait in decision.refusals()])
+        fields, detail, violated = _refused(self._draft, refusals)
         if self._x_clock is not None:
             fields += x_fields(decision, self._x_clock.wall())
-        detail, violated = _explained(tuple((limit, own is None) for limit, own in waits))
         return self._responses.make("THROTTLED", context, detail, fields, violated)
 
 
@@ -220,11 +216,19 @@ class SettlementPolicy:
         return self._throttle.buckets.adjust(self._throttle.keys(context), tokens, self._clock.now_us())
 
 
-@lru_cache(maxsize=1024)  # rendered once for each combination of limits: a refusal must be cheap
-def _explained(limits: tuple[tuple[Limit, bool], ...]) -> tuple[str, tuple[str, ...]]:
-    """One sentence that names the limits that refused, and their names; each with whether it never admits."""
-    named = " and ".join(f"the {limit.policy} limit of {limit.rate}" for limit, _ in limits)
-    verb = "were" if len(limits) > 1 else "was"
-    never = any(never for _, never in limits)
-    tail = ", and this request costs more than it ever admits at once." if never else "."
-    return named[:1].upper() + named[1:] + f" {verb} exceeded{tail}", tuple(limit.policy for limit, _ in limits)
+@lru_cache(maxsize=4096)  # a refusal must be cheap: rendered once for each combination of limits and waits
+def _refused(
+    draft: Draft | None, refusals: tuple[tuple[Limit, int | None], ...]
+) -> tuple[tuple[Field, ...], str, tuple[str, ...]]:
+    """Fields, one sentence, and the names of the limits that refused; each limit with its wait in whole seconds."""
+    fields: tuple[Field, ...] = ()
+    wait = longest_wait(refusals)
+    if wait is not None:
+        fields += (retry_after_field(wait),)
+    if draft is not None:
+        fields += draft.refused(refusals)
+    named = " and ".join(f"the {limit.policy} limit of {limit.rate}" for limit, _ in refusals)
+    verb = "were" if len(refusals) > 1 else "was"
+    tail = "." if wait is not None else ", and this request costs more than it ever admits at once."
+    detail = f"{named[:1].upper()}{named[1:]} {verb} exceeded{tail}"
+    return fields, detail, tuple(limit.policy for limit, _ in refusals)

@@ -15,7 +15,7 @@ _SECONDS = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400, "week": 604
 _SHORT = {"s": "second", "sec": "second", "m": "minute", "min": "minute", "h": "hour", "d": "day", "w": "week"}
 _CALENDAR = ("month", "year")
 _GRAMMAR = "a text such as '100/second', '5 per 10 minutes' or '50/second; burst=100'"
-_NUMBER = r"\d+(?:_\d+)*"
+_NUMBER = r"\d(?:_?\d){0,18}"  # a longer one exceeds exact arithmetic, and Python reads very long ones not at all
 _RATE = re.compile(
     rf"(?P<count>{_NUMBER})\s*(?:/|\bper\b)\s*(?P<times>{_NUMBER}(?:\.\d+)?)?\s*(?P<unit>[a-z]+)",
     re.IGNORECASE | re.ASCII,
@@ -171,6 +171,10 @@ def _unit(word: str, text: str, setting: str) -> int:
 
 def _whole(name: str, value: object) -> int:
     if isinstance(value, int) and not isinstance(value, bool) and value >= 1:
+        if value > _LARGEST_CAPACITY:
+            raise ConfigurationError(
+                f"Rate {name}: a number above {_LARGEST_CAPACITY} is too large for exact arithmetic"
+            )
         return value
     hint = "; for a slower rate make the period longer, as in Rate(1, per=10)" if isinstance(value, float) else ""
     raise ConfigurationError(f"Rate {name}: {value!r} is not a whole number of at least 1{hint}")

@@ -1,6 +1,7 @@
 """A throttle that needs no gateway: named levels, asked together."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from threading import Lock
 from types import TracebackType
 from typing import Self, TypeAlias, TypeVar, final
 
@@ -19,6 +20,7 @@ Keys: TypeAlias = Mapping[str, str | int]
 
 _T = TypeVar("_T", Decision, None)
 _LONGEST_WAIT = 3_600.0
+_RESERVED = frozenset(":#")  # they separate the parts of a bucket's name
 
 
 @final
@@ -60,23 +62,25 @@ class Throttle:
 
             store = MemoryStore()
         self._store = store
-        self._open()
+        self._changing = Lock()
+        self._opened = self._open(self._levels)
 
-    def _open(self) -> None:
-        if not self._levels:
+    def _open(self, levels: Mapping[str, RateLike]) -> "_Opened":
+        if not levels:
             raise ConfigurationError("Throttle levels: none given; name at least one, as in {'global': Rate(10)}")
+        for level in levels:
+            if not isinstance(level, str) or not level or set(level) & _RESERVED:
+                raise ConfigurationError(
+                    f"Throttle levels: {level!r} is no name for a level; it has ':' or '#', or none"
+                )
         for level in self._modes:
-            if level not in self._levels:
-                raise ConfigurationError(f"Throttle modes: {level!r} is no level; levels are {', '.join(self._levels)}")
+            if level not in levels:
+                raise ConfigurationError(f"Throttle modes: {level!r} is no level; levels are {', '.join(levels)}")
         limits: list[Limit] = []
-        for level, rates in self._levels.items():
+        for level, rates in levels.items():
             mode = checked_mode(f"Throttle modes[{level!r}]", self._modes.get(level, "enforce"))
             limits += limits_of(f"{self._name}:{level}", level, parse_rates(rates, f"Throttle level {level!r}"), mode)
-        self._limits = tuple(limits)
-        self._asked = tuple("" if limit.level == "global" else limit.level for limit in limits)
-        self._keyed = len(self._levels) - ("global" in self._levels)
-        self._ones = (1,) * len(limits)
-        self._buckets: Buckets = self._store.open(self._limits, self.clock.now_us())
+        return _Opened(limits, levels, self._store.open(limits, self.clock.now_us()))
 
     def update(self, levels: Mapping[str, RateLike]) -> None:
         """Change the rates of some levels; the buckets keep what they are owed.
@@ -85,11 +89,11 @@ class Throttle:
             ConfigurationError: A rate cannot be used; nothing was changed then.
             ValueError: There is no such level.
         """
-        self._known(levels)
-        for level, rates in levels.items():
-            parse_rates(rates, f"Throttle level {level!r}")
-        self._levels.update(levels)
-        self._open()
+        self._opened.check(levels)
+        with self._changing:
+            changed = {**self._levels, **levels}
+            self._opened = self._open(changed)
+            self._levels = changed
 
     def acquire(self, keys: Keys | None = None, cost: int = 1, *, wait: float = 0.0) -> Decision:
         """Ask every level for `cost` tokens, and take them if all of them have these.
@@ -104,13 +108,17 @@ class Throttle:
             ValueError: A level's key is missing, a level is unknown, or a number is out of bounds.
             ProtocolError: The store is asynchronous; use `acquire_async`.
         """
+        if cost == 1 and not wait:  # what most callers ask, without the checks of the rest
+            opened = self._opened
+            answer = opened.buckets.acquire(opened.keys(keys), opened.ones, self.clock.now_us())
+            return answer if type(answer) is Decision else _value(answer, "acquire_async")
         answer = self._ask(keys, cost, wait)
         decision = answer if type(answer) is Decision else _value(answer, "acquire_async")
         if wait and decision.allowed and (turn := decision.wait_us):
             try:
                 self.clock.sleep(turn / 1_000_000)
             except BaseException:
-                _value(self._adjust(keys, -cost), "acquire_async")
+                _value(self._adjust(keys, decision, -cost), "acquire_async")
                 raise
         return decision
 
@@ -122,17 +130,17 @@ class Throttle:
             try:
                 await self.clock.sleep_async(turn / 1_000_000)
             except BaseException:
-                await _awaited(self._adjust(keys, -cost))
+                await _awaited(self._adjust(keys, decision, -cost))
                 raise
         return decision
 
     def peek(self, keys: Keys | None = None, cost: int = 1) -> Decision:
         """What `acquire` would answer now, taking nothing."""
-        return _value(self._buckets.peek(self._all_keys(keys), self._costs(cost), self.clock.now_us()), "peek_async")
+        return _value(self._peek(keys, cost), "peek_async")
 
     async def peek_async(self, keys: Keys | None = None, cost: int = 1) -> Decision:
         """`peek` for tasks."""
-        return await _awaited(self._buckets.peek(self._all_keys(keys), self._costs(cost), self.clock.now_us()))
+        return await _awaited(self._peek(keys, cost))
 
     def reset(self, keys: Keys | None = None) -> None:
         """Forget the buckets of these keys, at the levels named; without keys, all buckets of this throttle.
@@ -140,11 +148,11 @@ class Throttle:
         Raises:
             ValueError: A level is unknown.
         """
-        _value(self._buckets.reset(self._some_keys(keys)), "reset_async")
+        _value(self._reset(keys), "reset_async")
 
     async def reset_async(self, keys: Keys | None = None) -> None:
         """`reset` for tasks."""
-        await _awaited(self._buckets.reset(self._some_keys(keys)))
+        await _awaited(self._reset(keys))
 
     def reserve(self, keys: Keys | None = None, cost: int = 1, *, wait: float = 0.0) -> "Reservation":
         """Take tokens that may be given back, or exceeded, once the outcome is known.
@@ -162,55 +170,96 @@ class Throttle:
     def _reservation(self, keys: Keys | None, cost: int, decision: Decision) -> "Reservation":
         if not decision.allowed:
             raise Throttled(decision)
-        return Reservation(decision, cost, lambda tokens: self._adjust(keys, tokens))
+        held = dict(keys or {})
+        return Reservation(decision, cost, lambda tokens: self._adjust(held, decision, tokens))
 
     def _ask(self, keys: Keys | None, cost: int, wait: float) -> Decision | Awaitable[Decision]:
         if not 0 <= wait <= _LONGEST_WAIT:
             raise ValueError(f"wait: {wait!r} is not a number of seconds from 0 to {_LONGEST_WAIT:.0f}")
-        return self._buckets.acquire(
-            self._all_keys(keys), self._costs(cost), self.clock.now_us(), int(wait * 1_000_000) if wait else 0
+        opened = self._opened
+        return opened.buckets.acquire(
+            opened.keys(keys), opened.costs(cost), self.clock.now_us(), round(wait * 1_000_000) if wait else 0
         )
 
-    def _adjust(self, keys: Keys | None, tokens: int) -> Awaitable[None] | None:
-        return self._buckets.adjust(self._all_keys(keys), [tokens] * len(self._limits), self.clock.now_us())
+    def _peek(self, keys: Keys | None, cost: int) -> Decision | Awaitable[Decision]:
+        opened = self._opened
+        return opened.buckets.peek(opened.keys(keys), opened.costs(cost), self.clock.now_us())
 
-    def _costs(self, cost: int) -> Sequence[int]:
-        if cost == 1:
-            return self._ones
-        if not isinstance(cost, int) or cost < 0:
-            raise ValueError(f"cost: {cost!r} is not a whole number of at least 0")
-        return (cost,) * len(self._limits)
+    def _reset(self, keys: Keys | None) -> Awaitable[None] | None:
+        opened = self._opened
+        return opened.buckets.reset(opened.some_keys(keys))
 
-    def _all_keys(self, keys: Keys | None) -> list[Key]:
-        """The key of every limit, in their order."""
-        given: Keys = keys or {}
-        if len(given) != self._keyed:
-            self._known(given)
-        try:
-            return [_key(level, given[level]) if level else "" for level in self._asked]
-        except KeyError:
-            self._known(given)
-            missing = next(level for level in self._asked if level and level not in given)
-            raise ValueError(f"keys: the level {missing!r} needs a key, as in {{{missing!r}: 'alice'}}") from None
-
-    def _some_keys(self, keys: Keys | None) -> list[Key | None] | None:
-        """The key of every limit whose level is named, None for the others; None without keys."""
-        if keys is None:
-            return None
-        self._known(keys)
-        return [
-            None if limit.level not in keys else "" if limit.level == "global" else _key(limit.level, keys[limit.level])
-            for limit in self._limits
-        ]
-
-    def _known(self, levels: Mapping[str, object]) -> None:
-        for level in levels:
-            if level not in self._levels:
-                raise ValueError(f"keys: {level!r} is no level; levels are {', '.join(self._levels)}")
+    def _adjust(self, keys: Keys | None, decision: Decision, tokens: int) -> Awaitable[None] | None:
+        """Settle the limits that the decision charged: a shadow limit may not be one, nor one that was added since."""
+        opened = self._opened
+        charged = decision.charged
+        return opened.buckets.adjust(
+            opened.keys(keys),
+            [tokens if limit.name in charged else 0 for limit in opened.limits],
+            self.clock.now_us(),
+        )
 
     def __repr__(self) -> str:
         """Every level with its rate."""
-        return f"<Throttle {', '.join(f'{limit.policy} {limit.rate}' for limit in self._limits)}>"
+        return f"<Throttle {', '.join(f'{limit.policy} {limit.rate}' for limit in self._opened.limits)}>"
+
+
+@final
+class _Opened:
+    """The levels as they stand; replaced as a whole when a rate changes, so that no call sees half of a change."""
+
+    __slots__ = ("_asked", "_keyed", "_levels", "buckets", "limits", "ones")
+
+    def __init__(self, limits: Sequence[Limit], levels: Mapping[str, object], buckets: Buckets) -> None:
+        self.limits: Sequence[Limit] = limits
+        self.buckets: Buckets = buckets
+        self._levels = frozenset(levels)
+        self._asked = tuple("" if limit.level == "global" else limit.level for limit in limits)
+        self._keyed = len(self._levels) - ("global" in self._levels)
+        self.ones: tuple[int, ...] = (1,) * len(limits)
+
+    def costs(self, cost: int) -> Sequence[int]:
+        """The cost at every limit."""
+        if cost == 1:
+            return self.ones
+        return (_whole(cost),) * len(self.ones)
+
+    def keys(self, keys: Keys | None) -> list[Key]:
+        """The key of every limit, in their order."""
+        asked: list[Key] = []
+        try:
+            for level in self._asked:
+                if level:
+                    key = keys[level]  # type: ignore[index]  # no keys at all is a TypeError, told below
+                    if type(key) is str and 0 < len(key) <= LONGEST_KEY and key.isascii():
+                        asked.append(key)
+                    else:
+                        asked.append(_key(level, key))
+                else:
+                    asked.append("")
+            if keys and len(keys) != self._keyed:
+                self.check(keys)
+        except (KeyError, TypeError):
+            self.check(keys or {})
+            missing = next(level for level in self._asked if level and level not in (keys or {}))
+            raise ValueError(f"keys: the level {missing!r} needs a key, as in {{{missing!r}: 'alice'}}") from None
+        return asked
+
+    def some_keys(self, keys: Keys | None) -> list[Key | None] | None:
+        """The key of every limit whose level is named, None for the others; None without keys."""
+        if keys is None:
+            return None
+        self.check(keys)
+        return [
+            None if limit.level not in keys else "" if limit.level == "global" else _key(limit.level, keys[limit.level])
+            for limit in self.limits
+        ]
+
+    def check(self, levels: Mapping[str, object]) -> None:
+        """See that all of these are levels."""
+        for level in levels:
+            if level not in self._levels:
+                raise ValueError(f"keys: {level!r} is no level; levels are {', '.join(sorted(self._levels))}")
 
 
 @final
@@ -235,7 +284,7 @@ class Reservation:
 
         Raises:
             ProtocolError: It was settled before, or the store is asynchronous.
-            ValueError: `cost` is below 0.
+            ValueError: `cost` is not a whole number of at least 0.
         """
         _value(self._settle(cost), "commit_async")
 
@@ -258,8 +307,8 @@ class Reservation:
     def _settle(self, cost: int | None) -> Awaitable[None] | None:
         if self._settled:
             raise ProtocolError("this reservation was settled before")
-        if cost is not None and cost < 0:
-            raise ValueError(f"cost: {cost!r} is below 0")
+        if cost is not None:
+            _whole(cost)
         self._settled = True
         return None if cost is None or cost == self._cost else self._adjust(cost - self._cost)
 
@@ -272,6 +321,12 @@ class Reservation:
     ) -> None:
         """Settle at the reserved cost unless that was done."""
         self._settled = True
+
+
+def _whole(cost: int) -> int:
+    if not isinstance(cost, int) or cost < 0:
+        raise ValueError(f"cost: {cost!r} is not a whole number of at least 0")
+    return cost
 
 
 def _key(level: str, key: object) -> Key:

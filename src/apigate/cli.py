@@ -1,0 +1,409 @@
+"""The command line: `apigate demo | run | routes | lint | explain`.
+
+Rule: what was asked for goes to stdout; what went wrong goes to stderr as one line, and the status is 2. Each command
+imports what only it needs, so that the others load no server.
+"""
+
+import argparse
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from inspect import Parameter, iscoroutinefunction, signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from apigate import __version__
+from apigate.config import UNSET
+from apigate.core.errors import ApigateError, ConfigurationError
+from apigate.core.routes import ANY
+from apigate.gateway import Gateway
+from apigate.pipeline import RunningStage
+from apigate.throttling.in_flight import InFlightPolicy
+from apigate.throttling.policy import RateLimitFieldsPolicy, SettlementPolicy, ThrottlePolicy
+
+if TYPE_CHECKING:
+    from apigate.asgi import ASGIApp
+    from apigate.wsgi import WSGIApp
+
+__all__ = ["main"]
+
+_FOUND = 1
+_FAILED = 2
+_INTERRUPTED = 130  # as a shell reports a process that SIGINT ended
+
+_AddParser: TypeAlias = Callable[..., argparse.ArgumentParser]
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command.
+
+    Args:
+        argv: The arguments after the program's name; None for those of this process.
+
+    Returns:
+        The exit status: 0 if all is well; 1 if the demo did not go as configured, or `lint` found something; 2 if the
+        command could not be carried out, and stderr says why.
+
+    Raises:
+        SystemExit: The arguments are no command (2), or ask for help or the version (0).
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        status: int = arguments.command(arguments)
+        sys.stdout.flush()
+    except ApigateError as error:
+        print(f"apigate: {error}", file=sys.stderr)
+        return _FAILED
+    except BrokenPipeError:  # who reads us, such as `head`, has had enough; the interpreter must not flush once more
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _FAILED
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="apigate", description="The API gateway that you import.")
+    parser.add_argument("--version", action="version", version=f"apigate {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for add in (_add_demo, _add_run, _add_routes, _add_lint, _add_explain):
+        add(commands.add_parser)
+    return parser
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port, which is a number from 0 to 65535")
+    return int(text)
+
+
+def _is_coloured() -> bool:
+    return sys.stdout.isatty() and "NO_COLOR" not in os.environ  # https://no-color.org
+
+
+# ---- demo
+
+
+def _add_demo(add_parser: _AddParser) -> None:
+    summary = "Serve a pet store behind a gateway, to try by hand; or show what becomes of real requests to it."
+    parser = add_parser("demo", help="see a gateway at work", description=summary)
+    parser.add_argument("--once", action="store_true", help="send it requests, show what came back, and stop")
+    parser.add_argument("--port", type=_port, help="where to listen; default 8000, with --once any that is free")
+    parser.set_defaults(command=_demo)
+
+
+def _demo(arguments: argparse.Namespace) -> int:
+    if not arguments.once:
+        return _serve_demo(8000 if arguments.port is None else arguments.port)
+    from apigate.demo.report import INTRODUCTION, report
+    from apigate.demo.settings import demo_gateway
+    from apigate.demo.tour import take_tour
+
+    print(INTRODUCTION, flush=True)
+    tour = take_tour(demo_gateway("day"), arguments.port or 0)
+    print(report(tour, colour=_is_coloured()), end="")
+    return 0 if tour.ok else _FOUND
+
+
+def _serve_demo(port: int) -> int:
+    from apigate.asgi import GatewayMiddleware
+    from apigate.demo.server import HOST, listening, serve
+    from apigate.demo.settings import demo_gateway, invitation
+    from apigate.demo.store import PetStore
+
+    with listening(port) as listener:
+        print(invitation(f"http://{HOST}:{listener.getsockname()[1]}"), flush=True)
+        serve(GatewayMiddleware(PetStore(), demo_gateway()), listener)
+    return 0
+
+
+# ---- run
+
+
+def _add_run(add_parser: _AddParser) -> None:
+    parser = add_parser(
+        "run",
+        help="serve an app behind a gateway",
+        description="Serve an app behind a gateway, in one process: an ASGI app with uvicorn (extra `server`); a WSGI "
+        "app with wsgiref of the standard library, a thread for each connection, which is for development only. In "
+        "production put GatewayMiddleware around the app and take the server of your choice. The peer's address is "
+        "taken as it is; proxies in front are declared by trusted_hops in the settings, and nowhere else.",
+    )
+    parser.add_argument("app", metavar="module:app", help="the app; its module may be in the current folder")
+    parser.add_argument("--config", required=True, metavar="FILE", help="the gateway's settings, as apigate.toml")
+    parser.add_argument("--host", default="127.0.0.1", help="where to listen; default %(default)s")
+    parser.add_argument("--port", type=_port, default=8000, help="default %(default)s; 0 for any that is free")
+    parser.add_argument("--interface", choices=["auto", "asgi", "wsgi"], default="auto", help="default %(default)s")
+    parser.add_argument("--stage", help="the stage, where the settings have several and no stage_by")
+    parser.set_defaults(command=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    gateway = Gateway.from_file(arguments.config)
+    app = _load(arguments.app)
+    interface = arguments.interface
+    if interface == "auto":
+        interface = _interface(arguments.app, app)
+    serve = _serve_asgi if interface == "asgi" else _serve_wsgi
+    return serve(app, gateway, arguments)
+
+
+def _interface(name: str, app: object) -> str:
+    """Which of the two an app speaks: `asgi` if calling it gives a coroutine, else told by its parameters."""
+    if not callable(app):
+        raise ConfigurationError(f"{name} is a {type(app).__name__}, not an app: it cannot be called")
+    call: object = app if hasattr(app, "__code__") else getattr(app, "__call__")  # noqa: B004, B009 - to look at it
+    if iscoroutinefunction(app) or iscoroutinefunction(call):
+        return "asgi"
+    found = {2: "wsgi", 3: "asgi"}.get(_parameters(app))
+    if found is None:
+        raise ConfigurationError(f"{name}: cannot tell whether it is an ASGI or a WSGI app; say it with --interface")
+    return found
+
+
+def _parameters(function: Callable[..., object]) -> int:
+    """How many positional parameters must be given; 0 where that cannot be known."""
+    try:
+        parameters = signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return 0
+    positional = (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)
+    return sum(parameter.kind in positional and parameter.default is Parameter.empty for parameter in parameters)
+
+
+def _serve_asgi(app: "ASGIApp", gateway: Gateway, arguments: argparse.Namespace) -> int:
+    from apigate.asgi import GatewayMiddleware
+
+    try:
+        import uvicorn
+    except ImportError:
+        raise ConfigurationError("an ASGI app needs uvicorn; install it with: pip install 'apigate[server]'") from None
+    gated = GatewayMiddleware(app, gateway, stage=arguments.stage)
+    try:
+        # Left on, proxy_headers would let every local client choose the address that it is counted under.
+        uvicorn.run(gated, host=arguments.host, port=arguments.port, proxy_headers=False)
+    except SystemExit:  # the start failed, and uvicorn has said why
+        return _FAILED
+    return 0
+
+
+def _serve_wsgi(app: "WSGIApp", gateway: Gateway, arguments: argparse.Namespace) -> int:
+    from socket import AF_INET, AF_INET6
+    from socketserver import ThreadingMixIn
+    from wsgiref.simple_server import WSGIServer, make_server
+
+    from apigate.wsgi import GatewayMiddleware
+
+    class Server(ThreadingMixIn, WSGIServer):
+        address_family = AF_INET6 if ":" in arguments.host else AF_INET
+        daemon_threads = True
+        request_queue_size = 128  # of connections; the default of 5 refuses a small burst before we see it
+
+    gated: Any = GatewayMiddleware(app, gateway, stage=arguments.stage)  # Any: typeshed has its own WSGI types
+    try:
+        server = make_server(arguments.host, arguments.port, gated, server_class=Server)
+    except OSError as error:
+        raise ConfigurationError(f"cannot listen on {arguments.host}, port {arguments.port}: {error}") from error
+    with server:
+        host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
+        print(f"wsgiref serves on http://{host}:{server.server_port} (for development; Ctrl-C stops it)", flush=True)
+        try:
+            server.serve_forever()
+        except KeyboardInterrupt:
+            return 0
+    return 0
+
+
+# ---- routes
+
+
+def _add_routes(add_parser: _AddParser) -> None:
+    parser = add_parser(
+        "routes",
+        help="list every stage and method with its limits",
+        description="List every stage and method with its levels, rates and modes, and what takes from no level.",
+    )
+    described = "a Gateway, or an app with GatewayMiddleware around it; not needed with --config"
+    parser.add_argument("app", metavar="module:app", nargs="?", help=described)
+    parser.add_argument("--config", metavar="FILE", help="list the gateway of this file instead, as `run` uses it")
+    parser.set_defaults(command=_routes)
+
+
+def _routes(arguments: argparse.Namespace) -> int:
+    app, config = arguments.app, arguments.config
+    if app is None and config is None:
+        raise ConfigurationError("routes: name a gateway, such as shop:gateway, or a file with --config")
+    found: object = (
+        None if app is None else _load(app)
+    )  # with --config too: an app that cannot be imported is never served
+    print("\n".join(_audit(_gateway(app, found) if config is None else Gateway.from_file(config))))
+    return 0
+
+
+def _gateway(name: str, found: object) -> Gateway:
+    """The gateway that was named, or the one around the app that was named."""
+    gateway = found if isinstance(found, Gateway) else getattr(found, "gateway", None)
+    if not isinstance(gateway, Gateway):
+        raise ConfigurationError(
+            f"{name} is a {type(found).__name__}, neither a Gateway nor a GatewayMiddleware around an app; name the "
+            f"gateway itself, such as shop:gateway"
+        )
+    return gateway
+
+
+def _audit(gateway: Gateway) -> Iterator[str]:
+    """The method table of every stage, line by line."""
+    yield f"gateway {gateway.name}" + (f", stage by {gateway.stage_by!r}" if gateway.stage_by else "")
+    if gateway.marked:
+        yield "Decorated functions have limits of their own, which are not listed here."
+    for stage in gateway.stages.values():
+        yield f"\nstage {stage.name}"
+        rows = list(_rows(stage))
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        for row in rows:
+            yield "  " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
+
+
+def _rows(stage: RunningStage) -> Iterator[tuple[str, str, str, str]]:
+    """Method, level, rate and mode; the method only in the first of its rows."""
+    yield "METHOD", "LEVEL", "LIMIT", "MODE"
+    for name in (*(name for name in stage.settings.methods if name != ANY), None):
+        title = name or "* (what matches no other)"
+        for row in (*_limits(stage, name), *_terms(stage, name)) or [("-", "no limit", "")]:
+            yield title, *row
+            title = ""
+
+
+def _limits(stage: RunningStage, name: str | None) -> Iterator[tuple[str, str, str]]:
+    """Level, limit and mode of everything that may refuse a request to a method."""
+    settings = stage.settings.settings(name)
+    if settings.exempt is True:
+        return
+    levels: set[str] = set()
+    for policy in stage.compiled(name).policies:
+        match policy:
+            case ThrottlePolicy():
+                for limit in policy.limits:
+                    levels.add(limit.level)
+                    yield limit.policy, str(limit.rate), "enforce" if limit.enforced else "shadow"
+            case InFlightPolicy():
+                yield from ((slots.level, f"{most} in flight", "enforce") for slots, most in policy.limits)
+            case RateLimitFieldsPolicy() | SettlementPolicy():
+                pass
+            case _:
+                yield "-", f"{type(policy).__name__}, in phase {policy.phase.name}", ""
+    configured = {
+        "stage": stage.settings.throttle,
+        "method": settings.throttle,
+        "client": stage.settings.client_throttle,
+        "client-method": settings.client_throttle,
+    }
+    for level, rates in configured.items():
+        if level not in levels and isinstance(rates, tuple):
+            yield from ((level, str(rate), "off") for rate in rates)
+
+
+def _terms(stage: RunningStage, name: str | None) -> Iterator[tuple[str, str, str]]:
+    """What else decides how much a request to a method takes."""
+    settings = stage.settings.settings(name)
+    if settings.exempt is True:
+        yield "exempt", "takes from no level", ""
+        return
+    terms = {
+        "exempt": _named(settings.exempt) if callable(settings.exempt) else None,
+        "cost": _named(settings.cost) if settings.cost not in (1, UNSET) else None,
+        "refund": settings.refund if isinstance(settings.refund, str) else None,
+        "final cost": _named(settings.final_cost) if callable(settings.final_cost) else None,
+    }
+    yield from ((term, value, "") for term, value in terms.items() if value is not None)
+
+
+def _named(value: object) -> str:
+    """A number as it is, a function by its name."""
+    return str(getattr(value, "__qualname__", value))
+
+
+# ---- lint, explain
+
+
+def _add_lint(add_parser: _AddParser) -> None:
+    summary = "Say what is allowed in a configuration file and yet hardly meant. Exits with 1 if there is any."
+    parser = add_parser("lint", help="find what is hardly meant", description=summary)
+    parser.add_argument("config", metavar="FILE", help="the gateway's settings, as apigate.toml")
+    parser.set_defaults(command=_lint)
+
+
+def _lint(arguments: argparse.Namespace) -> int:
+    findings = Gateway.from_file(arguments.config).lint()
+    for finding in findings:
+        print(finding)
+    print(f"{arguments.config}: {len(findings) or 'no'} finding{'' if len(findings) == 1 else 's'}")
+    return _FOUND if findings else 0
+
+
+def _add_explain(add_parser: _AddParser) -> None:
+    summary = "Say what would become of a request, and why, if every bucket were full. No request is sent."
+    parser = add_parser("explain", help="say what would become of a request", description=summary)
+    parser.add_argument("config", metavar="FILE", help="the gateway's settings, as apigate.toml")
+    parser.add_argument("method", metavar="METHOD", help="the verb, such as GET")
+    parser.add_argument("path", metavar="PATH", help="the path, such as /pets/1")
+    parser.add_argument("-H", "--header", metavar="'NAME: VALUE'", action="append", default=[], help="may be repeated")
+    parser.add_argument("--address", default="127.0.0.1", help="the peer's address; default %(default)s")
+    parser.add_argument("--stage", help="the stage, where the settings have several and no stage_by")
+    parser.set_defaults(command=_explain)
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    gateway = Gateway.from_file(arguments.config)
+    headers = _headers(arguments.header)
+    print(gateway.explain(arguments.method, arguments.path, headers, address=arguments.address, stage=arguments.stage))
+    return 0
+
+
+def _headers(texts: Sequence[str]) -> dict[str, str]:
+    """Fields by name; several of one name become one, joined by commas (RFC 9110, section 5.3)."""
+    headers: dict[str, str] = {}
+    for text in texts:
+        name, colon, value = (part.strip() for part in text.partition(":"))
+        if not name or not colon:
+            raise ConfigurationError(f"-H {text!r} is not a header; write it as 'x-api-key: secret'")
+        name = name.lower()
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
+# ---- module:name
+
+
+def _load(target: str) -> Any:  # Any: whatever stands there
+    """What `module:name` names; a module may be in the current folder.
+
+    Raises:
+        ConfigurationError: There is no such thing, or importing its module failed.
+    """
+    module_name, _, name = target.partition(":")
+    if not module_name or not name:
+        raise ConfigurationError(f"{target!r} is not of the form module:name, such as shop:app")
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    try:
+        found: Any = importlib.import_module(module_name)
+    except Exception as error:
+        raise ConfigurationError(f"importing {module_name} failed: {_told(error)}") from error
+    for part in name.split("."):
+        if not hasattr(found, part):
+            raise ConfigurationError(f"{target}: {module_name} has no {name}")
+        found = getattr(found, part)
+    return found
+
+
+def _told(error: Exception) -> str:
+    """An error in one line, with the place outside of us that raised it."""
+    from traceback import extract_tb
+
+    ours = (__file__, importlib.__file__)
+    frames = [frame for frame in extract_tb(error.__traceback__) if frame.filename not in ours]
+    places = [f" ({frame.filename}, line {frame.lineno})" for frame in frames if frame.filename[0] != "<"]
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{places[-1] if places else ''}"

@@ -1,0 +1,80 @@
+"""The demo's gateway, as it would stand in `apigate.toml`, and what to try on it."""
+
+import tomllib
+
+from apigate.gateway import Gateway
+
+__all__ = ["CONFIGURATION", "configuration", "demo_gateway", "indented", "invitation"]
+
+CONFIGURATION = """\
+throttle = "60/minute; burst=40"              # level global: one bucket for the whole gateway
+stage_by = "path-prefix"                      # /prod/pets is the app's /pets in the stage prod
+
+[stages.prod]
+throttle = "50/minute; burst=30"              # level stage: one bucket for the stage
+client_throttle = "20/minute; burst=20"       # level client: one bucket for each client
+
+[stages.prod.methods]
+"*" = { throttle = "40/minute; burst=25" }    # level method: one bucket for each method
+"GET /pets" = {}                              # as * has it
+"POST /pets" = { throttle = "10/minute; burst=3" }
+"GET /health" = { exempt = true }             # takes from no level
+
+[stages.prod.methods."GET /pets/{id}"]
+client_throttle = "10/minute; burst=2"        # level client-method: one bucket for each client at this method
+
+[stages.beta]
+throttle = "30/minute; burst=8"
+
+[stages.dev]                                  # no limit of its own, only the global level
+"""
+"""The settings, with rates per minute."""
+
+
+def configuration(period: str = "minute") -> str:
+    """`CONFIGURATION` with all its rates per `period`, a unit of time; the comments stay below one another.
+
+    >>> configuration("day").splitlines()[0]
+    'throttle = "60/day; burst=40"                 # level global: one bucket for the whole gateway'
+    """
+    comment = "  #"
+    moved = comment.rjust(len(comment) + len("minute") - len(period))
+    lines = CONFIGURATION.splitlines(keepends=True)
+    return "".join(line.replace("/minute", f"/{period}").replace(comment, moved, "/minute" in line) for line in lines)
+
+
+def demo_gateway(period: str = "minute") -> Gateway:
+    """The gateway of `configuration(period)`."""
+    return Gateway.from_dict(tomllib.loads(configuration(period)), name="pet-store")
+
+
+def invitation(url: str) -> str:
+    """What to try on the demo, which listens on `url`, and what to expect."""
+    tries = "\n".join(f"  # {what}\n  curl {arguments}\n" for what, arguments in _TRIES).replace("URL", url)
+    return f"""\
+A pet store behind a gateway. These are its settings; save them as apigate.toml, and `apigate run` puts the same
+gateway around an app of yours:
+
+{indented(CONFIGURATION)}
+It listens on {url} until Ctrl-C. Try, in another terminal:
+
+{tries}
+Tokens flow back every few seconds. `apigate demo --once` goes through all of this by itself.
+"""
+
+
+def indented(text: str) -> str:
+    """The lines of a text, two columns further in."""
+    return "".join(f"  {line}".rstrip() + "\n" for line in text.splitlines())
+
+
+_TRIES = (
+    ("one request; the field RateLimit says what is left", "-i URL/prod/pets"),
+    ("25 in a row: 20 in all are admitted, then level client refuses", "-s 'URL/prod/pets?[1-25]'"),
+    ("another client, right after: it has a bucket of its own", "-i --interface 127.0.0.2 URL/prod/pets"),
+    ("5 new pets: 3 are admitted, then level method refuses", """-s -d '{"name": "Bella"}' 'URL/prod/pets?[1-5]'"""),
+    ("one pet, once level client has a token: 2, then level client-method refuses", "-s 'URL/prod/pets/1?[1-4]'"),
+    ("another stage: 8 are admitted, then level stage refuses", "-s 'URL/beta/pets?[1-10]'"),
+    ("a stage without a limit of its own, until level global refuses", "-s 'URL/dev/pets?[1-50]'"),
+    ("exempt: admitted even then", "-i URL/prod/health"),
+)

@@ -1,0 +1,240 @@
+"""The tour: scenarios of real HTTP requests over loopback, and whether they went as configured.
+
+Rule: what counts is what came over the wire, and every number expected of it stands in `scenarios`. They are written
+for rates per day, so that nothing flows back meanwhile, however slow the machine is.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from http.client import HTTPConnection, HTTPException
+from socket import AF_INET, SOCK_STREAM, socket
+from typing import NamedTuple, final
+
+from apigate.asgi import GatewayMiddleware
+from apigate.demo.server import HOST, served
+from apigate.demo.store import PetStore
+from apigate.gateway import Gateway
+
+__all__ = ["SECOND_CLIENT", "Answer", "Outcome", "Scenario", "Tour", "scenarios", "take_tour"]
+
+SECOND_CLIENT = "127.0.0.2"
+"""Another address to come from; Linux and Windows have all of 127.0.0.0/8, macOS by default only the first."""
+
+_BODY = b'{"name": "Bella"}'
+_TIMEOUT = 10.0  # seconds, which only a server that hangs ever takes
+
+
+@final
+class Scenario(NamedTuple):
+    """Requests of one client, one after the other, and what is to become of them.
+
+    Attributes:
+        title: What happens, in few words.
+        request: Verb and path of each.
+        sent: How many there are.
+        admitted: How many of them, the first ones, are to be admitted.
+        level: The level that is to refuse the others; empty if there are none.
+        why: Where the numbers come from.
+        client: The address they come from.
+    """
+
+    title: str
+    request: str
+    sent: int
+    admitted: int
+    level: str
+    why: str
+    client: str = HOST
+
+
+@final
+class Answer(NamedTuple):
+    """A response as it came over the wire.
+
+    Attributes:
+        status: Its status code.
+        reason: The reason phrase.
+        fields: Its fields.
+        body: Its body.
+    """
+
+    status: int
+    reason: str
+    fields: Sequence[tuple[str, str]]
+    body: bytes
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the gateway refused the request for now."""
+        return self.status == 429
+
+    @property
+    def retry_after(self) -> int:
+        """Seconds to wait; 0 where it does not say."""
+        return next((int(value) for name, value in self.fields if name.lower() == "retry-after"), 0)
+
+    @property
+    def refused_by(self) -> str:
+        """The levels that refused, as the problem document in the body names them; empty if none did."""
+        return ", ".join(json.loads(self.body).get("violated-policies", "?")) if self.is_refusal else ""
+
+
+@final
+class Outcome(NamedTuple):
+    """A scenario and what became of it.
+
+    Attributes:
+        scenario: What was to happen.
+        answers: What happened; fewer than were sent where the server did not answer.
+        failure: Why it did not.
+    """
+
+    scenario: Scenario
+    answers: Sequence[Answer]
+    failure: str = ""
+
+    @property
+    def admitted(self) -> int:
+        """How many requests the app carried out."""
+        return sum(answer.status in (200, 201) for answer in self.answers)
+
+    @property
+    def refusals(self) -> Sequence[Answer]:
+        """The gateway's own responses."""
+        return [answer for answer in self.answers if answer.is_refusal]
+
+    @property
+    def ok(self) -> bool:
+        """Whether the right ones were admitted, the right level refused the others, and each of them says how long."""
+        scenario = self.scenario
+        levels = [""] * scenario.admitted + [scenario.level] * (scenario.sent - scenario.admitted)
+        return (
+            levels == [answer.refused_by for answer in self.answers]
+            and self.admitted == scenario.admitted
+            and all(answer.retry_after for answer in self.refusals)
+        )
+
+
+@final
+class Tour(NamedTuple):
+    """All that was seen.
+
+    Attributes:
+        outcomes: What became of each scenario.
+        stats: What the gateway counted itself, see `Gateway.stats`.
+        left_out: A scenario that this machine cannot do, if there is one.
+    """
+
+    outcomes: Sequence[Outcome]
+    stats: Mapping[str, Mapping[str, Mapping[str, int]]]
+    left_out: Scenario | None
+
+    @property
+    def is_counted_right(self) -> bool:
+        """Whether the gateway counted what its clients saw."""
+        counted: Counter[str] = Counter()
+        for methods in self.stats.values():
+            for kinds in methods.values():
+                counted.update(kinds)
+        seen = Counter(admitted=sum(outcome.admitted for outcome in self.outcomes))
+        seen["THROTTLED"] = sum(len(outcome.refusals) for outcome in self.outcomes)
+        return counted == seen
+
+    @property
+    def ok(self) -> bool:
+        """Whether everything was as configured."""
+        return self.is_counted_right and all(outcome.ok for outcome in self.outcomes)
+
+
+def scenarios(*, second_client: bool = True) -> tuple[Scenario, ...]:
+    """The scenarios for `demo_gateway("day")`, in an order in which one level at a time refuses.
+
+    Args:
+        second_client: Whether there is a second address to come from.
+    """
+    pets = "GET /prod/pets"
+    first = [
+        Scenario("ordinary traffic", pets, 5, 5, "", "5 are within every burst"),
+        Scenario("a method with a tight limit", "POST /prod/pets", 5, 3, "method", "POST /pets has a burst of 3"),
+        Scenario(
+            title="a method tight for each client",
+            request="GET /prod/pets/1",
+            sent=4,
+            admitted=2,
+            level="client-method",
+            why="GET /pets/{id} has a burst of 2 for each client",
+        ),
+        Scenario(
+            title="the same client bursts",
+            request=pets,
+            sent=15,
+            admitted=10,
+            level="client",
+            why="its bucket of 20 gave 5 + 3 + 2 tokens above; the requests refused there took none, at no level",
+        ),
+        _SECOND,
+        Scenario("a stage at its limit", "GET /beta/pets", 10, 8, "stage", "the stage beta has a burst of 8"),
+    ]
+    if not second_client:
+        first.remove(_SECOND)
+    left = 40 - sum(scenario.admitted for scenario in first)
+    why = f"of 40 tokens the requests admitted above, in whatever stage, have left {left}"
+    return (
+        *first,
+        Scenario("the whole gateway at its limit", "GET /dev/pets", 15, left, "global", why),
+        Scenario("an exempt method, even now", "GET /prod/health", 5, 5, "", "GET /health takes from no level"),
+    )
+
+
+_SECOND = Scenario(
+    title="a second client, meanwhile",
+    request="GET /prod/pets",
+    sent=5,
+    admitted=5,
+    level="",
+    why=f"{SECOND_CLIENT} has a bucket of its own, untouched by what the first client did",
+    client=SECOND_CLIENT,
+)
+
+
+def take_tour(gateway: Gateway, port: int = 0) -> Tour:
+    """Serve a pet store behind a gateway, and send it the requests of every scenario.
+
+    Args:
+        gateway: The gateway.
+        port: The port to serve on; 0 for any that is free.
+
+    Raises:
+        ConfigurationError: uvicorn is missing, or the port cannot be had.
+    """
+    second_client = _is_ours(SECOND_CLIENT)
+    with served(GatewayMiddleware(PetStore(), gateway), port) as actual:
+        outcomes = [_outcome(actual, scenario) for scenario in scenarios(second_client=second_client)]
+    return Tour(outcomes, gateway.stats(), None if second_client else _SECOND)
+
+
+def _outcome(port: int, scenario: Scenario) -> Outcome:
+    """Send the requests of a scenario, all on one connection."""
+    verb, path = scenario.request.split()
+    answers: list[Answer] = []
+    try:
+        with closing(HTTPConnection(HOST, port, timeout=_TIMEOUT, source_address=(scenario.client, 0))) as connection:
+            for _ in range(scenario.sent):
+                connection.request(verb, path, _BODY if verb == "POST" else None)
+                answer = connection.getresponse()
+                answers.append(Answer(answer.status, answer.reason, answer.getheaders(), answer.read()))
+    except (OSError, HTTPException) as error:
+        return Outcome(scenario, answers, f"the server did not answer: {error!r}")
+    return Outcome(scenario, answers)
+
+
+def _is_ours(address: str) -> bool:
+    """Tell whether this machine has an address."""
+    with socket(AF_INET, SOCK_STREAM) as candidate:
+        try:
+            candidate.bind((address, 0))
+        except OSError:
+            return False
+    return True

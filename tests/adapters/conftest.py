@@ -1,0 +1,34 @@
+"""Every server of the table is started once, at its first test."""
+
+import importlib.util
+from collections.abc import Callable, Iterator
+from itertools import count
+
+import pytest
+
+from tests.adapters.harness import HARNESSES, Harness, Visit
+
+NUMBERS = count(1)
+REQUIRED = ("uvicorn", "gunicorn", "websockets")
+
+
+@pytest.fixture(scope="session")
+def start() -> Iterator[Callable[[str], Harness]]:
+    running: dict[str, Harness] = {}
+
+    def started(name: str) -> Harness:
+        if name == "uvicorn-httptools" and importlib.util.find_spec("httptools") is None:
+            pytest.skip("httptools is not installed: these cells of the table were not tested")
+        if name not in running:
+            running[name] = HARNESSES[name]()
+        return running[name]
+
+    yield started
+    for harness in running.values():
+        harness.stop()
+
+
+@pytest.fixture
+def visit(start: Callable[[str], Harness], server: str) -> Callable[[str], Visit]:
+    """A client of a fresh cell behind the server of this test."""
+    return lambda cell: Visit(start(server), f"{cell}/{next(NUMBERS)}")

@@ -1,0 +1,126 @@
+"""Websockets over uvicorn, with both of its implementations, and a client that knows nothing of the gateway."""
+
+import json
+
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection, connect
+
+from tests.adapters.harness import DEADLINE, Visit
+
+pytestmark = pytest.mark.parametrize("server", ["uvicorn-h11", "uvicorn-httptools"])
+
+
+def chat(visit: Visit, path="/pets/1", subprotocols=None, **fields) -> ClientConnection:
+    sent = {"x-cell": visit.cell, **{name.replace("_", "-"): value for name, value in fields.items()}}
+    return connect(
+        f"ws://127.0.0.1:{visit.harness.port}{path}",
+        additional_headers=sent,
+        subprotocols=subprotocols,
+        open_timeout=DEADLINE,
+        close_timeout=DEADLINE,
+        proxy=None,
+    )
+
+
+def refusal(visit: Visit, path="/pets/1", **fields):
+    with pytest.raises(InvalidStatus) as caught:
+        chat(visit, path, **fields)
+    return caught.value.response
+
+
+def released(visit: Visit) -> bool:
+    return any(visit.report()["held"] == 0 for _ in range(2_000))
+
+
+def test_a_handshake_takes_a_token_as_a_get_of_its_path(visit):
+    cell = visit("method")
+    with chat(cell):
+        pass
+    assert [cell.get().status, cell.get().status] == [200, 429]
+
+
+def test_a_handshake_over_the_limit_gets_the_same_response_as_a_get(visit):
+    cell = visit("method")
+    for _ in range(2):
+        with chat(cell):
+            pass
+    refused, as_get = refusal(cell), cell.get()
+    assert (refused.status_code, refused.body) == (429, as_get.body)
+    fields = [(name.lower(), value) for name, value in refused.headers.raw_items()]
+    assert {field for field in as_get.fields if field[0] != "content-length"} <= set(fields)
+    assert refused.headers.get_all("content-length") == [str(len(as_get.body))]
+    assert cell.report()["calls"] == 2
+
+
+def test_a_handshake_for_a_path_with_a_dot_segment_is_refused(visit):
+    assert refusal(visit("global"), "/a/%2e%2e/b").status_code == 400
+
+
+def test_a_handshake_for_an_unknown_stage_is_not_found(visit):
+    assert refusal(visit("by-path"), "/nowhere/chat").status_code == 404
+
+
+def test_the_app_is_mounted_under_its_stage(visit):
+    with chat(visit("by-path"), "/beta/chat") as socket:
+        seen = json.loads(socket.recv(DEADLINE))
+    assert (seen["native"]["mount"], seen["native"]["path"]) == ("/beta", "/beta/chat")
+    assert seen["context"]["stage"] == "beta"
+
+
+def test_messages_and_the_accepted_fields_are_the_apps_own(visit):
+    with chat(visit("all-levels"), subprotocols=["one", "two"], x_client="alice") as socket:
+        assert socket.subprotocol == "two"
+        assert socket.response.headers["x-app"] == "yes"
+        assert "ratelimit" not in socket.response.headers
+        assert json.loads(socket.recv(DEADLINE))["context"]["client"] == "client:alice"
+        for message in ("text", b"\x00bytes\xff", "x" * 200_000, ""):
+            socket.send(message)
+            assert socket.recv(DEADLINE) == message
+        socket.send("bye")
+        with pytest.raises(ConnectionClosed) as closed:
+            socket.recv(DEADLINE)
+    assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (4000, "bye")
+
+
+def test_a_connection_holds_its_slot_until_it_is_closed(visit):
+    cell = visit("in-flight")
+    with chat(cell) as socket:
+        socket.recv(DEADLINE)
+        refused = refusal(cell)
+        assert (refused.status_code, refused.headers.get("retry-after")) == (503, None)
+        assert cell.get().status == 503
+    assert released(cell)
+    assert cell.get().status == 200
+
+
+@pytest.mark.parametrize("end", ["bye", "raise"])
+def test_a_connection_that_the_app_ends_frees_its_slot(visit, end):
+    cell = visit("in-flight")
+    with chat(cell) as socket:
+        socket.recv(DEADLINE)
+        socket.send(end)
+        with pytest.raises(ConnectionClosed):
+            socket.recv(DEADLINE)
+    assert released(cell)
+    with chat(cell):
+        pass
+
+
+def test_a_client_that_is_cut_off_frees_its_slot(visit):
+    cell = visit("in-flight")
+    socket = chat(cell)
+    socket.recv(DEADLINE)
+    socket.socket.close()
+    assert released(cell)
+    with chat(cell):
+        pass
+
+
+@pytest.mark.parametrize("act", ["throttled", "throttled-connected"])
+def test_an_app_throttled_before_it_accepts_refuses_the_handshake_and_gives_back_what_was_taken(visit, act):
+    cell = visit("in-flight-throttled")
+    refused = refusal(cell, x_do=act)
+    assert (refused.status_code, refused.headers["retry-after"]) == (429, "30")
+    assert released(cell)
+    assert [cell.get().status for _ in range(3)] == [200, 200, 429]
