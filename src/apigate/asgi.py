@@ -23,7 +23,7 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _GATED = ("http", "websocket")
-_WHOLE_BODY = ("http.response.pathsend", "http.response.zerocopysend")
+_BODY = ("http.response.body", "http.response.zerocopysend", "http.response.pathsend")
 _SERVER_ERROR = 500
 _POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 
@@ -40,11 +40,9 @@ def _query(scope: Mapping[str, Any]) -> str:
 _READER = Reader(_headers, _query)
 
 
-def _route_path(scope: Scope) -> str:
+def _below(root: str, path: str) -> str:
     """The path that the app routes on: without what it is mounted under."""
-    path: str = scope["path"]
-    root: str = scope.get("root_path", "")
-    if root and path.startswith(root) and (len(path) == len(root) or path[len(root)] == "/"):
+    if path.startswith(root) and (len(path) == len(root) or path[len(root)] == "/"):
         return path[len(root) :]
     return path
 
@@ -75,14 +73,14 @@ class GatewayMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         gateway = self.gateway
-        if scope["type"] not in _GATED or gateway.is_empty or gateway.has_passed(scope.get("apigate"), self.stage):
+        if gateway.is_empty or scope["type"] not in _GATED or gateway.has_passed(scope.get("apigate"), self.stage):
             await self.app(scope, receive, send)
             return
         peer = scope.get("client")
-        context = await gateway.enter_async(
-            Request(scope.get("method", "GET"), _route_path(scope), peer[0] if peer else None, scope, _READER),
-            self.stage,
-        )
+        root = scope.get("root_path")
+        path = _below(root, scope["path"]) if root else scope["path"]
+        request = Request(scope.get("method", "GET"), path, peer[0] if peer else None, scope, _READER)
+        context = await gateway.enter_async(request, self.stage)
         if context.refusal is not None:
             await _refuse(context.refusal, scope, receive, send)
             return
@@ -92,12 +90,15 @@ class GatewayMiddleware:
         passage = _Passage(gateway, context, send)
         token = current.set(context) if gateway.marked else None
         try:
-            await self.app(scope, receive, passage.on_http if scope["type"] == "http" else passage.on_websocket)
+            if scope["type"] == "http":
+                await self.app(scope, receive, passage.on_http)
+            else:
+                await self.app(scope, passage.on_receive(receive), passage.on_websocket)
         except Throttled as error:
             if passage.started:
                 raise
             response = await gateway.refuse_async(context, error)
-            await _refuse(response, scope, receive, send)
+            await _refuse(response, scope, receive, send, connected=passage.connected)
         except Exception:
             if not passage.started:
                 passage.status = _SERVER_ERROR  # what the server will answer in the app's place
@@ -113,22 +114,18 @@ class GatewayMiddleware:
 class _Passage:
     """One connection's messages on their way out: adds fields to the first, and notices the last."""
 
-    __slots__ = ("context", "ended", "gateway", "send", "started", "status", "trailers", "watched")
+    started = ended = trailers = connected = False
+    status: int | None = None
 
     def __init__(self, gateway: Gateway, context: RequestContext, send: Send) -> None:
-        self.gateway: Gateway = gateway
-        self.context: RequestContext = context
-        self.send: Send = send
-        self.started = False
-        self.ended = False
-        self.trailers = False
-        self.status: int | None = None
-        self.watched = bool(context.compiled.on_complete)
+        self.gateway = gateway
+        self.context = context
+        self.send = send
 
     async def on_http(self, message: Message) -> None:
         if self.started:
             await self.send(message)
-            if self.watched and not self.ended and self.is_last(message):
+            if self.context.compiled.on_complete and not self.ended and self.is_last(message):
                 self.ended = True
                 await self.gateway.complete_async(self.context, self.status)
             return
@@ -139,32 +136,40 @@ class _Passage:
             head = ResponseHead(message["status"])
             self.gateway.leave(self.context, head)
             if head.added:
-                headers = [*message.get("headers", ()), *[added.raw for added in head.added]]
-                message = {**message, "headers": headers}
+                message = {**message, "headers": [*message.get("headers", ()), *[raw for _, raw in head.added]]}
         await self.send(message)
 
     async def on_websocket(self, message: Message) -> None:
         self.started = True
         await self.send(message)
 
+    def on_receive(self, receive: Receive) -> Receive:
+        """A websocket's messages on their way in: the first one is the client's wish to connect."""
+
+        async def noted() -> Message:
+            message = await receive()
+            self.connected = True
+            return message
+
+        return noted
+
     def is_last(self, message: Message) -> bool:
         """Tell whether the response has ended with this message."""
         kind = message["type"]
-        if kind == "http.response.body":
+        if kind in _BODY:
             return not self.trailers and not message.get("more_body", False)
-        if kind == "http.response.trailers":
-            return not message.get("more_trailers", False)
-        return kind in _WHOLE_BODY and not self.trailers
+        return kind == "http.response.trailers" and not message.get("more_trailers", False)
 
 
-async def _refuse(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
+async def _refuse(response: Response, scope: Scope, receive: Receive, send: Send, *, connected: bool = False) -> None:
     """Send the gateway's own response."""
     headers = [added.raw for added in response.fields]
     if scope["type"] == "http":
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else response.body})
         return
-    await receive()  # websocket.connect: nothing may be sent before it
+    if not connected:
+        await receive()  # websocket.connect: nothing may be sent before it
     if "websocket.http.response" in (scope.get("extensions") or ()):
         await send({"type": "websocket.http.response.start", "status": response.status, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": response.body})

@@ -140,7 +140,7 @@ def _add_run(add_parser: _AddParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    gateway = Gateway.from_file(arguments.config)
+    gateway = _configured(arguments.config)
     app = _load(arguments.app)
     interface = arguments.interface
     if interface == "auto":
@@ -231,13 +231,16 @@ def _add_routes(add_parser: _AddParser) -> None:
 
 
 def _routes(arguments: argparse.Namespace) -> int:
-    app, config = arguments.app, arguments.config
-    if app is None and config is None:
+    app: str | None = arguments.app
+    config: str | None = arguments.config
+    found: object = None if app is None else _load(app)  # with --config too: it shows whether `run` could serve it
+    if config is not None:
+        gateway = _configured(config)
+    elif app is not None:
+        gateway = _gateway(app, found)
+    else:
         raise ConfigurationError("routes: name a gateway, such as shop:gateway, or a file with --config")
-    found: object = (
-        None if app is None else _load(app)
-    )  # with --config too: an app that cannot be imported is never served
-    print("\n".join(_audit(_gateway(app, found) if config is None else Gateway.from_file(config))))
+    print("\n".join(_audit(gateway)))
     return 0
 
 
@@ -278,8 +281,6 @@ def _rows(stage: RunningStage) -> Iterator[tuple[str, str, str, str]]:
 def _limits(stage: RunningStage, name: str | None) -> Iterator[tuple[str, str, str]]:
     """Level, limit and mode of everything that may refuse a request to a method."""
     settings = stage.settings.settings(name)
-    if settings.exempt is True:
-        return
     levels: set[str] = set()
     for policy in stage.compiled(name).policies:
         match policy:
@@ -293,6 +294,8 @@ def _limits(stage: RunningStage, name: str | None) -> Iterator[tuple[str, str, s
                 pass
             case _:
                 yield "-", f"{type(policy).__name__}, in phase {policy.phase.name}", ""
+    if settings.exempt is True:
+        return
     configured = {
         "stage": stage.settings.throttle,
         "method": settings.throttle,
@@ -335,7 +338,7 @@ def _add_lint(add_parser: _AddParser) -> None:
 
 
 def _lint(arguments: argparse.Namespace) -> int:
-    findings = Gateway.from_file(arguments.config).lint()
+    findings = _configured(arguments.config).lint()
     for finding in findings:
         print(finding)
     print(f"{arguments.config}: {len(findings) or 'no'} finding{'' if len(findings) == 1 else 's'}")
@@ -355,7 +358,7 @@ def _add_explain(add_parser: _AddParser) -> None:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    gateway = Gateway.from_file(arguments.config)
+    gateway = _configured(arguments.config)
     headers = _headers(arguments.header)
     print(gateway.explain(arguments.method, arguments.path, headers, address=arguments.address, stage=arguments.stage))
     return 0
@@ -373,7 +376,16 @@ def _headers(texts: Sequence[str]) -> dict[str, str]:
     return headers
 
 
-# ---- module:name
+# ---- what the arguments name
+
+
+def _configured(path: str) -> Gateway:
+    """The gateway of a configuration file."""
+    try:
+        return Gateway.from_file(path)
+    except ConfigurationError as error:
+        named = str(error).startswith(f"{path}:")
+        raise ConfigurationError(str(error) if named else f"{path}: {error}") from error
 
 
 def _load(target: str) -> Any:  # Any: whatever stands there

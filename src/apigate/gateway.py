@@ -372,7 +372,8 @@ class Gateway:
     def has_passed(self, context: object, stage: str | None) -> bool:
         """Tell whether a request was sent through this gateway before, by a gate further out; it counts once."""
         return (
-            isinstance(context, RequestContext)
+            context is not None
+            and isinstance(context, RequestContext)
             and context.compiled.identify is self.identity
             and stage in (None, context.stage)
         )

@@ -217,7 +217,17 @@ class Compiler:
 class _Routes:
     """The compiled methods of a stage as they stand; replaced as a whole when a setting changes."""
 
-    __slots__ = ("bad_path", "compiled", "direct", "named_options", "preflight", "several", "table", "unmatched")
+    __slots__ = (
+        "bad_path",
+        "compiled",
+        "direct",
+        "is_empty",
+        "named_options",
+        "preflight",
+        "several",
+        "table",
+        "unmatched",
+    )
 
     def __init__(self, compiler: Compiler, stage: Stage) -> None:
         names = [name for name in stage.methods if name != ANY]
@@ -228,6 +238,7 @@ class _Routes:
         self.named_options: MethodTable[bool] = MethodTable(
             {name: True for name in names if name.startswith("OPTIONS ")}
         )
+        self.is_empty: bool = not names  # no method but the default: nothing to look up
         self.unmatched: CompiledMethod = self.compiled[None]
         self.preflight: CompiledMethod = compiler.preflight(stage)
         self.bad_path: CompiledMethod = compiler.refused(stage, "BAD_REQUEST_PARAMETERS", "The path has a dot segment.")
@@ -287,6 +298,8 @@ class RunningStage:
         path = request.path
         if has_dot_segment(path):
             return routes.bad_path
+        if routes.is_empty and request.method != "OPTIONS":
+            return routes.unmatched
         if request.method == "OPTIONS" and _is_preflight(request) and not routes.named_options.find("OPTIONS", path):
             return routes.preflight
         found = routes.table.find(request.method, path)

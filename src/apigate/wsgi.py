@@ -112,7 +112,7 @@ class GatewayMiddleware:
         finally:
             if token is not None:
                 current.reset(token)
-        if not context.compiled.on_complete and not gateway.marked:
+        if passage.status is not None and not context.compiled.on_complete:
             return body
         if _is_file(body, environ):
             passage.complete()  # the server sends the file by itself; that it has begun is all that can be known
@@ -138,7 +138,7 @@ class _Passage:
         head = ResponseHead(self.status)
         self.gateway.leave(self.context, head)
         if head.added:
-            headers = headers + [added.text for added in head.added]
+            headers = [*headers, *[added.text for added in head.added]]
         return self.begin(status, headers) if exc_info is None else self.begin(status, headers, exc_info)
 
     def complete(self) -> None:
@@ -168,6 +168,9 @@ class _Body:
                 raise
             response = passage.gateway.refuse(passage.context, error)
             yield from _refuse(response, passage.context.request.native, passage.begin)
+        except Exception:
+            passage.status = passage.status or _SERVER_ERROR  # as where the app is called
+            raise
 
     def close(self) -> None:
         """Close the app's iterable, then settle whatever became of that."""

@@ -46,6 +46,7 @@ def described(context: Any, native: dict[str, Any]) -> bytes:
     """What the app sees of the gateway."""
     seen: dict[str, Any] = {"native": native, "context": None}
     if context is not None:
+        levels = context.decision.levels if context.decision else {}
         seen["context"] = {
             "stage": context.stage,
             "method": context.method,
@@ -53,7 +54,7 @@ def described(context: Any, native: dict[str, Any]) -> bytes:
             "principal": context.principal,
             "variables": dict(context.variables),
             "request_id": context.request_id,
-            "remaining": {level: state.remaining for level, state in context.decision.levels.items()},
+            "remaining": {level: state.remaining for level, state in levels.items()},
         }
     return json.dumps(seen).encode()
 

@@ -1,17 +1,18 @@
 """Websockets over uvicorn, with both of its implementations, and a client that knows nothing of the gateway."""
 
 import json
+from socket import SHUT_RDWR
 
 import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.sync.client import ClientConnection, connect
+from websockets.sync.client import connect
 
 from tests.adapters.harness import DEADLINE, Visit
 
 pytestmark = pytest.mark.parametrize("server", ["uvicorn-h11", "uvicorn-httptools"])
 
 
-def chat(visit: Visit, path="/pets/1", subprotocols=None, **fields) -> ClientConnection:
+def chat(visit: Visit, path="/pets/1", subprotocols=None, **fields):
     sent = {"x-cell": visit.cell, **{name.replace("_", "-"): value for name, value in fields.items()}}
     return connect(
         f"ws://127.0.0.1:{visit.harness.port}{path}",
@@ -24,8 +25,8 @@ def chat(visit: Visit, path="/pets/1", subprotocols=None, **fields) -> ClientCon
 
 
 def refusal(visit: Visit, path="/pets/1", **fields):
-    with pytest.raises(InvalidStatus) as caught:
-        chat(visit, path, **fields)
+    with pytest.raises(InvalidStatus) as caught, chat(visit, path, **fields):
+        pass
     return caught.value.response
 
 
@@ -109,10 +110,10 @@ def test_a_connection_that_the_app_ends_frees_its_slot(visit, end):
 
 def test_a_client_that_is_cut_off_frees_its_slot(visit):
     cell = visit("in-flight")
-    socket = chat(cell)
-    socket.recv(DEADLINE)
-    socket.socket.close()
-    assert released(cell)
+    with chat(cell) as socket:
+        socket.recv(DEADLINE)
+        socket.socket.shutdown(SHUT_RDWR)
+        assert released(cell)
     with chat(cell):
         pass
 

@@ -7,7 +7,7 @@ after a change of rate in the smallest part of a token that the new rate can pay
 away from the client.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from math import ceil, floor
@@ -68,6 +68,7 @@ class Outcome:
     violated: tuple[str, ...]
     shadowed: tuple[str, ...]
     remaining: list[int]
+    charged: frozenset[str]  # the limits whose buckets paid
 
 
 @dataclass
@@ -89,7 +90,8 @@ class Model:
                 old = self.rated.get(name, new)
                 if (old.speed, old.burst) != (new.speed, new.burst):
                     for bucket in self.buckets[name].values():
-                        self.carry_over(bucket, old, new, now)
+                        if bucket.at is not None:
+                            self.carry_over(bucket, old, new, now)
                 self.rated[name] = new
                 self.buckets.setdefault(name, {})
 
@@ -124,6 +126,7 @@ class Model:
             violated=tuple(dict.fromkeys(self.limits[name].level for name in enforced_short)) if refused else (),
             shadowed=tuple(dict.fromkeys(self.limits[name].level for name in self.limits if name in shadowed)),
             remaining=[max(0, floor(limit.burst - after[name])) for name, limit in self.limits.items()],
+            charged=frozenset() if refused else frozenset(name for name in self.limits if name not in shadowed),
         )
 
     def booked(self, name: str, before: Mapping[str, Fraction], cost: int, patience: int) -> bool:
@@ -142,13 +145,13 @@ class Model:
                 waits.append(ceil((owed[name] + cost - limit.burst) / limit.speed))
         return max(waits)
 
-    def settle(self, keys: Mapping[str, str], tokens: int, now: int, charged: Callable[[str], bool]) -> None:
+    def settle(self, keys: Mapping[str, str], tokens: int, now: int, charged: frozenset[str]) -> None:
         """Take more at the limits that were charged, up to a debt of one burst; or give back, down to nothing owed."""
         for name, limit in self.limits.items():
             bucket = self.bucket(name, keys)
             owed = bucket.owed_at(now, limit.speed)
             most = max(owed, Fraction(2 * limit.burst))
-            settled = max(Fraction(0), min(owed + tokens, most)) if charged(name) else owed
+            settled = max(Fraction(0), min(owed + tokens, most)) if name in charged else owed
             if settled != owed:
                 bucket.write(settled, now)
 

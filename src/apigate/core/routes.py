@@ -150,7 +150,7 @@ class MethodTable(Generic[T]):
         if verb == "HEAD":
             verb = "GET"
         sent = self._match(verb, path or "/")
-        if not path.endswith("/") and "//" not in path:
+        if path == "/" or not (path.endswith("/") or "//" in path):
             return sent
         collapsed = self._match(verb, _SLASHES.sub("/", path).rstrip("/") or "/")
         return sent if not collapsed or collapsed == sent else sent + collapsed

@@ -59,7 +59,7 @@ gateway around an app of yours:
 It listens on {url} until Ctrl-C. Try, in another terminal:
 
 {tries}
-Tokens flow back every few seconds. `apigate demo --once` goes through all of this by itself.
+Tokens flow back every second to six seconds, as the rates say. `apigate demo --once` goes through all of this by itself.
 """
 
 
@@ -68,13 +68,21 @@ def indented(text: str) -> str:
     return "".join(f"  {line}".rstrip() + "\n" for line in text.splitlines())
 
 
+_STATUSES = "-s -o /dev/null -w '%{http_code} '"
 _TRIES = (
-    ("one request; the field RateLimit says what is left", "-i URL/prod/pets"),
-    ("25 in a row: 20 in all are admitted, then level client refuses", "-s 'URL/prod/pets?[1-25]'"),
+    ("one request; the field RateLimit says what is left at the level with the fewest tokens", "-i URL/prod/pets"),
+    (
+        "5 new pets: 3 are admitted, then level method refuses; this shows the statuses",
+        f"""{_STATUSES} -d '{{"name": "Bella"}}' 'URL/prod/pets?[1-5]'""",
+    ),
+    ("one pet, 4 times: 2 are admitted, then level client-method refuses", f"{_STATUSES} 'URL/prod/pets/1?[1-4]'"),
+    (
+        "25 times: until the client's 20 tokens are spent, then level client refuses",
+        f"{_STATUSES} 'URL/prod/pets?[1-25]'",
+    ),
+    ("a refusal in full; Retry-After says how long to wait", "-i URL/prod/pets"),
     ("another client, right after: it has a bucket of its own", "-i --interface 127.0.0.2 URL/prod/pets"),
-    ("5 new pets: 3 are admitted, then level method refuses", """-s -d '{"name": "Bella"}' 'URL/prod/pets?[1-5]'"""),
-    ("one pet, once level client has a token: 2, then level client-method refuses", "-s 'URL/prod/pets/1?[1-4]'"),
-    ("another stage: 8 are admitted, then level stage refuses", "-s 'URL/beta/pets?[1-10]'"),
-    ("a stage without a limit of its own, until level global refuses", "-s 'URL/dev/pets?[1-50]'"),
+    ("another stage: 8 are admitted, then level stage refuses", f"{_STATUSES} 'URL/beta/pets?[1-10]'"),
+    ("a stage without a limit of its own: until level global refuses", f"{_STATUSES} 'URL/dev/pets?[1-40]'"),
     ("exempt: admitted even then", "-i URL/prod/health"),
 )

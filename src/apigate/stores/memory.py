@@ -239,7 +239,7 @@ class MemoryBuckets:
             late = short = False
             before: list[State] = []
             wanted: list[int] = []
-            place = 0
+            place = written_to = 0
             for states, n, p, capacity in self._ledgers:
                 key = keys[place]
                 state = states[key]
@@ -257,11 +257,13 @@ class MemoryBuckets:
                     short = True
                 elif not short:
                     states[key] = (owed, now)
+                    written_to += 1
                 place += 1  # noqa: SIM113 - see above: enumerate, too
             if not (short or late or store.missed):
                 return Decision(True, self._limits, costs, wanted)
             if short or late:
-                self._put_back(keys, before)
+                if written_to or store.missed:
+                    self._put_back(keys, before[:written_to])
                 if late or patience or self._shadow:
                     decision = decide(self._limits, before, costs, now, patience)
                     self._write(keys, written(decision, before, now), now)
@@ -310,8 +312,8 @@ class MemoryBuckets:
         return states
 
     def _put_back(self, keys: Sequence[Key], before: Sequence[State]) -> None:
-        """Undo what was written while the levels were asked."""
-        for (states, _, _, _), key, state in zip(self._ledgers, keys, before, strict=True):
+        """Undo what was written while the levels were asked: the first of them hold what they held before."""
+        for (states, _, _, _), key, state in zip(self._ledgers, keys, before, strict=False):
             states[key] = state
         for table, key in self._store.missed:
             table.young.pop(key, None)

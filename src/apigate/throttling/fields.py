@@ -12,10 +12,9 @@ from types import MappingProxyType
 from typing import Literal, NamedTuple
 
 from apigate.core.message import Field, field
-from apigate.throttling.decision import Decision
 from apigate.throttling.limit import Limit
 
-__all__ = ["DRAFTS", "Draft", "RateLimitDraft", "retry_after_field", "seconds_up", "standing_fields", "x_fields"]
+__all__ = ["DRAFTS", "Draft", "RateLimitDraft", "retry_after_field", "seconds_up", "x_fields"]
 
 RateLimitDraft = Literal["draft-11", "draft-07", "draft-06"]
 """The version of the RateLimit fields that is sent."""
@@ -51,17 +50,13 @@ def seconds_up(microseconds: int) -> int:
     return -(-microseconds // _SECOND)
 
 
-def standing_fields(draft: Draft, decision: Decision) -> tuple[Field, ...]:
-    """What is left of the tightest enforced limit, after an admitted request."""
-    tightest = decision.tightest()
-    if tightest is None:
-        return ()
-    return draft.standing(*tightest)
+def x_fields(tightest: tuple[Limit, int, int] | None, wall: float) -> tuple[Field, ...]:
+    """`X-RateLimit-Limit`, `-Remaining`, `-Reset` for old clients; the last in seconds since 1970, as most read it.
 
-
-def x_fields(decision: Decision, wall: float) -> tuple[Field, ...]:
-    """`X-RateLimit-Limit`, `-Remaining`, `-Reset` for old clients; the last in seconds since 1970, as most read it."""
-    tightest = decision.tightest()
+    Args:
+        tightest: As `Decision.tightest` gives it.
+        wall: Seconds since 1970.
+    """
     if tightest is None:
         return ()
     limit, remaining, owed = tightest

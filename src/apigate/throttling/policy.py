@@ -14,8 +14,8 @@ from apigate.core.message import Field, Request, Response, ResponseHead
 from apigate.core.policy import Completion, Outcome, Phase
 from apigate.core.responses import GatewayResponses
 from apigate.throttling.decision import Decision, longest_wait
-from apigate.throttling.fields import Draft, retry_after_field, seconds_up, standing_fields, x_fields
-from apigate.throttling.keys import Key, bucket_key
+from apigate.throttling.fields import Draft, retry_after_field, seconds_up, x_fields
+from apigate.throttling.keys import LONGEST_KEY, Key, bucket_key
 from apigate.throttling.limit import Limit
 from apigate.throttling.store import Buckets
 
@@ -62,17 +62,25 @@ class ThrottlePolicy:
         self._on_shadow = on_shadow
         self._clients = sum(limit.level in PER_CLIENT for limit in limits)
         self._shared: tuple[Key, ...] = ("",) * (len(limits) - self._clients)
-        self._costs = (cost if isinstance(cost, int) else 1,) * len(limits)
+        self._costs = (cost,) * len(limits) if isinstance(cost, int) else ()
 
     def on_request(self, context: RequestContext) -> Outcome:
         """Take the request's tokens at every level, or refuse it."""
         if self.exempt is not None and self.exempt(context.request):
             return None
-        costs = self._costs if isinstance(self.cost, int) else self.costs(context.request)
-        answer = self.buckets.acquire(self.keys(context), costs, context.now_us)
-        if type(answer) is Decision:
-            return self._judge(context, answer)
-        return self._judge_later(context, answer)
+        costs = self._costs or self.costs(context.request)
+        keys = self._shared
+        if self._clients:
+            client = context.client  # as in `keys`, a call saved
+            short = len(client) <= LONGEST_KEY and client.isascii()
+            keys += (client if short else bucket_key(client),) * self._clients
+        answer = self.buckets.acquire(keys, costs, context.now_us)
+        if type(answer) is not Decision:
+            return self._judge_later(context, answer)
+        context.decision = answer
+        if answer.allowed and not answer.shadowed:
+            return None
+        return self._judge(context, answer)
 
     def keys(self, context: RequestContext) -> Sequence[Key]:
         """Whose bucket is asked at each level."""
@@ -86,6 +94,8 @@ class ThrottlePolicy:
         Raises:
             ValueError: The cost function gave something else than a whole number of at least 0.
         """
+        if self._costs:
+            return self._costs
         cost = self.cost if isinstance(self.cost, int) else self.cost(request)
         if not isinstance(cost, int) or cost < 0:
             raise ValueError(f"cost: the function gave {cost!r}, not a whole number of at least 0")
@@ -133,7 +143,7 @@ class ThrottleRefusals:
         refusals = tuple([(limit, None if wait is None else seconds_up(wait)) for limit, wait in decision.refusals()])
         fields, detail, violated = _refused(self._draft, refusals)
         if self._x_clock is not None:
-            fields += x_fields(decision, self._x_clock.wall())
+            fields += x_fields(decision.tightest(), self._x_clock.wall())
         return self._responses.make("THROTTLED", context, detail, fields, violated)
 
 
@@ -151,21 +161,22 @@ class RateLimitFieldsPolicy:
 
     def __init__(self, limits: Sequence[Limit], draft: Draft | None, x_clock: Clock | None) -> None:
         """Write the fields that never change."""
-        self._draft = draft
         self._x_clock = x_clock
         enforced = [limit for limit in limits if limit.enforced]
         self._policies = draft.policies(enforced) if draft and enforced else ()
+        self._standing = draft.standing if draft and enforced else None
 
     def on_response(self, context: RequestContext, head: ResponseHead) -> None:
         """Add the fields."""
-        decision = context.decision
-        if decision is None:
+        decision: Decision | None = context.decision
+        tightest = None if decision is None else decision.tightest()
+        if tightest is None:
             return
-        if self._draft is not None:
+        if self._standing is not None:
             head.added += self._policies
-            head.added += standing_fields(self._draft, decision)
+            head.added += self._standing(*tightest)
         if self._x_clock is not None:
-            head.added += x_fields(decision, self._x_clock.wall())
+            head.added += x_fields(tightest, self._x_clock.wall())
 
 
 @final
