@@ -166,9 +166,9 @@ def _time(batch: Batch, times: int, clock: Callable[[], float]) -> float:
 
 
 def _size(batch: Batch, seconds: float, clock: Callable[[], float]) -> int:
-    """How many operations make a batch of so many seconds."""
+    """How many operations make a batch of so many seconds; a run that was interrupted tells nothing."""
     size = 1
-    while (taken := _time(batch, size, clock)) < seconds / 4:
+    while (taken := min(_time(batch, size, clock) for _ in range(3))) < seconds / 4:
         size *= 2
     return max(1, int(size * seconds / taken))
 

@@ -1,8 +1,8 @@
 """Throttling in memory: one decision, beside the floors and the peers."""
 
 import random
-import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from itertools import chain, cycle, islice, repeat
 
 from apigate import Rate, Throttle
@@ -222,14 +222,12 @@ def apigate_keys(count: int) -> Batch:
 
 
 def threaded(build: Callable[[], Batch], count: int) -> Batch:
-    """The batch of one shared state, shared out over so many threads."""
+    """The batch of one shared state, shared out over so many threads; what one raises is raised."""
     share = build()
 
     def batch(times: int) -> None:
-        threads = [threading.Thread(target=share, args=(times // count,)) for _ in range(count)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(count) as pool:
+            for done in [pool.submit(share, times // count) for _ in range(count)]:
+                done.result()
 
     return batch

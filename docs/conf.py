@@ -14,6 +14,7 @@ extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
 html_title = f"apigate {release}"
+myst_enable_extensions = ["deflist"]  # the glossary
 myst_heading_anchors = 3  # pages link to each other's headings
 
 # The reference is one `automodule` block for each place users import from. A public name is

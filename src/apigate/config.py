@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from os import PathLike
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, cast, final
 
@@ -259,6 +258,7 @@ def read_toml(path: str | PathLike[str]) -> dict[str, Any]:
         ConfigurationError: The file cannot be read, or is not TOML; the message says where.
     """
     import tomllib
+    from pathlib import Path
 
     try:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))

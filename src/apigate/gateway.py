@@ -24,7 +24,6 @@ from apigate.config import (
 from apigate.core.clock import Clock, SystemClock
 from apigate.core.context import RequestContext
 from apigate.core.errors import ConfigurationError
-from apigate.core.events import Denied, Event, StoreFull, WouldDeny
 from apigate.core.message import Request, Response, ResponseHead
 from apigate.core.policy import Completion, Policy, refuse_awaitable
 from apigate.core.responses import ErrorFormat, GatewayResponse, GatewayResponses
@@ -40,6 +39,7 @@ from apigate.throttling.rate import Rate, RateLike
 from apigate.throttling.store import ThrottleStore
 
 if TYPE_CHECKING:
+    from apigate.core.events import Event
     from apigate.decorators import ThrottleDecorator
     from apigate.explain import Explanation
     from apigate.lint import Finding
@@ -112,7 +112,7 @@ class Gateway:
         rate_limit: RateLimitDraft | None = "draft-11",
         x_rate_limit: bool = False,
         policies: Sequence[Policy] = (),
-        on_event: Callable[[Event], None] | None = None,
+        on_event: "Callable[[Event], None] | None" = None,
         clock: Clock | None = None,
     ) -> None:
         """Check every setting and compile every method."""
@@ -487,6 +487,8 @@ class Gateway:
         context.refusal = response
         context.compiled.counters.add(response.kind)
         if self._on_event is not None:
+            from apigate.core.events import Denied
+
             decision: Decision | None = context.decision
             self._emit(
                 Denied(
@@ -507,6 +509,8 @@ class Gateway:
         for level in levels:
             context.compiled.counters.add(f"shadow:{level}")
         if self._on_event is not None:
+            from apigate.core.events import WouldDeny
+
             request = context.request
             self._emit(
                 WouldDeny(context.stage, context.method, request.path, context.client, levels, context.request_id)
@@ -514,9 +518,11 @@ class Gateway:
 
     def _store_full(self, buckets: int) -> None:
         if self._on_event is not None:
+            from apigate.core.events import StoreFull
+
             self._emit(StoreFull(buckets))
 
-    def _emit(self, event: Event) -> None:
+    def _emit(self, event: "Event") -> None:
         try:
             self._on_event(event)  # type: ignore[misc]  # callers checked that somebody listens
         except Exception:

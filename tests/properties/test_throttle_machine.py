@@ -7,11 +7,12 @@ buckets that nobody needs are swept away; one has a store far too small, where o
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
-from apigate import Decision, Throttle
+from apigate import Decision, Throttle, Throttled
 from apigate.stores.memory import MemoryStore
 from apigate.testing import FakeClock
 from tests.properties.model import Model, Outcome
@@ -98,10 +99,12 @@ class ThrottleMachine(RuleBasedStateMachine):
     def reserve(self, keys, cost):
         keys = self.asked(keys)
         outcome = self.model.hit(keys, cost, self.now)
-        if not outcome.allowed:
-            assert not self.throttle.peek(keys, cost).allowed
-            return None
-        return self.throttle.reserve(keys, cost), keys, cost, outcome.charged
+        if outcome.allowed:
+            return self.throttle.reserve(keys, cost), keys, cost, outcome.charged
+        with pytest.raises(Throttled) as refused:
+            self.throttle.reserve(keys, cost)
+        assert_same(refused.value.decision, outcome)
+        return None
 
     @rule(reservation=consumes(reservations), final=COSTS | st.just(50), in_task=st.booleans())
     def settle(self, reservation, final, in_task):

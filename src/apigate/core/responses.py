@@ -4,12 +4,10 @@ Types are named as Amazon API Gateway names them where it has the same one. The 
 by default, or Amazon's `{"message": ...}`.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from functools import lru_cache
-from http import HTTPStatus
 from types import MappingProxyType
 from typing import Literal, final
 
@@ -151,6 +149,9 @@ def _standard(
     error_format: ErrorFormat, kind: str, status: int, detail: str, violated: tuple[str, ...]
 ) -> tuple[bytes, tuple[Field, ...]]:
     """Body and content fields of a response that nobody customised."""
+    import json
+    from http import HTTPStatus
+
     title = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else kind
     if error_format == "amazon":
         body = json.dumps({"message": title}).encode()

@@ -17,9 +17,10 @@ __all__ = ["ANY", "MethodTable", "has_dot_segment", "method_key"]
 ANY = "*"
 """Any verb; alone, the requests that match no other method."""
 
-_KEY = re.compile(r"(?:(?P<verb>[A-Z]+|\*)\s+)?(?P<path>/\S*)")
-_PARAMETER = re.compile(r"\{(?P<name>[A-Za-z_][A-Za-z0-9_.-]*)(?P<greedy>\+)?\}")
-_SLASHES = re.compile(r"//+")
+# Texts, compiled at first use: compiling them here would cost every import a millisecond.
+_KEY = r"(?:(?P<verb>[A-Z]+|\*)\s+)?(?P<path>/\S*)"
+_PARAMETER = r"\{(?P<name>[A-Za-z_][A-Za-z0-9_.-]*)(?P<greedy>\+)?\}"
+_SLASHES = r"//+"
 
 T = TypeVar("T")
 
@@ -33,7 +34,7 @@ def method_key(text: str) -> tuple[str, str]:
     >>> method_key("GET /pets/{id}"), method_key("/files/{proxy+}")
     (('GET', '/pets/{id}'), ('*', '/files/{proxy+}'))
     """
-    match = _KEY.fullmatch(text.strip())
+    match = re.fullmatch(_KEY, text.strip())
     if match is None:
         raise ConfigurationError(
             f"methods: {text!r} is not a method; write a verb in capitals and a path, as in 'GET /pets/{{id}}', "
@@ -48,7 +49,7 @@ def method_key(text: str) -> tuple[str, str]:
     for number, segment in enumerate(segments := path.split("/")[1:], start=1):
         if "{" not in segment and "}" not in segment:
             continue
-        parameter = _PARAMETER.fullmatch(segment)
+        parameter = re.fullmatch(_PARAMETER, segment)
         if parameter is None:
             raise ConfigurationError(
                 f"methods: in {text!r} the segment {segment!r} must be a whole parameter, as {{id}}"
@@ -114,7 +115,7 @@ class MethodTable(Generic[T]):
         for name, value in methods.items():
             verb, path = method_key(name)
             same = names.setdefault(
-                (verb, _PARAMETER.sub(lambda found: "{+}" if found["greedy"] else "{}", path)), name
+                (verb, re.sub(_PARAMETER, lambda found: "{+}" if found["greedy"] else "{}", path)), name
             )
             if same != name:
                 raise ConfigurationError(f"methods: {name!r} and {same!r} match the same requests; keep one of them")
@@ -128,7 +129,7 @@ class MethodTable(Generic[T]):
     def _insert(self, verb: str, path: str, value: T) -> None:
         node = self._root
         for segment in path.split("/")[1:]:
-            parameter = _PARAMETER.fullmatch(segment)
+            parameter = re.fullmatch(_PARAMETER, segment)
             if parameter is None:
                 node = node.literals.setdefault(segment, _Node())
             elif parameter["greedy"]:
@@ -152,7 +153,7 @@ class MethodTable(Generic[T]):
         sent = self._match(verb, path or "/")
         if path == "/" or not (path.endswith("/") or "//" in path):
             return sent
-        collapsed = self._match(verb, _SLASHES.sub("/", path).rstrip("/") or "/")
+        collapsed = self._match(verb, re.sub(_SLASHES, "/", path).rstrip("/") or "/")
         return sent if not collapsed or collapsed == sent else sent + collapsed
 
     def _match(self, verb: str, path: str) -> tuple[T, ...]:

@@ -1,7 +1,6 @@
 """Which store an address such as `memory://` stands for."""
 
 from collections.abc import Callable
-from urllib.parse import parse_qsl, urlsplit
 
 from apigate.core.errors import ConfigurationError
 from apigate.stores.memory import DEFAULT_MAX_KEYS, MemoryStore
@@ -32,6 +31,10 @@ def open_store(store: ThrottleStore | str, on_fill: Callable[[int], None]) -> Th
 
 
 def _max_keys(address: str) -> int:
+    if address == "memory://":
+        return DEFAULT_MAX_KEYS
+    from urllib.parse import parse_qsl, urlsplit
+
     try:
         parts = urlsplit(address)
         options = parse_qsl(parts.query, keep_blank_values=True)

@@ -9,7 +9,6 @@ flood of random keys spoils a small share of strangers, and nobody who was refus
 
 import os
 from collections.abc import Callable, Sequence
-from hashlib import blake2b
 from threading import Lock
 from typing import final
 
@@ -169,6 +168,8 @@ class MemoryStore:
 
     def shared(self, key: Key) -> int:
         """The number of the overflow bucket that stands for the key."""
+        from hashlib import blake2b
+
         raw = key if isinstance(key, bytes) else key.encode("utf-8", "surrogatepass")
         return int.from_bytes(blake2b(raw, digest_size=8, key=self._salt).digest()) % OVERFLOW_BUCKETS
 
@@ -261,18 +262,12 @@ class MemoryBuckets:
                 place += 1  # noqa: SIM113 - see above: enumerate, too
             if not (short or late or store.missed):
                 return Decision(True, self._limits, costs, wanted)
-            if short or late:
-                if written_to or store.missed:
-                    self._put_back(keys, before[:written_to])
-                if late or patience or self._shadow:
-                    decision = decide(self._limits, before, costs, now, patience)
-                    self._write(keys, written(decision, before, now), now)
-                else:
-                    return Decision(False, self._limits, costs, wanted)
-            else:
-                decision = Decision(True, self._limits, costs, wanted)
-                self._put_back(keys, before)
-                self._write(keys, [(owed, now) for owed in wanted], now)
+            if written_to or store.missed:
+                self._put_back(keys, before[:written_to])
+            if short and not (late or patience or self._shadow):
+                return Decision(False, self._limits, costs, wanted)
+            decision = decide(self._limits, before, costs, now, patience)
+            self._write(keys, written(decision, before, now), now)
         store.report()
         return decision
 

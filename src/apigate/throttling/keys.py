@@ -8,8 +8,10 @@ Source: RFC 7239, section 5.2 and 8.1; the /64 of an IPv6 address is what one su
 """
 
 from collections.abc import Sequence
-from hashlib import blake2b
-from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ipaddress import IPv4Address, IPv6Address
 
 __all__ = ["LONGEST_KEY", "Key", "address_of", "bucket_key", "forwarded_for", "hop_address", "network_of"]
 
@@ -29,10 +31,12 @@ def bucket_key(identity: str) -> Key:
     """
     if len(identity) <= LONGEST_KEY and identity.isascii():
         return identity
+    from hashlib import blake2b
+
     return blake2b(identity.encode("utf-8", "surrogatepass"), digest_size=16).digest()
 
 
-def address_of(text: str) -> IPv4Address | IPv6Address | None:
+def address_of(text: str) -> "IPv4Address | IPv6Address | None":
     """The address in a peer's name or one member of a forwarding field: without port, brackets and zone.
 
     An IPv4 address mapped into IPv6 is the IPv4 address. None where there is no address, as in `unknown` or the path
@@ -41,6 +45,8 @@ def address_of(text: str) -> IPv4Address | IPv6Address | None:
     >>> address_of("[2001:db8::1]:443"), address_of("192.0.2.1:80"), address_of("_hidden")
     (IPv6Address('2001:db8::1'), IPv4Address('192.0.2.1'), None)
     """
+    from ipaddress import IPv6Address, ip_address
+
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]
@@ -53,15 +59,15 @@ def address_of(text: str) -> IPv4Address | IPv6Address | None:
     return (address.ipv4_mapped or address) if isinstance(address, IPv6Address) else address
 
 
-def network_of(address: IPv4Address | IPv6Address) -> str:
+def network_of(address: "IPv4Address | IPv6Address") -> str:
     """What is counted as one client: an IPv4 address, or the /64 of an IPv6 address.
 
     >>> network_of(address_of("2001:db8:1:2:3:4:5:6"))
     '2001:db8:1:2::/64'
     """
-    if isinstance(address, IPv4Address):
+    if address.version == 4:
         return str(address)
-    return f"{IPv6Address(int(address) >> 64 << 64)}/64"
+    return f"{type(address)(int(address) >> 64 << 64)}/64"
 
 
 def forwarded_for(values: Sequence[str]) -> list[str]:
@@ -77,7 +83,7 @@ def forwarded_for(values: Sequence[str]) -> list[str]:
     return found
 
 
-def hop_address(peer: str | None, chain: Sequence[str], trusted_hops: int) -> IPv4Address | IPv6Address | None:
+def hop_address(peer: str | None, chain: Sequence[str], trusted_hops: int) -> "IPv4Address | IPv6Address | None":
     """The address of the client as the outermost trusted proxy saw it.
 
     Args:

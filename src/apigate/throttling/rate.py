@@ -3,11 +3,13 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import timedelta
 from math import gcd
-from typing import TypeAlias, final
+from typing import TYPE_CHECKING, TypeAlias, final
 
 from apigate.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from datetime import timedelta
 
 __all__ = ["Rate", "RateLike", "parse_rates"]
 
@@ -15,12 +17,10 @@ _SECONDS = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400, "week": 604
 _SHORT = {"s": "second", "sec": "second", "m": "minute", "min": "minute", "h": "hour", "d": "day", "w": "week"}
 _CALENDAR = ("month", "year")
 _GRAMMAR = "a text such as '100/second', '5 per 10 minutes' or '50/second; burst=100'"
+# Texts, compiled at first use: compiling them here would cost every import a millisecond.
 _NUMBER = r"\d(?:_?\d){0,18}"  # a longer one exceeds exact arithmetic, and Python reads very long ones not at all
-_RATE = re.compile(
-    rf"(?P<count>{_NUMBER})\s*(?:/|\bper\b)\s*(?P<times>{_NUMBER}(?:\.\d+)?)?\s*(?P<unit>[a-z]+)",
-    re.IGNORECASE | re.ASCII,
-)
-_BURST = re.compile(rf"burst\s*=\s*(?P<burst>{_NUMBER})", re.IGNORECASE | re.ASCII)
+_RATE = rf"(?ai:(?P<count>{_NUMBER})\s*(?:/|\bper\b)\s*(?P<times>{_NUMBER}(?:\.\d+)?)?\s*(?P<unit>[a-z]+))"
+_BURST = rf"(?ai:burst\s*=\s*(?P<burst>{_NUMBER}))"
 
 # Owed tokens are kept times the period, a debt may reach twice the capacity, and a cost adds once more: so with a
 # capacity of at most 2**51 every number stays below 2**53, where the doubles of a Lua script are still exact.
@@ -50,7 +50,7 @@ class Rate:
     """
 
     count: int
-    per: float | timedelta = 1.0
+    per: "float | timedelta" = 1.0
     burst: int | None = None
     period_us: int = field(init=False, compare=False)
     n: int = field(init=False, compare=False)
@@ -141,11 +141,11 @@ def _parse_text(text: str, setting: str) -> tuple[Rate, ...]:
     found: list[tuple[int, float, int | None]] = []
     for part in re.split(r"[,;|]", text):
         piece = part.strip()
-        if match := _BURST.fullmatch(piece):
+        if match := re.fullmatch(_BURST, piece):
             if not found or found[-1][2] is not None:
                 raise ConfigurationError(f"{setting}: in {text!r} the part {piece!r} follows no rate of its own")
             found[-1] = (*found[-1][:2], int(match["burst"]))
-        elif match := _RATE.fullmatch(piece):
+        elif match := re.fullmatch(_RATE, piece):
             found.append((int(match["count"]), float(match["times"] or 1) * _unit(match["unit"], text, setting), None))
         else:
             raise ConfigurationError(f"{setting}: {piece!r} in {text!r} is not a rate; write {_GRAMMAR}")
@@ -181,7 +181,8 @@ def _whole(name: str, value: object) -> int:
 
 
 def _microseconds(per: object) -> int:
-    seconds = per.total_seconds() if isinstance(per, timedelta) else per
+    total = getattr(per, "total_seconds", None)  # a timedelta, without importing datetime
+    seconds = per if total is None else total()
     if isinstance(seconds, int | float) and not isinstance(seconds, bool) and 1e-6 <= seconds <= 366 * 86_400:
         return round(seconds * 1_000_000)
     raise ConfigurationError(

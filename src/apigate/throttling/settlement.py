@@ -6,7 +6,7 @@ from apigate.core.errors import ConfigurationError
 
 __all__ = ["parse_statuses"]
 
-_STATUSES = re.compile(r"([1-5])xx|([1-5]\d\d)", re.ASCII | re.IGNORECASE)
+_STATUSES = r"(?ai:([1-5])xx|([1-5]\d\d))"
 
 
 def parse_statuses(text: str, setting: str = "refund") -> frozenset[int]:
@@ -22,7 +22,7 @@ def parse_statuses(text: str, setting: str = "refund") -> frozenset[int]:
     if not isinstance(text, str):
         raise ConfigurationError(f"{setting}: {text!r} is not a text such as '2xx, 404'")
     for part in text.split(",") if text.strip() else ():
-        match = _STATUSES.fullmatch(part.strip())
+        match = re.fullmatch(_STATUSES, part.strip())
         if match is None:
             raise ConfigurationError(
                 f"{setting}: {part.strip()!r} is no status; write '2xx' or '404', joined by commas"
