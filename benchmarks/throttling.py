@@ -170,9 +170,8 @@ def apigate_levels() -> Batch:
     def batch(times: int) -> None:
         for _ in repeat(None, times):
             decision = acquire({"stage": "prod", "client": KEY})
-            levels = decision.levels
             _ = decision.allowed, decision.retry_after
-            _ = levels["global"].remaining, levels["stage"].remaining, levels["client"].remaining
+            _ = decision.remaining
 
     return batch
 

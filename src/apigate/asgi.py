@@ -90,10 +90,10 @@ class GatewayMiddleware:
         passage = _Passage(gateway, context, send)
         token = current.set(context) if gateway.marked else None
         try:
-            if scope["type"] == "http":
-                await self.app(scope, receive, passage.on_http)
+            if scope["type"] == "websocket":
+                await self.app(scope, passage.heard(receive), passage.note)
             else:
-                await self.app(scope, passage.on_receive(receive), passage.on_websocket)
+                await self.app(scope, receive, passage.watch if context.compiled.on_complete else passage.pass_on)
         except Throttled as error:
             if passage.started:
                 raise
@@ -122,36 +122,48 @@ class _Passage:
         self.context = context
         self.send = send
 
-    async def on_http(self, message: Message) -> None:
-        if self.started:
-            await self.send(message)
-            if self.context.compiled.on_complete and not self.ended and self.is_last(message):
-                self.ended = True
-                await self.gateway.complete_async(self.context, self.status)
+    def pass_on(self, message: Message) -> Awaitable[None]:
+        """Send a message of a response whose end nobody waits for. No coroutine of ours: that saves 0.1 us each."""
+        if self.started or message["type"] != "http.response.start":
+            return self.send(message)
+        return self.send(self.begin(message))
+
+    async def watch(self, message: Message) -> None:
+        """Send a message, and settle after the last."""
+        if not self.started and message["type"] == "http.response.start":
+            await self.send(self.begin(message))
             return
-        if message["type"] == "http.response.start":
-            self.started = True
-            self.status = message["status"]
-            self.trailers = message.get("trailers", False)
-            head = ResponseHead(message["status"])
-            self.gateway.leave(self.context, head)
-            if head.added:
-                message = {**message, "headers": [*message.get("headers", ()), *[raw for _, raw in head.added]]}
         await self.send(message)
+        if not self.ended and self.is_last(message):
+            self.ended = True
+            await self.gateway.complete_async(self.context, self.status)
 
-    async def on_websocket(self, message: Message) -> None:
+    def note(self, message: Message) -> Awaitable[None]:
+        """Send a message of a websocket, untouched."""
         self.started = True
-        await self.send(message)
+        return self.send(message)
 
-    def on_receive(self, receive: Receive) -> Receive:
-        """A websocket's messages on their way in: the first one is the client's wish to connect."""
+    def heard(self, receive: Receive) -> Receive:
+        """The websocket's `receive`, which notes that the app has taken the connect event."""
 
-        async def noted() -> Message:
+        async def hear() -> Message:
             message = await receive()
             self.connected = True
             return message
 
-        return noted
+        return hear
+
+    def begin(self, message: Message) -> Message:
+        """The head of the response with the gateway's fields; the app's own message is left as it is."""
+        self.started = True
+        self.status = message["status"]
+        self.trailers = message.get("trailers", False)
+        head = ResponseHead(message["status"])
+        for hook in self.context.compiled.on_response:
+            hook(self.context, head)
+        if not head.added:
+            return message
+        return {**message, "headers": [*message.get("headers", ()), *[added.raw for added in head.added]]}
 
     def is_last(self, message: Message) -> bool:
         """Tell whether the response has ended with this message."""

@@ -189,6 +189,7 @@ def _serve_asgi(app: "ASGIApp", gateway: Gateway, arguments: argparse.Namespace)
 
 
 def _serve_wsgi(app: "WSGIApp", gateway: Gateway, arguments: argparse.Namespace) -> int:
+    import signal
     from socket import AF_INET, AF_INET6
     from socketserver import ThreadingMixIn
     from wsgiref.simple_server import WSGIServer, make_server
@@ -205,6 +206,7 @@ def _serve_wsgi(app: "WSGIApp", gateway: Gateway, arguments: argparse.Namespace)
         server = make_server(arguments.host, arguments.port, gated, server_class=Server)
     except OSError as error:
         raise ConfigurationError(f"cannot listen on {arguments.host}, port {arguments.port}: {error}") from error
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the first process of a container has no default for it
     with server:
         host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
         print(f"wsgiref serves on http://{host}:{server.server_port} (for development; Ctrl-C stops it)", flush=True)

@@ -24,7 +24,7 @@ from apigate.config import (
 from apigate.core.clock import Clock, SystemClock
 from apigate.core.context import RequestContext
 from apigate.core.errors import ConfigurationError
-from apigate.core.message import Request, Response, ResponseHead
+from apigate.core.message import Request, Response
 from apigate.core.policy import Completion, Policy, refuse_awaitable
 from apigate.core.responses import ErrorFormat, GatewayResponse, GatewayResponses
 from apigate.pipeline import Compiler, GlobalSettings, RunningStage
@@ -329,8 +329,8 @@ class Gateway:
             stage: The stage, where the adapter fixes it.
 
         Returns:
-            Its context. Where `refusal` is set, send that and do not call the app; else call `leave` when the app's
-            response starts, and `complete` when it has ended.
+            Its context. Where `refusal` is set, send that and do not call the app; else run the hooks `on_response` of
+            `compiled` when the app's response starts, and `complete` when it has ended.
 
         Raises:
             ProtocolError: A policy or the store has to be awaited; use `enter_async`.
@@ -348,7 +348,7 @@ class Gateway:
         except BaseException:
             self.complete(context, None)
             raise
-        context.compiled.counters.add("admitted")
+        next(context.compiled.admitted)
         return context
 
     async def enter_async(self, request: Request, stage: str | None = None) -> RequestContext:
@@ -366,7 +366,7 @@ class Gateway:
         except BaseException:
             await self.complete_async(context, None)
             raise
-        context.compiled.counters.add("admitted")
+        next(context.compiled.admitted)
         return context
 
     def has_passed(self, context: object, stage: str | None) -> bool:
@@ -405,11 +405,6 @@ class Gateway:
         response = self._compiler.refusals(context, error.decision)
         self._refuse(context, response)
         return response
-
-    def leave(self, context: RequestContext, head: ResponseHead) -> None:
-        """Let the gates see the head of the app's response, and add fields to it."""
-        for hook in context.compiled.on_response:
-            hook(context, head)
 
     def complete(self, context: RequestContext, status: int | None) -> None:
         """Let the gates settle, once the response has ended or was given up.

@@ -136,7 +136,8 @@ class _Passage:
         """Begin the response with the gateway's fields; an app may begin anew with an error."""
         self.status = int(status[:3])
         head = ResponseHead(self.status)
-        self.gateway.leave(self.context, head)
+        for hook in self.context.compiled.on_response:
+            hook(self.context, head)
         if head.added:
             headers = [*headers, *[added.text for added in head.added]]
         return self.begin(status, headers) if exc_info is None else self.begin(status, headers, exc_info)

@@ -33,7 +33,8 @@ def held(gateway: Gateway) -> int:
 
 
 def environ_of(path="/", **changes: Any) -> dict[str, Any]:
-    environ: dict[str, Any] = {"PATH_INFO": path, "QUERY_STRING": "", "REMOTE_ADDR": "192.0.2.1", **changes}
+    given = {"SCRIPT_NAME": "", "PATH_INFO": path, "QUERY_STRING": "", "REMOTE_ADDR": "192.0.2.1"}
+    environ: dict[str, Any] = {**given, **changes}
     setup_testing_defaults(environ)
     return environ
 
@@ -162,7 +163,7 @@ def written(app: Any, environ: dict[str, Any]) -> tuple[str, bytes]:
 def test_the_gate_is_valid_towards_server_and_app(gateway, app):
     gate = validator(GatewayMiddleware(without_apigate(validator(app)), gateway()))
     head, body = written(gate, environ_of("/prod/pets"))
-    assert head.startswith("Status: 200 OK\r\n")
+    assert head.startswith("HTTP/1.0 200 OK\r\n")
     assert body == b"hello"
 
 
@@ -173,7 +174,7 @@ def test_a_refusal_is_valid_towards_the_server(method):
     for _ in range(2):
         written(gate, environ_of())
     head, body = written(gate, environ_of(REQUEST_METHOD=method))
-    assert head.startswith("Status: 429 Too Many Requests\r\n")
+    assert head.startswith("HTTP/1.0 429 Too Many Requests\r\n")
     assert (body == b"") is (method == "HEAD")
 
 

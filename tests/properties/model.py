@@ -116,8 +116,8 @@ class Model:
         after = {
             name: owed + cost if not refused and name not in shadowed else owed for name, owed in before.items()
         }
-        if keep and (not refused or any(bucket.is_ahead(now) for bucket in buckets.values())):
-            for name, bucket in buckets.items():
+        for name, bucket in buckets.items():
+            if keep and (not (refused or name in shadowed) or bucket.is_ahead(now)):
                 bucket.write(after[name], now)
         enforced_short = [name for name in self.limits if name in short and self.limits[name].enforced]
         return Outcome(

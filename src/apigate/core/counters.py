@@ -1,5 +1,6 @@
 """Counters that are exact under threads and cost a tenth of a lock."""
 
+from collections.abc import Iterator
 from itertools import count
 from threading import Lock
 from typing import final
@@ -29,9 +30,14 @@ class Counters:
         try:
             next(self._by_kind[kind])
         except KeyError:
-            with self._lock:
-                next(self._by_kind.setdefault(kind, count()))
+            next(self.counter(kind))
+
+    def counter(self, kind: str) -> Iterator[int]:
+        """The counter of a kind: each `next` counts one."""
+        with self._lock:
+            return self._by_kind.setdefault(kind, count())
 
     def counts(self) -> dict[str, int]:
         """How many of each kind there were."""
-        return {kind: int(repr(counter)[6:-1]) for kind, counter in self._by_kind.copy().items()}  # "count(7)"
+        counted = {kind: int(repr(counter)[6:-1]) for kind, counter in self._by_kind.copy().items()}  # "count(7)"
+        return {kind: number for kind, number in counted.items() if number}

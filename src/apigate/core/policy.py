@@ -4,7 +4,7 @@ Rule: the order of phases is a security property (nothing is counted before it i
 cache before both), so it is an enumeration and not the order in which somebody registered things.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from enum import IntEnum
 from operator import attrgetter
 from types import MappingProxyType
@@ -80,6 +80,7 @@ class CompiledMethod:
         variables: The stage's variables.
         identify: Who is counted, see `RequestContext.client`.
         counters: Requests by kind; they outlive a change of settings.
+        admitted: The counter of those that no gate refused.
         policies: In phase order.
         on_request: Hooks in phase order.
         on_response: Hooks in reverse phase order.
@@ -87,6 +88,7 @@ class CompiledMethod:
     """
 
     __slots__ = (
+        "admitted",
         "counters",
         "identify",
         "method",
@@ -116,6 +118,7 @@ class CompiledMethod:
         self.method: str | None = method
         self.identify: Callable[[RequestContext], str] = identify
         self.counters: Counters = counters
+        self.admitted: Iterator[int] = counters.counter("admitted")
         self.variables: Mapping[str, str] = variables
         self.policies: tuple[Policy, ...] = tuple(
             sorted((_checked(policy) for policy in policies), key=attrgetter("phase"))

@@ -59,7 +59,7 @@ gateway around an app of yours:
 It listens on {url} until Ctrl-C. Try, in another terminal:
 
 {tries}
-Tokens flow back every second to six seconds, as the rates say. `apigate demo --once` goes through all of this by itself.
+Every second to six seconds a token flows back, as the rates say. `apigate demo --once` does all of this by itself.
 """
 
 

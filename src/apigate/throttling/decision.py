@@ -89,18 +89,11 @@ class Decision:
         shadowed: The limits in shadow mode that would have refused.
     """
 
-    __slots__ = ("_booked", "_wanted", "allowed", "costs", "limits", "shadowed")
+    # Defaults of the class, not slots set for each decision: few of them are shadowed or booked.
+    shadowed: tuple[Limit, ...] = ()
+    _booked: bool = False
 
-    def __init__(
-        self,
-        allowed: bool,
-        limits: Sequence[Limit],
-        costs: Sequence[int],
-        wanted: Sequence[int],
-        shadowed: tuple[Limit, ...] = (),
-        *,
-        booked: bool = False,
-    ) -> None:
+    def __init__(self, allowed: bool, limits: Sequence[Limit], costs: Sequence[int], wanted: Sequence[int]) -> None:
         """Keep the raw numbers.
 
         Args:
@@ -108,15 +101,22 @@ class Decision:
             limits: The limits asked.
             costs: Tokens wanted from each.
             wanted: What each bucket would be owed with these taken, in tokens times its `p`.
-            shadowed: The limits in shadow mode that lack the tokens.
-            booked: Whether tokens were booked ahead, so that the caller has to wait for its turn.
         """
         self.allowed: bool = allowed
         self.limits: Sequence[Limit] = limits
         self.costs: Sequence[int] = costs
-        self.shadowed: tuple[Limit, ...] = shadowed
         self._wanted = wanted
+
+    def noting(self, shadowed: tuple[Limit, ...], *, booked: bool) -> "Decision":
+        """This decision, with what few of them have.
+
+        Args:
+            shadowed: The limits in shadow mode that lack the tokens.
+            booked: Whether tokens were booked ahead, so that the caller has to wait for its turn.
+        """
+        self.shadowed = shadowed
         self._booked = booked
+        return self
 
     @property
     def taken(self) -> list[bool]:
