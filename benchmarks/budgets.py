@@ -34,12 +34,26 @@ ADDED_WSGI = Cost("apigate, three levels", over="bare app")
 BUDGETS: Mapping[str, tuple[Budget, ...]] = {
     "One bucket": (Budget("decision with full result", Cost("apigate"), Cost("floor"), 2.0),),
     "Three levels in one decision": (
-        Budget("decision with full result", Cost("apigate"), Cost("floor"), 1.7),
         Budget(
-            "against limits asked three times",
+            "decision, every level read",
+            Cost("apigate, every level read"),
+            Cost("floor"),
+            1.7,
+            "the full result, as the floor gives it",
+        ),
+        Budget(
+            "decision, tightest level read",
             Cost("apigate"),
+            Cost("floor"),
+            1.7,
+            "what header fields need; the floor gives all three",
+        ),
+        Budget(
+            "every level read, against limits asked three times",
+            Cost("apigate, every level read"),
             Cost("limits fixed-window, three hits"),
             1 / 4,
+            "which answers yes or no",
         ),
     ),
     "Refused": (Budget("decision with full result", Cost("apigate"), Cost("floor"), 2.0),),

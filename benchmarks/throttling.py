@@ -43,6 +43,7 @@ def groups(plan: Plan) -> tuple[Group, ...]:
             (
                 Case("floor", floor_levels),
                 Case("apigate", apigate_levels),
+                Case("apigate, every level read", apigate_every_level),
                 Case("apigate, verdict only", apigate_levels_verdict),
                 Case(
                     "limits fixed-window, three hits",
@@ -165,6 +166,7 @@ def _three_levels() -> Throttle:
 
 
 def apigate_levels() -> Batch:
+    """Reads what the header fields need: the wait, and what is left at the tightest level."""
     acquire = _three_levels().acquire
 
     def batch(times: int) -> None:
@@ -172,6 +174,20 @@ def apigate_levels() -> Batch:
             decision = acquire({"stage": "prod", "client": KEY})
             _ = decision.allowed, decision.retry_after
             _ = decision.remaining
+
+    return batch
+
+
+def apigate_every_level() -> Batch:
+    """Reads as much as the floor gives: the wait, and what is left at each of the three levels."""
+    acquire = _three_levels().acquire
+
+    def batch(times: int) -> None:
+        for _ in repeat(None, times):
+            decision = acquire({"stage": "prod", "client": KEY})
+            levels = decision.levels
+            _ = decision.allowed, decision.retry_after
+            _ = levels["global"].remaining, levels["stage"].remaining, levels["client"].remaining
 
     return batch
 

@@ -73,7 +73,12 @@ class GatewayMiddleware:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         gateway = self.gateway
-        if gateway.is_empty or scope["type"] not in _GATED or gateway.has_passed(scope.get("apigate"), self.stage):
+        outer = scope.get("apigate")
+        if (
+            gateway.is_empty
+            or scope["type"] not in _GATED
+            or (outer is not None and gateway.has_passed(outer, self.stage))
+        ):
             await self.app(scope, receive, send)
             return
         peer = scope.get("client")

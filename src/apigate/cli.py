@@ -94,6 +94,9 @@ def _add_demo(add_parser: _AddParser) -> None:
 
 
 def _demo(arguments: argparse.Namespace) -> int:
+    from apigate.demo.server import require_uvicorn
+
+    require_uvicorn()
     if not arguments.once:
         return _serve_demo(8000 if arguments.port is None else arguments.port)
     from apigate.demo.report import INTRODUCTION, report
@@ -174,11 +177,11 @@ def _parameters(function: Callable[..., object]) -> int:
 
 def _serve_asgi(app: "ASGIApp", gateway: Gateway, arguments: argparse.Namespace) -> int:
     from apigate.asgi import GatewayMiddleware
+    from apigate.demo.server import require_uvicorn
 
-    try:
-        import uvicorn
-    except ImportError:
-        raise ConfigurationError("an ASGI app needs uvicorn; install it with: pip install 'apigate[server]'") from None
+    require_uvicorn()
+    import uvicorn
+
     gated = GatewayMiddleware(app, gateway, stage=arguments.stage)
     try:
         # Left on, proxy_headers would let every local client choose the address that it is counted under.
@@ -414,10 +417,10 @@ def _load(target: str) -> Any:  # Any: whatever stands there
 
 
 def _told(error: Exception) -> str:
-    """An error in one line, with the place outside of us that raised it."""
+    """An error in one line, with the last place before it that is not ours."""
     from traceback import extract_tb
 
-    ours = (__file__, importlib.__file__)
-    frames = [frame for frame in extract_tb(error.__traceback__) if frame.filename not in ours]
-    places = [f" ({frame.filename}, line {frame.lineno})" for frame in frames if frame.filename[0] != "<"]
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{places[-1] if places else ''}"
+    ours = (str(Path(__file__).parent), str(Path(importlib.__file__).parent), "<")
+    frames = [frame for frame in extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
+    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"

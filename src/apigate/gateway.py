@@ -372,8 +372,7 @@ class Gateway:
     def has_passed(self, context: object, stage: str | None) -> bool:
         """Tell whether a request was sent through this gateway before, by a gate further out; it counts once."""
         return (
-            context is not None
-            and isinstance(context, RequestContext)
+            isinstance(context, RequestContext)
             and context.compiled.identify is self.identity
             and stage in (None, context.stage)
         )

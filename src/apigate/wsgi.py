@@ -83,7 +83,8 @@ class GatewayMiddleware:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
         gateway = self.gateway
-        if gateway.is_empty or gateway.has_passed(environ.get("apigate"), self.stage):
+        outer = environ.get("apigate")
+        if gateway.is_empty or (outer is not None and gateway.has_passed(outer, self.stage)):
             return self.app(environ, start_response)
         context = gateway.enter(
             Request(environ["REQUEST_METHOD"], _path(environ), environ.get("REMOTE_ADDR"), environ, _READER),

@@ -112,10 +112,10 @@ class Model:
         before = {name: buckets[name].owed_at(now, limit.speed) for name, limit in self.limits.items()}
         short = {name for name, limit in self.limits.items() if before[name] + cost > limit.burst}
         shadowed = [name for name in short if not self.limits[name].enforced]
-        refused = [name for name in short if self.limits[name].enforced and not self.booked(name, before, cost, patience)]
-        after = {
-            name: owed + cost if not refused and name not in shadowed else owed for name, owed in before.items()
-        }
+        refused = [
+            name for name in short if self.limits[name].enforced and not self.booked(name, before, cost, patience)
+        ]
+        after = {name: owed + cost if not refused and name not in shadowed else owed for name, owed in before.items()}
         for name, bucket in buckets.items():
             if keep and (not (refused or name in shadowed) or bucket.is_ahead(now)):
                 bucket.write(after[name], now)

@@ -45,9 +45,7 @@ def assert_same(decision: Decision, outcome: Outcome) -> None:
 
 
 class ThrottleMachine(RuleBasedStateMachine):
-    """What all three have in common."""
-
-    reservations = Bundle("reservations")
+    """What all machines have in common: a throttle, its model, and a clock that goes on."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,22 +70,39 @@ class ThrottleMachine(RuleBasedStateMachine):
     def asked(self, keys: dict[str, str]) -> dict[str, str]:
         return {level: key for level, key in keys.items() if level in self.levels}
 
+    def acquire(self, keys: dict[str, str], cost: int, wait: float = 0.0, *, in_task: bool = False) -> Decision:
+        if in_task:
+            return finished(self.throttle.acquire_async(keys, cost, wait=wait))
+        return self.throttle.acquire(keys, cost, wait=wait)
+
+    @rule(us=waits_us)
+    def time_passes(self, us):
+        self.clock.advance(us / 1_000_000)
+
+    @rule(changed=st.dictionaries(st.sampled_from(ALL_LEVELS), st.lists(small_rates, min_size=1, max_size=2)))
+    def change_limits(self, changed):
+        changed = {level: rates for level, rates in changed.items() if level in self.levels}
+        self.levels = {**self.levels, **changed}
+        self.throttle.update(changed)
+        self.model.change(self.levels, self.now)
+
+
+class ExactMachine(ThrottleMachine):
+    """Decisions, waits and what is left are the model's, to the microsecond and the token."""
+
+    reservations = Bundle("reservations")
+
     @rule(keys=KEYS, cost=COSTS, in_task=st.booleans())
     def hit(self, keys, cost, in_task):
         keys = self.asked(keys)
         outcome = self.model.hit(keys, cost, self.now)
-        acquired = finished(self.throttle.acquire_async(keys, cost)) if in_task else self.throttle.acquire(keys, cost)
-        assert_same(acquired, outcome)
+        assert_same(self.acquire(keys, cost, in_task=in_task), outcome)
 
     @rule(keys=KEYS, cost=COSTS, patience_us=waits_us, in_task=st.booleans())
     def wait_for_ones_turn(self, keys, cost, patience_us, in_task):
-        keys, wait, start = self.asked(keys), patience_us / 1_000_000, self.now
+        keys, start = self.asked(keys), self.now
         outcome = self.model.hit(keys, cost, start, patience_us)
-        if in_task:
-            decision = finished(self.throttle.acquire_async(keys, cost, wait=wait))
-        else:
-            decision = self.throttle.acquire(keys, cost, wait=wait)
-        assert_same(decision, outcome)
+        assert_same(self.acquire(keys, cost, patience_us / 1_000_000, in_task=in_task), outcome)
         assert self.now - start == (outcome.wait_us if outcome.allowed and patience_us else 0)
 
     @rule(keys=KEYS, cost=COSTS)
@@ -111,17 +126,11 @@ class ThrottleMachine(RuleBasedStateMachine):
         if reservation is None:
             return
         held, keys, cost, charged = reservation
-        if final == cost:
-            charged = frozenset()
         self.model.settle(keys, final - cost, self.now, charged)
         if in_task:
             finished(held.commit_async(final))
         else:
             held.commit(final)
-
-    @rule(us=waits_us)
-    def time_passes(self, us):
-        self.clock.advance(us / 1_000_000)
 
     @rule(keys=KEYS, seen=st.sets(st.sampled_from(ALL_LEVELS)))
     def reset(self, keys, seen):
@@ -129,15 +138,8 @@ class ThrottleMachine(RuleBasedStateMachine):
         self.throttle.reset(keys)
         self.model.reset(keys)
 
-    @rule(changed=st.dictionaries(st.sampled_from(ALL_LEVELS), st.lists(small_rates, min_size=1, max_size=2)))
-    def change_limits(self, changed):
-        changed = {level: rates for level, rates in changed.items() if level in self.levels}
-        self.levels = {**self.levels, **changed}
-        self.throttle.update(changed)
-        self.model.change(self.levels, self.now)
 
-
-class ClockMachine(ThrottleMachine):
+class ClockMachine(ExactMachine):
     """The clock is set back and forth, by less and by more than clocks may differ."""
 
     @rule(us=st.integers(-3_000_000, 3_000_000) | st.sampled_from([-(10**6), -(10**6) - 1, 10**6, -(10**10), 10**10]))
@@ -145,7 +147,7 @@ class ClockMachine(ThrottleMachine):
         self.clock.step(us / 1_000_000)
 
 
-class SweepingMachine(ThrottleMachine):
+class SweepingMachine(ExactMachine):
     """Strangers come and go, so that buckets are swept; a bucket is dropped only if nobody can tell."""
 
     strangers = 0
@@ -157,12 +159,63 @@ class SweepingMachine(ThrottleMachine):
             keys = dict.fromkeys(self.asked(dict.fromkeys(ALL_LEVELS[1:], "")), f"stranger {self.strangers}")
             self.throttle.acquire(keys, 0)
 
+
+class CrowdedMachine(ThrottleMachine):
+    """A store with two places: strangers share buckets, so some are refused early; nobody is ever let in early.
+
+    The model takes only what was in fact admitted, and must have had it.
+    """
+
+    crowd = 0
+
+    def make_store(self):
+        return MemoryStore(max_keys=2)
+
+    @initialize(rates=levels)
+    def build(self, rates):
+        super().build(rates, {})
+
+    def asked(self, keys):
+        return {level: key + key * self.crowd for level, key in super().asked(keys).items()}
+
+    @rule(crowd=st.integers(0, 5))
+    def others_come(self, crowd):
+        self.crowd = crowd
+
+    @rule(keys=KEYS, cost=COSTS, patience_us=waits_us | st.just(0), in_task=st.booleans())
+    def hit(self, keys, cost, patience_us, in_task):
+        keys, start = self.asked(keys), self.now
+        if self.acquire(keys, cost, patience_us / 1_000_000, in_task=in_task).allowed:
+            assert self.model.hit(keys, cost, start, patience_us).allowed
+
+    @rule(keys=KEYS, cost=COSTS, final=COSTS | st.just(50))
+    def reserve_and_settle(self, keys, cost, final):
+        keys = self.asked(keys)
+        if self.throttle.peek(keys, cost).allowed:
+            self.throttle.reserve(keys, cost).commit(final)
+            outcome = self.model.hit(keys, cost, self.now)
+            assert outcome.allowed
+            self.model.settle(keys, final - cost, self.now, outcome.charged)
+
+    @rule(keys=KEYS, cost=COSTS)
+    def come_back_when_told(self, keys, cost):
+        keys = self.asked(keys)
+        decision = self.acquire(keys, cost)
+        if not decision.allowed and decision.retry_after is not None:
+            self.clock.advance(decision.retry_after)
+            decision = self.acquire(keys, cost)
+            assert decision.allowed
+        if decision.allowed:
+            assert self.model.hit(keys, cost, self.now).allowed
+
     @invariant()
     def holds_no_more_than_it_may(self):
-        assert len(self.store) <= self.store.max_keys + len(ALL_LEVELS)
+        assert len(self.store) <= self.store.max_keys + 2  # the buckets of the global level are nobody's keys
 
 
 TestClockSteps = ClockMachine.TestCase
 TestClockSteps.settings = settings(UNHURRIED, max_examples=150, stateful_step_count=40)
 TestSweeping = SweepingMachine.TestCase
 TestSweeping.settings = settings(UNHURRIED, max_examples=60, stateful_step_count=40)
+TestCrowded = CrowdedMachine.TestCase
+TestCrowded.settings = settings(UNHURRIED, max_examples=100, stateful_step_count=40)

@@ -100,7 +100,9 @@ class Request:
         prefix: The start of the path that named the stage and was taken off `path`; empty where there is none.
     """
 
-    __slots__ = ("_headers", "_reader", "method", "native", "path", "peer", "prefix")
+    # Defaults of the class, not slots set for each request: most requests need neither.
+    prefix: str = ""
+    _headers: Headers | None = None
 
     def __init__(self, method: str, path: str, peer: str | None, native: Mapping[str, Any], reader: Reader) -> None:
         """Keep what an adapter read at once, and how the rest is read."""
@@ -108,9 +110,7 @@ class Request:
         self.path: str = path
         self.peer: str | None = peer
         self.native: Mapping[str, Any] = native
-        self.prefix: str = ""
         self._reader = reader
-        self._headers: Headers | None = None
 
     @property
     def headers(self) -> Headers:

@@ -116,8 +116,8 @@ class GatewayResponses:
             status: Instead of the type's own status.
         """
         status = status or KINDS[kind][0]
-        custom = self._custom.get(kind) or self._custom.get(f"DEFAULT_{status // 100}XX")
-        if custom is None:
+        custom = self._custom and (self._custom.get(kind) or self._custom.get(f"DEFAULT_{status // 100}XX"))
+        if not custom:
             body, own = _standard(self._format, kind, status, detail, violated)
             return Response(kind, status, [*own, *fields], body)
         return self._customised(custom, kind, status, context, detail, fields, violated)

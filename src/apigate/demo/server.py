@@ -1,5 +1,6 @@
 """Serves the demo with uvicorn, on loopback."""
 
+import importlib
 import os
 from collections.abc import Generator
 from contextlib import contextmanager
@@ -13,12 +14,24 @@ from apigate.core.errors import ConfigurationError
 if TYPE_CHECKING:
     import uvicorn
 
-__all__ = ["HOST", "listening", "serve", "served"]
+__all__ = ["HOST", "listening", "require_uvicorn", "serve", "served"]
 
 HOST = "127.0.0.1"
 """Where the demo listens."""
 
 _SHUTDOWN = 10.0  # seconds
+
+
+def require_uvicorn() -> None:
+    """See that uvicorn is there, before anything is promised.
+
+    Raises:
+        ConfigurationError: It is missing.
+    """
+    try:
+        importlib.import_module("uvicorn")
+    except ImportError:
+        raise ConfigurationError("uvicorn is missing; install it with: pip install 'apigate[server]'") from None
 
 
 def listening(port: int) -> socket:
@@ -43,11 +56,7 @@ def listening(port: int) -> socket:
 
 
 def serve(app: ASGIApp, listener: socket) -> None:
-    """Serve an app until Ctrl-C, each request with a line of log.
-
-    Raises:
-        ConfigurationError: uvicorn is missing.
-    """
+    """Serve an app until Ctrl-C, each request with a line of log."""
     try:
         _server(app, "info").run([listener])
     except KeyboardInterrupt:
@@ -59,7 +68,7 @@ def served(app: ASGIApp, port: int) -> Generator[int]:
     """Serve an app in a thread, as long as the block runs; gives the port.
 
     Raises:
-        ConfigurationError: uvicorn is missing, or the port cannot be had.
+        ConfigurationError: The port cannot be had.
     """
     server = _server(app, "warning")
     with listening(port) as listener:
@@ -73,9 +82,7 @@ def served(app: ASGIApp, port: int) -> Generator[int]:
 
 
 def _server(app: ASGIApp, log_level: str) -> "uvicorn.Server":
-    try:
-        import uvicorn
-    except ImportError:
-        raise ConfigurationError("the demo needs uvicorn; install it with: pip install 'apigate[server]'") from None
+    import uvicorn
+
     # There is no proxy in front: with proxy_headers every local client could name an address of its choice.
     return uvicorn.Server(uvicorn.Config(app, log_level=log_level, lifespan="off", ws="none", proxy_headers=False))

@@ -207,7 +207,7 @@ def take_tour(gateway: Gateway, port: int = 0) -> Tour:
         port: The port to serve on; 0 for any that is free.
 
     Raises:
-        ConfigurationError: uvicorn is missing, or the port cannot be had.
+        ConfigurationError: The port cannot be had.
     """
     second_client = _is_ours(SECOND_CLIENT)
     with served(GatewayMiddleware(PetStore(), gateway), port) as actual:

@@ -21,7 +21,7 @@ from apigate.throttling.limit import Limit
 __all__ = ["DEFAULT_MAX_KEYS", "MemoryBuckets", "MemoryStore"]
 
 DEFAULT_MAX_KEYS = 100_000
-"""At 260 bytes each, 26 MB at the most."""
+"""At 280 bytes each, 28 MB at the most."""
 
 OVERFLOW_BUCKETS = 4_096
 """Shared buckets of each limit once the store is full."""
@@ -79,7 +79,7 @@ class MemoryStore:
     """Buckets in memory, for one process; exact under threads and tasks.
 
     Args:
-        max_keys: How many buckets are kept over all limits, at least 1; each takes at most 260 bytes. Beyond that the
+        max_keys: How many buckets are kept over all limits, at least 1; each takes at most 280 bytes. Beyond that the
             keys that have no bucket yet share 4,096 overflow buckets of each limit.
         on_fill: Called with the number of buckets when every place is taken, once until a tenth is free again; in the
             thread of the request that found it so, with no lock held.
@@ -223,8 +223,10 @@ class MemoryBuckets:
         self._tables = tuple(self._store.table(name) for name in self._names)
         self._limits = tuple(table.limit for table in self._tables)
         self._shadow = not all(limit.enforced for limit in self._limits)
+        # Narrowest first: a client's own bucket refuses most often, and then nothing has to be put back.
         self._ledgers = tuple(
-            (table.young, table.limit.n, table.limit.p, table.limit.capacity) for table in self._tables
+            (place, table.young, table.limit.n, table.limit.p, table.limit.capacity)
+            for place, table in reversed(list(enumerate(self._tables)))
         )
 
     def acquire(self, keys: Sequence[Key], costs: Sequence[int], now: int, patience: int = 0) -> Decision:
@@ -238,13 +240,12 @@ class MemoryBuckets:
             if self._generation != store.generation:
                 self._bind()
             late = short = False
-            before: list[State] = []
-            wanted: list[int] = []
-            place = written_to = 0
-            for states, n, p, capacity in self._ledgers:
+            written_to = 0
+            before = [FRESH] * len(keys)
+            wanted = [0] * len(keys)
+            for place, states, n, p, capacity in self._ledgers:
                 key = keys[place]
-                state = states[key]
-                before.append(state)
+                before[place] = state = states[key]
                 owed, last = state
                 if now > last:
                     owed -= (now - last) * n
@@ -253,17 +254,16 @@ class MemoryBuckets:
                 elif now < last:
                     late = True
                 owed += costs[place] * p
-                wanted.append(owed)
+                wanted[place] = owed
                 if owed > capacity:
                     short = True
                 elif not short:
                     states[key] = (owed, now)
                     written_to += 1
-                place += 1  # noqa: SIM113 - see above: enumerate, too
             if not (short or late or store.missed):
                 return Decision(True, self._limits, costs, wanted)
             if written_to or store.missed:
-                self._put_back(keys, before[:written_to])
+                self._put_back(keys, before, written_to)
             if short and not (late or patience or self._shadow):
                 return Decision(False, self._limits, costs, wanted)
             decision = decide(self._limits, before, costs, now, patience)
@@ -306,10 +306,10 @@ class MemoryBuckets:
         self._store.missed.clear()
         return states
 
-    def _put_back(self, keys: Sequence[Key], before: Sequence[State]) -> None:
-        """Undo what was written while the levels were asked: the first of them hold what they held before."""
-        for (states, _, _, _), key, state in zip(self._ledgers, keys, before, strict=False):
-            states[key] = state
+    def _put_back(self, keys: Sequence[Key], before: Sequence[State], written_to: int) -> None:
+        """Undo what was written, to so many buckets, while the levels were asked."""
+        for place, states, _, _, _ in self._ledgers[:written_to]:
+            states[keys[place]] = before[place]
         for table, key in self._store.missed:
             table.young.pop(key, None)
         self._store.missed.clear()

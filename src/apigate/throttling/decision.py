@@ -191,13 +191,17 @@ class Decision:
         """The enforced limit with the fewest tokens left, these, and what its bucket is owed; None if there is none."""
         found: Limit | None = None
         fewest = place = owed = 0
-        owed_now = self._wanted if self.allowed else self.owed
+        owed_now = self._wanted
+        if not self.allowed:
+            owed_now = [
+                owed - cost * limit.p for limit, cost, owed in zip(self.limits, self.costs, owed_now, strict=True)
+            ]
         for limit in self.limits:
             left = (limit.capacity - owed_now[place]) // limit.p
-            if (found is None or left < fewest) and limit.enforced:
+            if (left < fewest or found is None) and limit.enforced:
                 found, fewest, owed = limit, left, owed_now[place]
             place += 1  # noqa: SIM113 - enumerate costs 60 ns, on every response
-        return None if found is None else (found, max(fewest, 0), owed)
+        return None if found is None else (found, max(0, fewest), owed)
 
     @property
     def buckets(self) -> tuple[LevelState, ...]:

@@ -173,8 +173,7 @@ class RateLimitFieldsPolicy:
         if tightest is None:
             return
         if self._standing is not None:
-            head.added += self._policies
-            head.added += self._standing(*tightest)
+            head.added += self._policies + self._standing(*tightest)
         if self._x_clock is not None:
             head.added += x_fields(tightest, self._x_clock.wall())
 

@@ -1,0 +1,131 @@
+"""`lint`, `explain`, `routes`, `--version`: what they print and exit with."""
+
+import subprocess
+import sys
+
+import pytest
+
+import apigate
+
+
+def test_version(run):
+    assert run("--version") == (0, f"apigate {apigate.__version__}\n", "")
+
+
+def test_python_m_is_the_same(shop):
+    printed = subprocess.check_output([sys.executable, "-m", "apigate", "--version"], text=True, timeout=60)
+    assert printed == f"apigate {apigate.__version__}\n"
+
+
+def test_help_lists_every_command(run):
+    status, out, _ = run("--help")
+    assert status == 0
+    for command in ("demo", "run", "routes", "lint", "explain"):
+        assert f"\n    {command} " in out
+
+
+def test_other_commands_load_no_server(shop):
+    script = "import sys; from apigate.cli import main; main(['lint', 'apigate.toml']); print(*sys.modules)"
+    loaded = subprocess.check_output([sys.executable, "-c", script], text=True, timeout=60).split()
+    assert "apigate.cli" in loaded
+    assert not {"asyncio", "uvicorn", "wsgiref", "http.client", "apigate.demo"} & set(loaded)
+
+
+def test_lint_without_findings(run):
+    assert run("lint", "apigate.toml") == (0, "apigate.toml: no findings\n", "")
+
+
+def test_lint_with_a_finding_exits_with_1(run):
+    status, out, err = run("lint", "odd.toml")
+    assert (status, err) == (1, "")
+    assert "never-binds" in out
+    assert out.endswith("odd.toml: 1 finding\n")
+
+
+def test_explain(run):
+    status, out, err = run("explain", "apigate.toml", "GET", "/pets/1?x=1", "--address", "192.0.2.7")
+    assert (status, err) == (0, "")
+    assert out.startswith("GET /pets/1\n")
+    for part in ("ip:192.0.2.7", "3/day", "verdict admitted"):
+        assert part in out
+
+
+def test_explain_sends_headers(run, shop):
+    (shop / "host.toml").write_text('stage_by = { header = "x-stage" }\n[stages.prod]\n[stages.beta]\n')
+    assert "stage   beta" in run("explain", "host.toml", "GET", "/", "-H", "X-Stage:  beta ").out
+    assert "RESOURCE_NOT_FOUND" in run("explain", "host.toml", "GET", "/").out
+
+
+def test_explain_joins_headers_of_one_name(run, shop):
+    (shop / "proxy.toml").write_text('trusted_hops = 2\nclient_throttle = "3/day"\n')
+    sent = ("-H", "X-Forwarded-For: 192.0.2.1, 192.0.2.2", "--header", "x-forwarded-for:192.0.2.3")
+    assert "ip:192.0.2.2" in run("explain", "proxy.toml", "GET", "/", *sent).out
+
+
+def test_explain_at_a_fixed_stage(run):
+    assert "stage   beta" in run("explain", "stages.toml", "GET", "/", "--stage", "beta").out
+
+
+ROUTES = """\
+gateway shop, stage by PathPrefix()
+
+stage prod
+  METHOD                     LEVEL     LIMIT                  MODE
+  GET /pets/{id}             -         Own, in phase GUARD
+                             global    20 in flight           enforce
+                             client    4 in flight            enforce
+                             global    1000/second            enforce
+                             stage     100/second; burst=200  enforce
+                             method    50/second              enforce
+                             client    10/second              shadow
+                             client-2  1000/hour              shadow
+                             cost      3
+                             refund    404
+  POST /pets                 -         Own, in phase GUARD
+                             global    20 in flight           enforce
+                             client    4 in flight            enforce
+                             global    1000/second            enforce
+                             stage     100/second; burst=200  enforce
+                             client    10/second              shadow
+                             client-2  1000/hour              shadow
+                             method    50/second              off
+                             exempt    internal
+  GET /health                -         Own, in phase GUARD
+                             exempt    takes from no level
+  * (what matches no other)  -         Own, in phase GUARD
+                             global    20 in flight           enforce
+                             client    4 in flight            enforce
+                             global    1000/second            enforce
+                             stage     100/second; burst=200  enforce
+                             method    50/second              enforce
+                             client    10/second              shadow
+                             client-2  1000/hour              shadow
+
+stage dev
+  METHOD                     LEVEL   LIMIT                MODE
+  * (what matches no other)  -       Own, in phase GUARD
+                             global  20 in flight         enforce
+                             global  1000/second          enforce
+"""
+
+
+@pytest.mark.parametrize("target", ["shop:gateway", "shop:gated_asgi", "shop:gated_wsgi"])
+def test_routes_lists_every_method_with_its_limits(run, target):
+    assert run("routes", target) == (0, ROUTES, "")
+
+
+def test_routes_of_a_file(run):
+    out = run("routes", "--config", "stages.toml").out
+    assert run("routes", "shop:asgi_app", "--config", "stages.toml").out == out
+    assert "\nstage prod\n" in out
+    assert "stage   2/day" in out
+
+
+def test_routes_without_any_limit(run):
+    assert "  * (what matches no other)  -      no limit" in run("routes", "shop:open_gateway").out
+
+
+def test_routes_says_that_decorated_functions_are_not_listed(run, shop):
+    with (shop / "shop.py").open("a") as file:
+        file.write("\n@open_gateway.throttle('5/second')\ndef f(): ...\n")
+    assert "Decorated functions" in run("routes", "shop:open_gateway").out
