@@ -143,7 +143,7 @@ def _add_run(add_parser: _AddParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    gateway = _configured(arguments.config)
+    gateway = Gateway.from_file(arguments.config)
     app = _load(arguments.app)
     interface = arguments.interface
     if interface == "auto":
@@ -240,7 +240,7 @@ def _routes(arguments: argparse.Namespace) -> int:
     config: str | None = arguments.config
     found: object = None if app is None else _load(app)  # with --config too: it shows whether `run` could serve it
     if config is not None:
-        gateway = _configured(config)
+        gateway = Gateway.from_file(config)
     elif app is not None:
         gateway = _gateway(app, found)
     else:
@@ -292,9 +292,11 @@ def _limits(stage: RunningStage, name: str | None) -> Iterator[tuple[str, str, s
             case ThrottlePolicy():
                 for limit in policy.limits:
                     levels.add(limit.level)
-                    yield limit.policy, str(limit.rate), "enforce" if limit.enforced else "shadow"
+                    yield limit.policy, str(limit.rate), _mode(limit.enforced)
             case InFlightPolicy():
-                yield from ((slots.level, f"{most} in flight", "enforce") for slots, most in policy.limits)
+                yield from (
+                    (slots.level, f"{most} in flight", _mode(enforced)) for slots, most, enforced in policy.limits
+                )
             case RateLimitFieldsPolicy() | SettlementPolicy():
                 pass
             case _:
@@ -310,6 +312,10 @@ def _limits(stage: RunningStage, name: str | None) -> Iterator[tuple[str, str, s
     for level, rates in configured.items():
         if level not in levels and isinstance(rates, tuple):
             yield from ((level, str(rate), "off") for rate in rates)
+
+
+def _mode(enforced: bool) -> str:
+    return "enforce" if enforced else "shadow"
 
 
 def _terms(stage: RunningStage, name: str | None) -> Iterator[tuple[str, str, str]]:
@@ -343,7 +349,7 @@ def _add_lint(add_parser: _AddParser) -> None:
 
 
 def _lint(arguments: argparse.Namespace) -> int:
-    findings = _configured(arguments.config).lint()
+    findings = Gateway.from_file(arguments.config).lint()
     for finding in findings:
         print(finding)
     print(f"{arguments.config}: {len(findings) or 'no'} finding{'' if len(findings) == 1 else 's'}")
@@ -363,7 +369,7 @@ def _add_explain(add_parser: _AddParser) -> None:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    gateway = _configured(arguments.config)
+    gateway = Gateway.from_file(arguments.config)
     headers = _headers(arguments.header)
     print(gateway.explain(arguments.method, arguments.path, headers, address=arguments.address, stage=arguments.stage))
     return 0
@@ -382,15 +388,6 @@ def _headers(texts: Sequence[str]) -> dict[str, str]:
 
 
 # ---- what the arguments name
-
-
-def _configured(path: str) -> Gateway:
-    """The gateway of a configuration file."""
-    try:
-        return Gateway.from_file(path)
-    except ConfigurationError as error:
-        named = str(error).startswith(f"{path}:")
-        raise ConfigurationError(str(error) if named else f"{path}: {error}") from error
 
 
 def _load(target: str) -> Any:  # Any: whatever stands there

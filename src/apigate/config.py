@@ -4,7 +4,7 @@ An unset setting of a method inherits from the method `*`, then from the stage. 
 level that would be inherited.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
 from os import PathLike
@@ -58,7 +58,7 @@ class Method:
             back, such as `"2xx, 404"`; so that only failed logins count.
         final_cost: A function of context and status that says what the request costs in the end, at these three
             levels. More than `cost` may leave a debt of at most one burst.
-        modes: `"enforce"`, `"shadow"` or `"off"` by level.
+        modes: `"enforce"`, `"shadow"` or `"off"` for the levels `method` and `client-method`.
 
     Raises:
         ConfigurationError: A setting cannot be used.
@@ -80,6 +80,7 @@ class Method:
     def __post_init__(self) -> None:
         """Check every setting, and parse the rates."""
         _check(self, "Method")
+        _check_modes(self.modes, ("method", "client-method"), "Method modes", "the stage or the gateway")
 
     def over(self, other: "Method") -> "Method":
         """These settings, and those of `other` where they are unset; modes are joined level by level."""
@@ -104,7 +105,7 @@ class Stage:
         exempt: Default of the methods' `exempt`: False.
         refund: Default of the methods' `refund`: none.
         final_cost: Default of the methods' `final_cost`: none.
-        modes: Default of the methods' `modes`.
+        modes: Of every level but `global`; for `method` and `client-method` the methods' default.
         variables: Texts by name, handed to the app in the request context.
         methods: Settings by method, `GET /pets/{id}`; `*` is the default of them all.
 
@@ -133,19 +134,20 @@ class Stage:
         if not isinstance(self.name, str) or not self.name or not set(self.name) <= _NAME:
             raise ConfigurationError(f"Stage name: {self.name!r} is no name; use letters, digits, '-', '_' and '.'")
         _check(self, f"Stage {self.name!r}")
-        for name, method in self.methods.items():
+        _check_modes(self.modes, LEVELS[1:], f"Stage {self.name!r} modes", "the gateway")
+        for name, method in _table(self.methods, f"Stage {self.name!r} methods").items():
             if name != ANY:
                 method_key(name)
             if not isinstance(method, Method):
                 raise ConfigurationError(f"Stage {self.name!r} methods[{name!r}]: {method!r} is not a Method")
-        for name, value in self.variables.items():
+        for name, value in _table(self.variables, f"Stage {self.name!r} variables").items():
             if not isinstance(name, str) or not isinstance(value, str):
                 raise ConfigurationError(f"Stage {self.name!r} variables: {name!r}: {value!r} is not a text")
 
     def settings(self, method: str | None) -> Method:
         """What holds for a method of this stage, inheritance carried out; None is a request that matches none."""
         default = self.methods.get(ANY, Method()).over(
-            Method(cost=self.cost, exempt=self.exempt, refund=self.refund, final_cost=self.final_cost, modes=self.modes)
+            Method(cost=self.cost, exempt=self.exempt, refund=self.refund, final_cost=self.final_cost)
         )
         return default if method is None else self.methods[method].over(default)
 
@@ -178,11 +180,23 @@ def _check(settings: "Method | Stage", where: str) -> None:
             object.__setattr__(settings, name, check(None if _is_off(value) else value, f"{where} {name}"))
 
 
-def _checked_rates(value: Any, setting: str) -> tuple[Rate, ...] | None:  # Any: whatever a user wrote, here and below
-    return None if value is None else parse_rates(value, setting)
+def checked_rates(value: Any, setting: str) -> tuple[Rate, ...] | None:  # Any: whatever a user wrote, here and below
+    """Rates, None for none.
+
+    Raises:
+        ConfigurationError: They cannot be used.
+    """
+    return None if value is None or _is_off(value) else parse_rates(value, setting)
 
 
-def _checked_in_flight(value: Any, setting: str) -> int | None:
+def checked_in_flight(value: Any, setting: str) -> int | None:
+    """A number of slots, None for no limit.
+
+    Raises:
+        ConfigurationError: It is not one.
+    """
+    if value is None or _is_off(value):
+        return None
     if value is not None and not _is_whole(value, 1):
         raise ConfigurationError(f"{setting}: {value!r} is not a whole number of at least 1, nor None")
     return value  # type: ignore[no-any-return]  # a whole number, as checked
@@ -229,10 +243,10 @@ def checked_modes(modes: Any, setting: str) -> Mapping[str, Mode]:
 
 _CHECKS: Mapping[str, Callable[[Any, str], object]] = MappingProxyType(
     {
-        "throttle": _checked_rates,
-        "client_throttle": _checked_rates,
-        "in_flight": _checked_in_flight,
-        "client_in_flight": _checked_in_flight,
+        "throttle": checked_rates,
+        "client_throttle": checked_rates,
+        "in_flight": checked_in_flight,
+        "client_in_flight": checked_in_flight,
         "cost": _checked_cost,
         "exempt": _checked_exempt,
         "refund": _checked_refund,
@@ -241,6 +255,13 @@ _CHECKS: Mapping[str, Callable[[Any, str], object]] = MappingProxyType(
     }
 )
 """How each setting is checked: from what was written and where, to what is kept."""
+
+
+def _check_modes(modes: Mapping[str, Mode] | Unset, own: Collection[str], setting: str, instead: str) -> None:
+    """See that only levels are named whose buckets are no wider than what the settings are for."""
+    for level in () if modes is UNSET else modes:
+        if level not in own:
+            raise ConfigurationError(f"{setting}: the level {level!r} is shared with others; set its mode at {instead}")
 
 
 def _is_off(value: object) -> bool:

@@ -95,7 +95,7 @@ def explain(
                 levels = decision.buckets
                 verdict = "admitted" if decision.allowed else "THROTTLED"
             case InFlightPolicy():
-                notes += [f"at most {most} in flight at level {slots.level}" for slots, most in policy.limits]
+                notes += [f"at most {most} in flight at level {slots.level}" for slots, most, _ in policy.limits]
             case RateLimitFieldsPolicy() | SettlementPolicy():
                 pass
             case _:

@@ -7,7 +7,7 @@ exists twice; what they run is the same for both.
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Self, cast, final
+from typing import TYPE_CHECKING, Any, Self, TypeVar, final
 
 from apigate.config import (
     UNSET,
@@ -17,7 +17,9 @@ from apigate.config import (
     Method,
     Stage,
     Unset,
+    checked_in_flight,
     checked_modes,
+    checked_rates,
     gateway_settings,
     read_toml,
 )
@@ -35,7 +37,7 @@ from apigate.throttling.fields import DRAFTS, Draft, RateLimitDraft
 from apigate.throttling.identity import ClientIdentity
 from apigate.throttling.limit import Mode
 from apigate.throttling.policy import ThrottlePolicy
-from apigate.throttling.rate import Rate, RateLike
+from apigate.throttling.rate import RateLike
 from apigate.throttling.store import ThrottleStore
 
 if TYPE_CHECKING:
@@ -47,6 +49,8 @@ if TYPE_CHECKING:
 __all__ = ["Gateway"]
 
 DEFAULT_STAGE = "default"
+
+T = TypeVar("T")
 
 
 @final
@@ -131,8 +135,8 @@ class Gateway:
             raise ConfigurationError(f"Gateway: with stages, {', '.join(given)} must stand in a Stage")
         if on_event is not None and not callable(on_event):
             raise ConfigurationError(f"on_event: {on_event!r} is not a function of an event")
-        self.name: str = name
-        self.clock: Clock = clock or SystemClock()
+        self.name: str = _checked_name(name)
+        self.clock: Clock = _checked_clock(clock)
         self.identity: ClientIdentity = ClientIdentity(trusted_hops, forwarding_header, client)
         self._on_event = on_event
         self._compiler = Compiler(
@@ -141,13 +145,13 @@ class Gateway:
             identity=self.identity,
             responses=GatewayResponses(responses, error_format),
             draft=_draft(rate_limit),
-            x_rate_limit=x_rate_limit,
-            policies=policies,
+            x_rate_limit=_checked_flag("x_rate_limit", x_rate_limit),
+            policies=_checked_sequence("policies", policies),
             on_shadow=self._would_deny,
             settings=_global_settings(throttle, in_flight, modes),
         )
         self._claimed: dict[str, int] = {}
-        self._stages = self._start(stages or [Stage(DEFAULT_STAGE, **given)])
+        self._stages = self._start(_checked_sequence("stages", stages) or [Stage(DEFAULT_STAGE, **given)])
         self._selector = parse_selector(stage_by, self._stages)
         self._only = next(iter(self._stages.values())) if len(self._stages) == 1 and not self._selector else None
         self._no_stage = self._compiler.refused(Stage("none"), "RESOURCE_NOT_FOUND", "There is no such stage.")
@@ -167,7 +171,7 @@ class Gateway:
         Raises:
             ConfigurationError: As `Gateway`, and for names that are no setting.
         """
-        known = frozenset(cls.__init__.__kwdefaults__ or ())
+        known = frozenset(cls.__init__.__kwdefaults__ or ()) - _OBJECTS
         return cls(**{**gateway_settings(settings, known), **objects})
 
     @classmethod
@@ -177,7 +181,11 @@ class Gateway:
         Raises:
             ConfigurationError: As `from_dict`, and where the file cannot be read.
         """
-        return cls.from_dict(read_toml(path), **objects)
+        table = read_toml(path)
+        try:
+            return cls.from_dict(table, **objects)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{path}: {error}") from error
 
     # ---- managing
 
@@ -498,8 +506,7 @@ class Gateway:
                 )
             )
 
-    def _would_deny(self, context: RequestContext, decision: Decision) -> None:
-        levels = tuple(dict.fromkeys(limit.level for limit in decision.shadowed))
+    def _would_deny(self, context: RequestContext, levels: tuple[str, ...]) -> None:
         for level in levels:
             context.compiled.counters.add(f"shadow:{level}")
         if self._on_event is not None:
@@ -525,6 +532,37 @@ class Gateway:
             getLogger("apigate").exception("on_event raised for %r", event)
 
 
+_OBJECTS = frozenset({"client", "clock", "on_event", "policies"})
+"""Settings that cannot stand in a file."""
+
+
+def _checked_name(name: object) -> str:
+    if not isinstance(name, str) or not name.strip():
+        raise ConfigurationError(f"name: {name!r} is not a name; give a text such as 'shop'")
+    return name
+
+
+def _checked_flag(setting: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigurationError(f"{setting}: {value!r} is not True or False")
+    return value
+
+
+def _checked_sequence(setting: str, values: Sequence[T]) -> Sequence[T]:
+    if isinstance(values, str) or not isinstance(values, Sequence):
+        raise ConfigurationError(f"{setting}: {values!r} is not a list")
+    return values
+
+
+def _checked_clock(clock: Clock | None) -> Clock:
+    if clock is None:
+        return SystemClock()
+    for method in ("now_us", "wall", "sleep", "sleep_async"):
+        if not callable(getattr(clock, method, None)):
+            raise ConfigurationError(f"clock: {clock!r} is not a clock: it has no method {method}")
+    return clock
+
+
 def _draft(version: object) -> Draft | None:
     if version is None or version == "off":
         return None
@@ -535,9 +573,8 @@ def _draft(version: object) -> Draft | None:
 
 def _global_settings(throttle: RateLike | None, in_flight: int | None, modes: Mapping[str, Mode]) -> GlobalSettings:
     """The settings of the global level, checked as those of a stage are."""
-    level = Method(throttle=throttle, in_flight=in_flight)
     return GlobalSettings(
-        throttle=cast("tuple[Rate, ...]", level.throttle or ()),
-        in_flight=cast("int | None", level.in_flight),
+        throttle=checked_rates(throttle, "throttle") or (),
+        in_flight=checked_in_flight(in_flight, "in_flight"),
         modes=checked_modes(modes, "modes"),
     )

@@ -95,8 +95,8 @@ def in_flight_never_binds(gateway: "Gateway") -> Iterator[Finding]:
     for stage, name, where in _methods(gateway):
         for policy in stage.compiled(name).policies:
             if isinstance(policy, InFlightPolicy):
-                for (slots, most), (wide, wide_most) in permutations(policy.limits, 2):
-                    if _is_within(slots.level, wide.level) and most >= wide_most:
+                for (slots, most, _), (wide, wide_most, enforced) in permutations(policy.limits, 2):
+                    if enforced and _is_within(slots.level, wide.level) and most >= wide_most:
                         yield Finding(
                             "never-binds",
                             where,
@@ -166,7 +166,11 @@ def exempt_with_limits(gateway: "Gateway") -> Iterator[Finding]:
     """A method that is exempt and has limits of its own."""
     for stage, name, where in _methods(gateway):
         own = stage.settings.methods.get(name or ANY)
-        if own is not None and own.exempt is True and (own.throttle or own.client_throttle):
+        if (
+            own is not None
+            and own.exempt is True
+            and any(isinstance(rates, tuple) for rates in (own.throttle, own.client_throttle))
+        ):
             yield Finding("exempt-with-limits", where, "the method is exempt, so its own limits never count; drop one")
 
 

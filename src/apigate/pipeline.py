@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from threading import Lock
 from typing import Any, NamedTuple, cast, final
 
-from apigate.config import UNSET, Method, Stage
+from apigate.config import UNSET, Method, Stage, Unset
 from apigate.core.clock import Clock
 from apigate.core.context import RequestContext
 from apigate.core.counters import Counters
@@ -12,7 +12,6 @@ from apigate.core.message import Request, Response
 from apigate.core.policy import CompiledMethod, Phase, Policy
 from apigate.core.responses import GatewayResponses
 from apigate.core.routes import ANY, MethodTable, has_dot_segment
-from apigate.throttling.decision import Decision
 from apigate.throttling.fields import Draft
 from apigate.throttling.identity import ClientIdentity
 from apigate.throttling.in_flight import InFlightPolicy, SlotLimit, Slots
@@ -58,6 +57,24 @@ class GlobalSettings(NamedTuple):
     modes: Mapping[str, Mode]
 
 
+class _Place(NamedTuple):
+    """One place where requests are counted.
+
+    Attributes:
+        level: Its level.
+        name: What its bucket, or its slots, are kept under.
+        settings: Where its settings stand.
+        throttle: What its rate is called there; its in-flight limit is called alike.
+        mode: Whether it is enforced.
+    """
+
+    level: str
+    name: str
+    settings: "GlobalSettings | Stage | Method"
+    throttle: str
+    mode: Mode
+
+
 @final
 class Compiler:
     """Turns settings into pipelines; holds what all stages of a gateway share.
@@ -78,7 +95,7 @@ class Compiler:
         draft: Draft | None,
         x_rate_limit: bool,
         policies: Sequence[Policy],
-        on_shadow: Callable[[RequestContext, Decision], None],
+        on_shadow: Callable[[RequestContext, tuple[str, ...]], None],
         settings: GlobalSettings,
     ) -> None:
         """Keep the shared parts."""
@@ -107,7 +124,7 @@ class Compiler:
         exempt = [s.exempt for s in settings]
         policies = list(self._policies)
         if not all(rule is True for rule in exempt):
-            policies += self._in_flight(stage, names, settings)
+            policies += self._in_flight(stage, names)
             policies += self._throttle(stage, names, settings, _all_exempt(exempt))
         return self._compiled(stage, names[0], policies)
 
@@ -136,19 +153,24 @@ class Compiler:
         return self._known(self._all_limits(stage, names))
 
     def _all_limits(self, stage: Stage, names: Sequence[str | None]) -> Iterator[Limit]:
-        modes: dict[str, Mode] = {**self.settings.modes, **(stage.modes if stage.modes is not UNSET else {})}
-        yield from limits_of("global", "global", self.settings.throttle, self.settings.modes.get("global", "enforce"))
-        yield from limits_of(f"stage:{stage.name}", "stage", _rates(stage.throttle), modes.get("stage", "enforce"))
-        for level, setting in (("method", "throttle"), ("client", ""), ("client-method", "client_throttle")):
-            if level == "client":
-                rates = _rates(stage.client_throttle)
-                yield from limits_of(f"client:{stage.name}", level, rates, modes.get(level, "enforce"))
-                continue
-            for name in names:
-                settings = stage.settings(name)
-                own: dict[str, Mode] = {**modes, **(settings.modes if settings.modes is not UNSET else {})}
-                where = f"{level}:{stage.name}:{name or ANY}"
-                yield from limits_of(where, level, _rates(getattr(settings, setting)), own.get(level, "enforce"))
+        for place in self._places(stage, names):
+            rates = _rates(getattr(place.settings, place.throttle))
+            yield from limits_of(place.name, place.level, rates, place.mode)
+
+    def _places(self, stage: Stage, names: Sequence[str | None]) -> Iterator["_Place"]:
+        """Every place where a request of these methods may be counted, those shared by all clients first."""
+        methods = [(f":{stage.name}:{name or ANY}", stage.settings(name)) for name in names]
+        everywhere = self.settings.modes
+        here: dict[str, Mode] = {**everywhere, **_given(stage.modes)}
+        yield _Place("global", "global", self.settings, "throttle", everywhere.get("global", "enforce"))
+        yield _Place("stage", f"stage:{stage.name}", stage, "throttle", here.get("stage", "enforce"))
+        for suffix, own in methods:
+            mode: Mode = _given(own.modes).get("method", here.get("method", "enforce"))
+            yield _Place("method", f"method{suffix}", own, "throttle", mode)
+        yield _Place("client", f"client:{stage.name}", stage, "client_throttle", here.get("client", "enforce"))
+        for suffix, own in methods:
+            mode = _given(own.modes).get("client-method", here.get("client-method", "enforce"))
+            yield _Place("client-method", f"client-method{suffix}", own, "client_throttle", mode)
 
     def _known(self, limits: Iterator[Limit] | Sequence[Limit]) -> tuple[Limit, ...]:
         """The same limits as objects known before, where nothing about them changed."""
@@ -199,18 +221,14 @@ class Compiler:
             policies.append(SettlementPolicy(throttle, self.clock, refund or frozenset(), final_cost))
         return policies
 
-    def _in_flight(self, stage: Stage, names: Sequence[str | None], settings: Sequence[Method]) -> list[Policy]:
-        wanted = [("global", "global", self.settings.in_flight), ("stage", f"stage:{stage.name}", stage.in_flight)]
-        wanted += [("client", f"client:{stage.name}", stage.client_in_flight)]
-        for name, own in zip(names, settings, strict=True):
-            for level, most in (("method", own.in_flight), ("client-method", own.client_in_flight)):
-                wanted.append((level, f"{level}:{stage.name}:{name or ANY}", None if most is UNSET else most))
-        limits = [
-            SlotLimit(self._slots.setdefault(name, Slots(level)), most)
-            for level, name, most in wanted
-            if most is not None
-        ]
-        return [InFlightPolicy(limits, self._lock, self._responses)] if limits else []
+    def _in_flight(self, stage: Stage, names: Sequence[str | None]) -> list[Policy]:
+        limits: list[SlotLimit] = []
+        for place in self._places(stage, names):
+            most = getattr(place.settings, place.throttle.replace("throttle", "in_flight"))
+            if isinstance(most, int) and place.mode != "off":
+                slots = self._slots.setdefault(place.name, Slots(place.level))
+                limits.append(SlotLimit(slots, most, enforced=place.mode == "enforce"))
+        return [InFlightPolicy(limits, self._lock, self._responses, self._on_shadow)] if limits else []
 
 
 @final
@@ -343,8 +361,8 @@ def _described(compiled: CompiledMethod) -> Iterator[str]:
             for limit in policy.limits:
                 yield f"{phase:<9} {limit.policy} {limit.rate}{'' if limit.enforced else ' (shadow)'}"
         elif isinstance(policy, InFlightPolicy):
-            for slots, most in policy.limits:
-                yield f"{phase:<9} {slots.level} at most {most} in flight"
+            for slots, most, enforced in policy.limits:
+                yield f"{phase:<9} {slots.level} at most {most} in flight{'' if enforced else ' (shadow)'}"
         else:
             yield f"{phase:<9} {type(policy).__name__}"
 
@@ -352,6 +370,10 @@ def _described(compiled: CompiledMethod) -> Iterator[str]:
 def _is_preflight(request: Request) -> bool:
     """Tell whether this is a CORS preflight (Fetch standard, CORS-preflight fetch)."""
     return "origin" in request.headers and "access-control-request-method" in request.headers
+
+
+def _given(modes: Mapping[str, Mode] | Unset) -> Mapping[str, Mode]:
+    return {} if modes is UNSET else modes
 
 
 def _rates(rates: object) -> tuple[Rate, ...]:

@@ -272,7 +272,9 @@ class Completions:
         self.statuses.append(status)
 
 
-@pytest.mark.parametrize("messages", [[], [START], [START, BODY], [START, PART, PART], [START, PART, BODY, BODY]], ids=len)
+@pytest.mark.parametrize(
+    "messages", [[], [START], [START, BODY], [START, PART, PART], [START, PART, BODY, BODY]], ids=len
+)
 @pytest.mark.parametrize("breaks", [False, True])
 def test_a_request_is_completed_once_however_it_ends(messages, breaks):
     completions = Completions()
@@ -405,7 +407,9 @@ def test_a_request_cancelled_inside_the_gate_frees_its_slots_and_every_policy_he
 
 
 @pytest.mark.parametrize("before", [[], [START, PART]], ids=["nothing sent", "half-way"])
-@pytest.mark.parametrize("error", [RuntimeError("broken"), asyncio.CancelledError(), ExceptionGroup("both", [OSError()])])
+@pytest.mark.parametrize(
+    "error", [RuntimeError("broken"), asyncio.CancelledError(), ExceptionGroup("both", [OSError()])]
+)
 def test_the_apps_exception_reaches_the_server_as_it_is(error, before):
     async def app(scope: Any, receive: Any, send: Any) -> None:
         for message in before:

@@ -73,7 +73,7 @@ stage prod
   METHOD                     LEVEL     LIMIT                  MODE
   GET /pets/{id}             -         Own, in phase GUARD
                              global    20 in flight           enforce
-                             client    4 in flight            enforce
+                             client    4 in flight            shadow
                              global    1000/second            enforce
                              stage     100/second; burst=200  enforce
                              method    50/second              enforce
@@ -83,7 +83,7 @@ stage prod
                              refund    404
   POST /pets                 -         Own, in phase GUARD
                              global    20 in flight           enforce
-                             client    4 in flight            enforce
+                             client    4 in flight            shadow
                              global    1000/second            enforce
                              stage     100/second; burst=200  enforce
                              client    10/second              shadow
@@ -94,7 +94,7 @@ stage prod
                              exempt    takes from no level
   * (what matches no other)  -         Own, in phase GUARD
                              global    20 in flight           enforce
-                             client    4 in flight            enforce
+                             client    4 in flight            shadow
                              global    1000/second            enforce
                              stage     100/second; burst=200  enforce
                              method    50/second              enforce

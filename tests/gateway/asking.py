@@ -54,7 +54,7 @@ class Open:
 
     def _start(self, status: str, headers: Any, exc_info: Any = None) -> Any:
         self.status = int(status[:3])
-        self.fields = dict(headers)
+        self.fields = {name.lower(): value for name, value in headers}
         assert len(self.fields) == len(headers)
 
     def close(self) -> Answer:
@@ -104,7 +104,10 @@ async def task_asks(
         "headers": [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in fields.items()],
     }
 
+    found = []
+
     async def app(scope: Any, receive: Any, send: Any) -> None:
+        found.append(scope.get("apigate"))
         await send({"type": "http.response.start", "status": status, "headers": []})
         await asyncio.sleep(0)
         await send({"type": "http.response.body", "body": b"app"})
@@ -119,7 +122,7 @@ async def task_asks(
     start, body = sent
     headers = {name.decode(): value.decode("latin-1") for name, value in start["headers"]}
     assert len(headers) == len(start["headers"])
-    return Answer(start["status"], headers, body["body"], scope.get("apigate"))
+    return Answer(start["status"], headers, body["body"], found[0] if found else None)
 
 
 def statuses(gateway: Gateway, *asked: str, **given: Any) -> list[int]:

@@ -51,8 +51,11 @@ def test_a_greedy_parameter_takes_at_least_one_segment():
 def test_a_parameter_is_one_segment_that_is_not_empty():
     pets = table("GET /pets/{id}")
     assert pets.find("GET", "/pets/") == pets.find("GET", "/pets") == pets.find("GET", "/pets/1/2") == ()
-    assert pets.find("GET", "/pets/ ") == pets.find("GET", "/pets/{id}") == pets.find("GET", "/pets/é") == (
-        "GET /pets/{id}",
+    assert (
+        pets.find("GET", "/pets/ ")
+        == pets.find("GET", "/pets/{id}")
+        == pets.find("GET", "/pets/é")
+        == ("GET /pets/{id}",)
     )
 
 

@@ -68,6 +68,8 @@ class GatewayResponse:
         """Check what a client would choke on."""
         if self.status is not None and not (isinstance(self.status, int) and 400 <= self.status <= 599):
             raise ConfigurationError(f"GatewayResponse status: {self.status!r} is not a status from 400 to 599")
+        if not isinstance(self.headers, Mapping):
+            raise ConfigurationError(f"GatewayResponse headers: {self.headers!r} is not a mapping from name to value")
         for name, value in {**self.headers, "content-type": self.content_type}.items():
             if not (isinstance(value, str) and _sendable(f"{name}{value}")) or not name or set(name) & set(" :"):
                 raise ConfigurationError(f"GatewayResponse headers: {name!r}: {value!r} cannot be sent as a field")
@@ -116,8 +118,10 @@ class GatewayResponses:
             status: Instead of the type's own status.
         """
         status = status or KINDS[kind][0]
-        custom = self._custom and (self._custom.get(kind) or self._custom.get(f"DEFAULT_{status // 100}XX"))
-        if not custom:
+        custom = None
+        if self._custom:
+            custom = self._custom.get(kind) or self._custom.get(f"DEFAULT_{status // 100}XX")
+        if custom is None:
             body, own = _standard(self._format, kind, status, detail, violated)
             return Response(kind, status, [*own, *fields], body)
         return self._customised(custom, kind, status, context, detail, fields, violated)

@@ -1,6 +1,6 @@
 """How many requests are served at once: slots in this process, taken before any store is asked."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import NamedTuple, final
 
@@ -31,10 +31,17 @@ class Slots:
 
 
 class SlotLimit(NamedTuple):
-    """How many slots of a level may be held by one key."""
+    """How many slots of a level may be held by one key.
+
+    Attributes:
+        slots: Who holds them.
+        most: How many one key may hold.
+        enforced: False in shadow mode: then a request beyond it is noted, and takes a slot all the same.
+    """
 
     slots: Slots
     most: int
+    enforced: bool
 
 
 @final
@@ -47,8 +54,22 @@ class InFlightPolicy:
 
     phase = Phase.THROTTLE
 
-    def __init__(self, limits: Sequence[SlotLimit], lock: Lock, responses: GatewayResponses) -> None:
-        """Hold slots under `lock`, which all policies share that share slots."""
+    def __init__(
+        self,
+        limits: Sequence[SlotLimit],
+        lock: Lock,
+        responses: GatewayResponses,
+        on_shadow: Callable[[RequestContext, tuple[str, ...]], None],
+    ) -> None:
+        """Hold slots under `lock`, which all policies share that share slots.
+
+        Args:
+            limits: The limits asked together.
+            lock: The lock.
+            responses: Makes the refusal.
+            on_shadow: Told the levels in shadow mode that would have refused.
+        """
+        self._on_shadow = on_shadow
         self._limits = tuple(limits)
         self._lock = lock
         self._responses = responses
@@ -62,16 +83,17 @@ class InFlightPolicy:
     def on_request(self, context: RequestContext) -> Response | None:
         """Take the slots."""
         client = bucket_key(context.client) if self._keyed else ""
-        wanted = [(slots.held, client if slots.level.startswith("client") else "") for slots, _ in self._limits]
+        wanted = [(slots.held, client if slots.level.startswith("client") else "") for slots, _, _ in self._limits]
         with self._lock:
-            full = tuple(
-                limit.slots.level
-                for limit, (held, key) in zip(self._limits, wanted, strict=True)
-                if held.get(key, 0) >= limit.most
-            )
+            short = [
+                limit for limit, (held, key) in zip(self._limits, wanted, strict=True) if held.get(key, 0) >= limit.most
+            ]
+            full = tuple(limit.slots.level for limit in short if limit.enforced)
             if not full:
                 for held, key in wanted:
                     held[key] = held.get(key, 0) + 1
+        if short and not all(limit.enforced for limit in short):
+            self._on_shadow(context, tuple(limit.slots.level for limit in short if not limit.enforced))
         if not full:
             context.state[self] = wanted
             return None

@@ -38,7 +38,7 @@ class ThrottlePolicy:
         refusals: Makes the refusal.
         cost: Tokens a request takes, or a function of the request.
         exempt: A function of the request that is true for those that take from no level.
-        on_shadow: Called where a level in shadow mode would have refused.
+        on_shadow: Told the levels in shadow mode that would have refused.
     """
 
     phase = Phase.THROTTLE
@@ -51,7 +51,7 @@ class ThrottlePolicy:
         *,
         cost: int | Callable[[Request], int] = 1,
         exempt: Callable[[Request], bool] | None = None,
-        on_shadow: Callable[[RequestContext, Decision], None] | None = None,
+        on_shadow: Callable[[RequestContext, tuple[str, ...]], None] | None = None,
     ) -> None:
         """Work out what does not depend on the request."""
         self.limits: tuple[Limit, ...] = tuple(limits)
@@ -104,7 +104,7 @@ class ThrottlePolicy:
     def _judge(self, context: RequestContext, decision: Decision) -> Response | None:
         context.decision = decision
         if decision.shadowed and self._on_shadow is not None:
-            self._on_shadow(context, decision)
+            self._on_shadow(context, tuple(dict.fromkeys(limit.level for limit in decision.shadowed)))
         return None if decision.allowed else self._refusals(context, decision)
 
     async def _judge_later(self, context: RequestContext, answer: Awaitable[Decision]) -> Response | None:

@@ -148,7 +148,8 @@ def _parse_text(text: str, setting: str) -> tuple[Rate, ...]:
         elif match := re.fullmatch(_RATE, piece):
             found.append((int(match["count"]), float(match["times"] or 1) * _unit(match["unit"], text, setting), None))
         else:
-            raise ConfigurationError(f"{setting}: {piece!r} in {text!r} is not a rate; write {_GRAMMAR}")
+            where = f"{piece!r}" if piece == text else f"{piece!r} in {text!r}"
+            raise ConfigurationError(f"{setting}: {where} is not a rate; write {_GRAMMAR}")
     try:
         return tuple(Rate(count, per, burst) for count, per, burst in found)
     except ConfigurationError as error:

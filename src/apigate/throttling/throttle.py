@@ -226,22 +226,23 @@ class _Opened:
 
     def keys(self, keys: Keys | None) -> list[Key]:
         """The key of every limit, in their order."""
+        given: Keys = keys or {}
         asked: list[Key] = []
         try:
             for level in self._asked:
                 if level:
-                    key = keys[level]  # type: ignore[index]  # no keys at all is a TypeError, told below
+                    key = given[level]
                     if type(key) is str and 0 < len(key) <= LONGEST_KEY and key.isascii():
                         asked.append(key)
                     else:
                         asked.append(_key(level, key))
                 else:
                     asked.append("")
-            if keys and len(keys) != self._keyed:
-                self.check(keys)
-        except (KeyError, TypeError):
-            self.check(keys or {})
-            missing = next(level for level in self._asked if level and level not in (keys or {}))
+            if len(given) != self._keyed:
+                self.check(given)
+        except KeyError:
+            self.check(given)
+            missing = next(level for level in self._asked if level and level not in given)
             raise ValueError(f"keys: the level {missing!r} needs a key, as in {{{missing!r}: 'alice'}}") from None
         return asked
 

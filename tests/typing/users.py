@@ -1,0 +1,82 @@
+"""What users write, under mypy and pyright: every `assert_type` is checked by both, nothing here needs to run."""
+
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from typing import Any, assert_type
+
+from apigate import Decision, Gateway, LevelState, Method, Rate, Reservation, Stage, Throttle, Throttled
+from apigate.asgi import GatewayMiddleware as ASGIGate
+from apigate.asgi import Receive, Scope, Send
+from apigate.core.events import Denied, Event
+from apigate.core.message import Request
+from apigate.pipeline import RunningStage
+from apigate.wsgi import GatewayMiddleware as WSGIGate
+from apigate.wsgi import StartResponse
+
+
+async def asgi_app(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+
+
+def wsgi_app(environ: dict[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+    start_response("200 OK", [])
+    return [b""]
+
+
+def on_event(event: Event) -> None:
+    if isinstance(event, Denied):
+        assert_type(event.retry_after, float | None)
+
+
+def client(request: Request) -> str | None:
+    return request.headers.get("x-device")
+
+
+gateway = Gateway(
+    throttle="1000/second; burst=2000",
+    stages=[Stage("prod", client_throttle=[Rate(10), "1000/hour"], methods={"GET /pets": Method(throttle=Rate(5))})],
+    on_event=on_event,
+    client=client,
+)
+ASGIGate(asgi_app, gateway, stage="prod")
+WSGIGate(wsgi_app, gateway)
+assert_type(gateway.stage("prod"), RunningStage)
+assert_type(gateway.stats(), dict[str, dict[str, dict[str, int]]])
+
+throttle = Throttle({"global": Rate(1_000), "client": Rate(10, burst=20)})
+assert_type(throttle.acquire({"client": "alice"}, wait=0.5), Decision)
+assert_type(throttle.peek({"client": 7}).levels, Mapping[str, LevelState])
+with throttle.reserve({"client": "alice"}) as reservation:
+    assert_type(reservation, Reservation)
+
+
+@gateway.throttle(Rate(3), key=lambda user, n: str(user), cost=lambda user, n: int(n))
+def send_mails(user: str, n: int) -> float:
+    return 1.0
+
+
+@gateway.throttle("3/second")
+async def ping(host: str) -> bytes:
+    return host.encode()
+
+
+@gateway.throttle("3/second")
+async def numbers(most: int) -> AsyncIterator[int]:
+    for number in range(most):
+        yield number
+
+
+def keeps_its_type(function: Callable[[str, int], float]) -> None:
+    try:
+        assert_type(function("alice", 2), float)
+    except Throttled as refused:
+        assert_type(refused.retry_after, float | None)
+
+
+keeps_its_type(send_mails)
+
+
+async def keeps_its_colour() -> None:
+    assert_type(await ping("localhost"), bytes)
+    async for number in numbers(3):
+        assert_type(number, int)
+    assert_type(await throttle.acquire_async({"client": "alice"}), Decision)
