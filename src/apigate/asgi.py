@@ -180,7 +180,7 @@ class _Passage:
 
 async def _refuse(response: Response, scope: Scope, receive: Receive, send: Send, *, connected: bool = False) -> None:
     """Send the gateway's own response."""
-    headers = [added.raw for added in response.fields]
+    headers = list(response.raw)
     if scope["type"] == "http":
         await send({"type": "http.response.start", "status": response.status, "headers": headers})
         await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else response.body})

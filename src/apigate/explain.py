@@ -46,7 +46,7 @@ class Explanation:
         lines = [
             f"{self.request}",
             f"  stage   {self.stage or 'none'}",
-            f"  method  {self.method or 'none matches; shares the bucket of * with all such requests'}",
+            f"  method  {self.method or 'none matches'}",
             f"  client  {self.client}",
         ]
         for state in self.levels:
@@ -100,6 +100,10 @@ def explain(
                 pass
             case _:
                 notes.append(f"{type(policy).__name__} of your own runs in phase {policy.phase.name}; it was not asked")
+    if gateway.is_preflight(context):
+        notes.append("a CORS preflight: it takes from the global level alone")
+    elif context.method is None and verdict != "RESOURCE_NOT_FOUND":
+        notes.append("requests that match no method share the buckets of *")
     if not levels and not notes:
         notes.append("takes from no level")
     known = None if verdict == "RESOURCE_NOT_FOUND" else context.stage

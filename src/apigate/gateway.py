@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 __all__ = ["Gateway"]
 
 DEFAULT_STAGE = "default"
+NO_STAGE = "(none)"
 
 T = TypeVar("T")
 
@@ -154,7 +155,7 @@ class Gateway:
         self._stages = self._start(_checked_sequence("stages", stages) or [Stage(DEFAULT_STAGE, **given)])
         self._selector = parse_selector(stage_by, self._stages)
         self._only = next(iter(self._stages.values())) if len(self._stages) == 1 and not self._selector else None
-        self._no_stage = self._compiler.refused(Stage("none"), "RESOURCE_NOT_FOUND", "There is no such stage.")
+        self._no_stage = self._compiler.refused(NO_STAGE, "RESOURCE_NOT_FOUND", "There is no such stage.")
         self.marked: bool = False  # whether endpoints carry decorators, so that adapters make the context known
         self.is_empty: bool = False  # whether no request can meet a gate, so that adapters hand it straight to the app
         self._compiler.on_change = self._changed
@@ -242,9 +243,11 @@ class Gateway:
         """Requests by stage, method and kind, since the gateway was built.
 
         Kinds are `admitted`, the types of gateway responses such as `THROTTLED`, and `shadow:` with a level for
-        requests that it would have refused. Requests that matched no method stand under `*`.
+        requests that it would have refused. Requests that matched no method stand under `*`, those that named no
+        stage under the stage `(none)`.
         """
-        return {name: stage.stats() for name, stage in self._stages.items()}
+        stats = {name: stage.stats() for name, stage in self._stages.items()}
+        return {**stats, NO_STAGE: self._compiler.counts(NO_STAGE)} if self._selector else stats
 
     def explain(
         self,
@@ -376,6 +379,10 @@ class Gateway:
             raise
         next(context.compiled.admitted)
         return context
+
+    def is_preflight(self, context: RequestContext) -> bool:
+        """Tell whether a request was routed as a CORS preflight; for explaining."""
+        return any(context.compiled is stage.routes.preflight for stage in self._stages.values())
 
     def has_passed(self, context: object, stage: str | None) -> bool:
         """Tell whether a request was sent through this gateway before, by a gate further out; it counts once."""

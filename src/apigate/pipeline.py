@@ -124,8 +124,9 @@ class Compiler:
         exempt = [s.exempt for s in settings]
         policies = list(self._policies)
         if not all(rule is True for rule in exempt):
-            policies += self._in_flight(stage, names)
-            policies += self._throttle(stage, names, settings, _all_exempt(exempt))
+            rule = _all_exempt(exempt)
+            policies += self._in_flight(stage, names, rule)
+            policies += self._throttle(stage, names, settings, rule)
         return self._compiled(stage, names[0], policies)
 
     def preflight(self, stage: Stage) -> CompiledMethod:
@@ -136,17 +137,21 @@ class Compiler:
         )
         return self._compiled(stage, None, [*policies, *self._throttle_policies(limits, 1, None, None, None)])
 
-    def refused(self, stage: Stage, kind: str, detail: str) -> CompiledMethod:
+    def refused(self, stage: str, kind: str, detail: str) -> CompiledMethod:
         """A pipeline that only refuses."""
-        return self._compiled(stage, None, [RefusalPolicy(self._responses, kind, detail)])
+        policies = [RefusalPolicy(self._responses, kind, detail)]
+        return CompiledMethod(stage, None, policies, self.identity, self._counted(stage, None))
 
     def counts(self, stage: str) -> dict[str, dict[str, int]]:
         """Requests of a stage by method and kind."""
         return {method: counters.counts() for (name, method), counters in self._counters.items() if name == stage}
 
     def _compiled(self, stage: Stage, name: str | None, policies: Sequence[Policy]) -> CompiledMethod:
-        counters = self._counters.setdefault((stage.name, name or ANY), Counters())
+        counters = self._counted(stage.name, name)
         return CompiledMethod(stage.name, name, policies, self.identity, counters, stage.variables)
+
+    def _counted(self, stage: str, name: str | None) -> Counters:
+        return self._counters.setdefault((stage, name or ANY), Counters())
 
     def limits(self, stage: Stage, *names: str | None) -> tuple[Limit, ...]:
         """Every limit of a method, shared ones first; of several methods those of all, each bucket once."""
@@ -221,14 +226,16 @@ class Compiler:
             policies.append(SettlementPolicy(throttle, self.clock, refund or frozenset(), final_cost))
         return policies
 
-    def _in_flight(self, stage: Stage, names: Sequence[str | None]) -> list[Policy]:
+    def _in_flight(
+        self, stage: Stage, names: Sequence[str | None], exempt: Callable[[Request], bool] | None
+    ) -> list[Policy]:
         limits: list[SlotLimit] = []
         for place in self._places(stage, names):
             most = getattr(place.settings, place.throttle.replace("throttle", "in_flight"))
             if isinstance(most, int) and place.mode != "off":
                 slots = self._slots.setdefault(place.name, Slots(place.level))
                 limits.append(SlotLimit(slots, most, enforced=place.mode == "enforce"))
-        return [InFlightPolicy(limits, self._lock, self._responses, self._on_shadow)] if limits else []
+        return [InFlightPolicy(limits, self._lock, self._responses, self._on_shadow, exempt)] if limits else []
 
 
 @final
@@ -259,7 +266,9 @@ class _Routes:
         self.is_empty: bool = not names  # no method but the default: nothing to look up
         self.unmatched: CompiledMethod = self.compiled[None]
         self.preflight: CompiledMethod = compiler.preflight(stage)
-        self.bad_path: CompiledMethod = compiler.refused(stage, "BAD_REQUEST_PARAMETERS", "The path has a dot segment.")
+        self.bad_path: CompiledMethod = compiler.refused(
+            stage.name, "BAD_REQUEST_PARAMETERS", "The path has a dot segment."
+        )
         self.several: dict[tuple[CompiledMethod, ...], CompiledMethod] = {}
         self.direct: dict[tuple[str, str], CompiledMethod] = {
             key: found[0] for key, found in self.table.static.items() if len(found) == 1
@@ -327,9 +336,11 @@ class RunningStage:
 
     @property
     def is_empty(self) -> bool:
-        """Whether no request can meet a gate here."""
+        """Whether no request can meet a gate here, and the app needs no context."""
         routes = self.routes
-        return not any(compiled.policies for compiled in (*routes.compiled.values(), routes.preflight))
+        return not self.settings.variables and not any(
+            compiled.policies for compiled in (*routes.compiled.values(), routes.preflight)
+        )
 
     def stats(self) -> dict[str, dict[str, int]]:
         """Requests by method and kind; those that matched no method stand under `*`."""

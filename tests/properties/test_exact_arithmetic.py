@@ -128,8 +128,8 @@ def test_the_same_fuzz_finds_out_rounding_errors(broken):
     [
         Rate(54, per=60, burst=10),
         Rate(700_000, burst=3),
-        Rate(3, per=7, burst=1),
-        Rate(1, per=604_800, burst=1),
+        Rate(3, per=7, burst=2),
+        Rate(1, per=604_800, burst=2),
         Rate(999_983, burst=40),
     ],
     ids=str,

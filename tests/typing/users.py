@@ -49,7 +49,15 @@ with throttle.reserve({"client": "alice"}) as reservation:
     assert_type(reservation, Reservation)
 
 
-@gateway.throttle(Rate(3), key=lambda user, n: str(user), cost=lambda user, n: int(n))
+def by_user(user: str, n: int) -> str:
+    return user
+
+
+def by_number(user: str, n: int) -> int:
+    return n
+
+
+@gateway.throttle(Rate(3), key=by_user, cost=by_number)
 def send_mails(user: str, n: int) -> float:
     return 1.0
 

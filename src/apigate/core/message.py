@@ -132,26 +132,28 @@ class Request:
 
 @final
 class Response:
-    """A response that the gateway gives itself; the app is not called.
+    """A response that the gateway gives itself; the app is not called. It may be sent many times, so it is not changed.
 
     Attributes:
         kind: The type of gateway response, such as `THROTTLED`.
         status: The HTTP status code.
         fields: Its fields, `Content-Length` among them.
+        raw: The same as ASGI takes them.
         body: The whole body; adapters leave it out for HEAD.
     """
 
-    __slots__ = ("body", "fields", "kind", "status")
+    __slots__ = ("body", "fields", "kind", "raw", "status")
 
-    def __init__(self, kind: str, status: int, fields: list[Field], body: bytes) -> None:
+    def __init__(self, kind: str, status: int, fields: Iterable[Field], body: bytes) -> None:
         """Keep the parts."""
         self.kind: str = kind
         self.status: int = status
-        self.fields: list[Field] = fields
+        self.fields: tuple[Field, ...] = tuple(fields)
+        self.raw: tuple[tuple[bytes, bytes], ...] = tuple([field.raw for field in self.fields])
         self.body: bytes = body
 
     def __repr__(self) -> str:
-        """Status and size."""
+        """Kind, status and size."""
         return f"<Response {self.kind} {self.status}, {len(self.body)} bytes>"
 
 

@@ -98,6 +98,11 @@ class GatewayResponses:
         self._custom = dict(custom)
         self._format = error_format
 
+    @property
+    def is_standard(self) -> bool:
+        """Whether nothing is customised, so that equal refusals are equal for every request."""
+        return not self._custom
+
     def make(
         self,
         kind: str,

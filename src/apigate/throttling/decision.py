@@ -153,8 +153,9 @@ class Decision:
     def retry_after(self) -> float | None:
         """Seconds until the same request would be admitted if nobody else came.
 
-        0.0 if it was admitted, None if waiting cannot help: the cost is above a burst. Exact to the microsecond:
-        asked that much later it is admitted, a microsecond before it is not.
+        0.0 if it was admitted (after a wait: how long it waited for its turn), None if waiting cannot help because the
+        cost is above a burst. Exact to the microsecond: asked that much later it is admitted, a microsecond before it
+        is not.
         """
         if self.allowed and not self._booked:
             return 0.0

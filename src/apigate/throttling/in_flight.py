@@ -5,7 +5,7 @@ from threading import Lock
 from typing import NamedTuple, final
 
 from apigate.core.context import RequestContext
-from apigate.core.message import Response
+from apigate.core.message import Request, Response
 from apigate.core.policy import Phase
 from apigate.core.responses import GatewayResponses
 from apigate.throttling.keys import Key, bucket_key
@@ -60,6 +60,7 @@ class InFlightPolicy:
         lock: Lock,
         responses: GatewayResponses,
         on_shadow: Callable[[RequestContext, tuple[str, ...]], None],
+        exempt: Callable[[Request], bool] | None = None,
     ) -> None:
         """Hold slots under `lock`, which all policies share that share slots.
 
@@ -68,7 +69,9 @@ class InFlightPolicy:
             lock: The lock.
             responses: Makes the refusal.
             on_shadow: Told the levels in shadow mode that would have refused.
+            exempt: A function of the request that is true for those that take no slot.
         """
+        self._exempt = exempt
         self._on_shadow = on_shadow
         self._limits = tuple(limits)
         self._lock = lock
@@ -82,6 +85,8 @@ class InFlightPolicy:
 
     def on_request(self, context: RequestContext) -> Response | None:
         """Take the slots."""
+        if self._exempt is not None and self._exempt(context.request):
+            return None
         client = bucket_key(context.client) if self._keyed else ""
         wanted = [(slots.held, client if slots.level.startswith("client") else "") for slots, _, _ in self._limits]
         with self._lock:

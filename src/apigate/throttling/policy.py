@@ -5,7 +5,6 @@ that in its pipeline.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
-from functools import lru_cache
 from typing import final
 
 from apigate.core.clock import Clock
@@ -23,6 +22,9 @@ __all__ = ["RateLimitFieldsPolicy", "SettlementPolicy", "ThrottlePolicy", "Throt
 
 PER_CLIENT = ("client", "client-method")
 """Levels whose buckets belong to a client; the others have one that all share."""
+
+_READY = 4_096
+"""How many different refusals are kept rendered."""
 
 SETTLED = ("method", "client", "client-method")
 """Levels that are settled by the outcome."""
@@ -137,14 +139,37 @@ class ThrottleRefusals:
         self._responses = responses
         self._draft = draft
         self._x_clock = x_clock
+        self._ready: dict[tuple[tuple[Limit, int | None], ...], Response] = {}
 
     def __call__(self, context: RequestContext, decision: Decision) -> Response:
         """The response, with the wait and the limits that refused."""
         refusals = tuple([(limit, None if wait is None else seconds_up(wait)) for limit, wait in decision.refusals()])
-        fields, detail, violated = _refused(self._draft, refusals)
+        ready = self._ready.get(refusals)  # under a flood the same few refusals are sent again and again
+        if ready is not None:
+            return ready
+        fields, detail, violated = self._explained(refusals)
         if self._x_clock is not None:
             fields += x_fields(decision.tightest(), self._x_clock.wall())
-        return self._responses.make("THROTTLED", context, detail, fields, violated)
+        response = self._responses.make("THROTTLED", context, detail, fields, violated)
+        if self._x_clock is None and self._responses.is_standard and len(self._ready) < _READY:
+            self._ready[refusals] = response
+        return response
+
+    def _explained(
+        self, refusals: tuple[tuple[Limit, int | None], ...]
+    ) -> tuple[tuple[Field, ...], str, tuple[str, ...]]:
+        """Fields, one sentence, and the names of the limits that refused; each limit with its wait in seconds."""
+        fields: tuple[Field, ...] = ()
+        wait = longest_wait(refusals)
+        if wait is not None:
+            fields += (retry_after_field(wait),)
+        if self._draft is not None:
+            fields += self._draft.refused(refusals)
+        named = " and ".join(f"the {limit.policy} limit of {limit.rate}" for limit, _ in refusals)
+        verb = "were" if len(refusals) > 1 else "was"
+        tail = "." if wait is not None else ", and this request costs more than it ever admits at once."
+        detail = f"{named[:1].upper()}{named[1:]} {verb} exceeded{tail}"
+        return fields, detail, tuple(limit.policy for limit, _ in refusals)
 
 
 @final
@@ -224,21 +249,3 @@ class SettlementPolicy:
             for limit, taken in zip(limits, decision.costs, strict=True)
         ]
         return self._throttle.buckets.adjust(self._throttle.keys(context), tokens, self._clock.now_us())
-
-
-@lru_cache(maxsize=4096)  # a refusal must be cheap: rendered once for each combination of limits and waits
-def _refused(
-    draft: Draft | None, refusals: tuple[tuple[Limit, int | None], ...]
-) -> tuple[tuple[Field, ...], str, tuple[str, ...]]:
-    """Fields, one sentence, and the names of the limits that refused; each limit with its wait in whole seconds."""
-    fields: tuple[Field, ...] = ()
-    wait = longest_wait(refusals)
-    if wait is not None:
-        fields += (retry_after_field(wait),)
-    if draft is not None:
-        fields += draft.refused(refusals)
-    named = " and ".join(f"the {limit.policy} limit of {limit.rate}" for limit, _ in refusals)
-    verb = "were" if len(refusals) > 1 else "was"
-    tail = "." if wait is not None else ", and this request costs more than it ever admits at once."
-    detail = f"{named[:1].upper()}{named[1:]} {verb} exceeded{tail}"
-    return fields, detail, tuple(limit.policy for limit, _ in refusals)
