@@ -67,16 +67,7 @@ def explain(
 ) -> Explanation:
     """See `Gateway.explain`."""
     gateway.check_stage(stage)
-    pairs = Headers(headers.items())
-    target, _, query = path.partition("?")
-
-    def read_headers(_: Mapping[str, object]) -> Headers:
-        return pairs
-
-    def read_query(_: Mapping[str, object]) -> str:
-        return query
-
-    request = Request(method, unquote(target), address, {}, Reader(read_headers, read_query))
+    request = _request(method, path, headers, address)
     context = gateway.route(request, stage)
     levels: tuple[LevelState, ...] = ()
     notes: list[str] = []
@@ -102,9 +93,22 @@ def explain(
                 notes.append(f"{type(policy).__name__} of your own runs in phase {policy.phase.name}; it was not asked")
     if gateway.is_preflight(context):
         notes.append("a CORS preflight: it takes from the global level alone")
-    elif context.method is None and verdict != "RESOURCE_NOT_FOUND":
+    elif levels and context.method is None:
         notes.append("requests that match no method share the buckets of *")
-    if not levels and not notes:
-        notes.append("takes from no level")
+    notes = notes or ([] if levels else ["takes from no level"])
     known = None if verdict == "RESOURCE_NOT_FOUND" else context.stage
     return Explanation(f"{method} {request.path}", known, context.method, context.client, levels, tuple(notes), verdict)
+
+
+def _request(method: str, path: str, headers: Mapping[str, str], address: str) -> Request:
+    """The request that is asked about; there is no native one behind it."""
+    pairs = Headers(headers.items())
+    target, _, query = path.partition("?")
+
+    def read_headers(_: Mapping[str, object]) -> Headers:
+        return pairs
+
+    def read_query(_: Mapping[str, object]) -> str:
+        return query
+
+    return Request(method, unquote(target), address, {}, Reader(read_headers, read_query))

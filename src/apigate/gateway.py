@@ -172,6 +172,8 @@ class Gateway:
         Raises:
             ConfigurationError: As `Gateway`, and for names that are no setting.
         """
+        if not isinstance(settings, Mapping):
+            raise ConfigurationError(f"the configuration: {settings!r} is not a table")
         known = frozenset(cls.__init__.__kwdefaults__ or ()) - _OBJECTS
         return cls(**{**gateway_settings(settings, known), **objects})
 
@@ -230,7 +232,7 @@ class Gateway:
         """
         compiler = self._compiler
         changed = _global_settings(
-            compiler.settings.throttle if throttle is UNSET else throttle,
+            (compiler.settings.throttle or None) if throttle is UNSET else throttle,
             compiler.settings.in_flight if in_flight is UNSET else in_flight,
             compiler.settings.modes if modes is UNSET else modes,
         )
@@ -498,7 +500,9 @@ class Gateway:
         if self._on_event is not None:
             from apigate.core.events import Denied
 
-            decision: Decision | None = context.decision
+            refused: Decision | None = None
+            if context.decision is not None and not context.decision.allowed:
+                refused = context.decision
             self._emit(
                 Denied(
                     kind=response.kind,
@@ -507,8 +511,8 @@ class Gateway:
                     method=context.method,
                     path=context.request.path,
                     client=context.client,
-                    levels=decision.violated if decision else (),
-                    retry_after=decision.retry_after if decision else None,
+                    levels=refused.violated if refused else response.violated,
+                    retry_after=refused.retry_after if refused else None,
                     request_id=context.request_id,
                 )
             )

@@ -4,13 +4,16 @@ Rule: what the app returns goes to the server as it is. Fields are added when th
 late that is; only where a gate must know when the response has ended is the iterable wrapped, and never a
 `wsgi.file_wrapper`, which would lose the server's sendfile.
 
+The app finds the request's context as `environ["apigate.context"]`: a variable that is no text needs a dot in its name,
+or `wsgiref.validate` refuses the environ.
+
 Source: PEP 3333.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from http import HTTPStatus
 from types import TracebackType
-from typing import Any, Protocol, TypeAlias, final
+from typing import Any, Protocol, TypeAlias, cast, final
 
 from apigate.core.context import RequestContext, current
 from apigate.core.message import Headers, Reader, Request, Response, ResponseHead
@@ -83,7 +86,7 @@ class GatewayMiddleware:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
         gateway = self.gateway
-        outer = environ.get("apigate")
+        outer = environ.get("apigate.context")
         if gateway.is_empty or (outer is not None and gateway.has_passed(outer, self.stage)):
             return self.app(environ, start_response)
         context = gateway.enter(
@@ -95,16 +98,14 @@ class GatewayMiddleware:
         if prefix := context.request.prefix:
             environ["SCRIPT_NAME"] = environ.get("SCRIPT_NAME", "") + prefix
             environ["PATH_INFO"] = environ["PATH_INFO"][len(prefix) :]
-        environ["apigate"] = context
+        environ["apigate.context"] = context
         passage = _Passage(gateway, context, start_response)
         token = current.set(context) if gateway.marked else None
         try:
             body = self.app(environ, passage.start_response)
         except Throttled as error:
             passage.complete()
-            if passage.status is not None:
-                raise
-            return _refuse(gateway.refuse(context, error), environ, start_response)
+            return passage.refuse(error)
         except BaseException as error:
             if isinstance(error, Exception):
                 passage.status = passage.status or _SERVER_ERROR  # what the server will answer in the app's place
@@ -113,8 +114,8 @@ class GatewayMiddleware:
         finally:
             if token is not None:
                 current.reset(token)
-        if passage.status is not None and not context.compiled.on_complete:
-            return body
+        if passage.status is not None and not (context.compiled.on_complete or gateway.marked):
+            return body  # nothing is left to be seen
         if _is_file(body, environ):
             passage.complete()  # the server sends the file by itself; that it has begun is all that can be known
             return body
@@ -143,6 +144,13 @@ class _Passage:
             headers = [*headers, *[added.text for added in head.added]]
         return self.begin(status, headers) if exc_info is None else self.begin(status, headers, exc_info)
 
+    def refuse(self, error: Throttled) -> Iterable[bytes]:
+        """Answer in the app's place; the server raises the error again if the app's head has been sent (PEP 3333)."""
+        response = self.gateway.refuse(self.context, error)
+        began = self.status is not None
+        exc_info = (type(error), error, cast("TracebackType", error.__traceback__)) if began else None
+        return _refuse(response, self.context.request.native, self.begin, exc_info)
+
     def complete(self) -> None:
         """Settle, once."""
         if not self.ended:
@@ -161,17 +169,17 @@ class _Body:
 
     def __iter__(self) -> Iterator[bytes]:
         """The app's chunks. An app that is a generator may be throttled as late as here, before it began to answer."""
-        passage = self.passage
+        sent = False
         try:
-            for chunk in self.body:  # noqa: UP028 - `yield from` would close the app's iterable a second time
+            for chunk in self.body:
                 yield chunk
+                sent = True
         except Throttled as error:
-            if passage.status is not None:
+            if sent:
                 raise
-            response = passage.gateway.refuse(passage.context, error)
-            yield from _refuse(response, passage.context.request.native, passage.begin)
+            yield from self.passage.refuse(error)
         except Exception:
-            passage.status = passage.status or _SERVER_ERROR  # as where the app is called
+            self.passage.status = self.passage.status or _SERVER_ERROR  # as where the app is called
             raise
 
     def close(self) -> None:
@@ -190,11 +198,14 @@ def _is_file(body: Iterable[bytes], environ: Environ) -> bool:
     return isinstance(wrapper, type) and isinstance(body, wrapper)
 
 
-def _refuse(response: Response, environ: Mapping[str, Any], start_response: StartResponse) -> Iterable[bytes]:
+def _refuse(
+    response: Response, environ: Mapping[str, Any], begin: StartResponse, exc_info: ExcInfo | None = None
+) -> Iterable[bytes]:
     """Send the gateway's own response."""
     status = response.status
-    phrase = HTTPStatus(status).phrase if status in _PHRASES else "Error"
-    start_response(f"{status} {phrase}", [added.text for added in response.fields])
+    line = f"{status} {HTTPStatus(status).phrase if status in _PHRASES else 'Error'}"
+    fields = [added.text for added in response.fields]
+    begin(line, fields) if exc_info is None else begin(line, fields, exc_info)
     return [] if environ["REQUEST_METHOD"] == "HEAD" else [response.body]
 
 

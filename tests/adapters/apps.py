@@ -273,7 +273,7 @@ def _wsgi_context(environ: Any) -> Any:
         "mount": environ["SCRIPT_NAME"],
         "query": environ["QUERY_STRING"],
     }
-    return _full("200 OK", described(environ.get("apigate"), native))
+    return _full("200 OK", described(environ.get("apigate.context"), native))
 
 
 def _wsgi_raise(environ: Any) -> Any:

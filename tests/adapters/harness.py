@@ -106,7 +106,7 @@ class AsgiExchange:
         self._gone = asyncio.Event()
         try:
             await app(scope, self._receive, self._send)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - what a server answers with 500, or cuts off
             self._outbox.put(error)
         else:
             self._outbox.put(None)
@@ -128,9 +128,8 @@ class AsgiExchange:
             if message is None or isinstance(message, Exception):
                 self.whole = message is None
                 self._done = True
-            elif message["type"] == "http.response.body":
-                if body := message.get("body", b""):
-                    return body
+            elif message["type"] == "http.response.body" and (body := message.get("body", b"")):
+                return body
         return b""
 
     def leave(self) -> None:
@@ -186,7 +185,7 @@ class WsgiExchange:
             self._iterator = iter(self._body)
             if not self.fields:  # the app starts its response as late as its first chunk
                 self._chunks += itertools.islice(self._iterator, 1)
-        except Exception:  # what a server answers with 500
+        except Exception:  # noqa: BLE001 - what a server answers with 500
             self._end()
 
     def _start_response(self, status: str, headers: Any, exc_info: Any = None) -> Callable[[bytes], None]:
@@ -201,7 +200,7 @@ class WsgiExchange:
             for chunk in self._iterator:
                 if chunk:
                     return chunk
-        except Exception:  # a response cut off
+        except Exception:  # noqa: BLE001 - a response cut off
             self.whole = False
         self._end()
         return b""
@@ -289,7 +288,7 @@ class HttpExchange:
 
 
 class RealServer:
-    """A server in a process of its own. It is given a socket that listens already, so nobody waits for it to come up."""
+    """A server in a process of its own, on a socket that listens already: nobody waits for it to come up."""
 
     def __init__(self, name: str, protocol: str, arguments: list[str], *, parallel: bool = True) -> None:
         self.name, self.protocol, self.parallel = name, protocol, parallel

@@ -423,10 +423,9 @@ def test_the_apps_exception_reaches_the_server_as_it_is(error, before):
         async def send(message: Any) -> None:
             sent.append(message)
 
-        try:
+        with pytest.raises(type(error)) as caught:
             await GatewayMiddleware(app, gateway)(http(), never, send)
-        except BaseException as raised:  # noqa: BLE001 - the very object matters
-            assert raised is error
+        assert caught.value is error
 
     asyncio.run(serve())
     assert sent == before

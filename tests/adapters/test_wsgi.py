@@ -423,7 +423,7 @@ def test_a_path_is_utf8_sent_through_latin_1(path, method):
     found = []
 
     def app(environ: Any, start_response: Any) -> Any:
-        found.append((environ["apigate"].method, environ["apigate"].request.path, environ["PATH_INFO"]))
+        found.append((environ["apigate.context"].method, environ["apigate.context"].request.path, environ["PATH_INFO"]))
         return as_list(environ, start_response)
 
     gateway = Gateway(throttle="9/s", methods={"GET /café": Method(), "GET /日本": Method()})
@@ -443,7 +443,7 @@ def test_methods_are_matched_below_the_mount(mount, path):
     found = []
 
     def app(environ: Any, start_response: Any) -> Any:
-        found.append(environ["apigate"].method)
+        found.append(environ["apigate.context"].method)
         return as_list(environ, start_response)
 
     gateway = Gateway(throttle="9/s", methods={"GET /pets/{id}": Method()})
@@ -456,7 +456,7 @@ def test_a_stage_in_the_path_moves_over_to_the_mount(mount):
     found = []
 
     def app(environ: Any, start_response: Any) -> Any:
-        found.append((environ["SCRIPT_NAME"], environ["PATH_INFO"], environ["apigate"].request.path))
+        found.append((environ["SCRIPT_NAME"], environ["PATH_INFO"], environ["apigate.context"].request.path))
         return as_list(environ, start_response)
 
     gateway = Gateway(stages=[Stage("prod", throttle="9/s")], stage_by=PathPrefix())
@@ -482,7 +482,7 @@ def test_what_a_server_may_leave_out_is_not_needed(missing, settings):
 def test_the_context_is_in_the_environ_that_the_server_made():
     environ = environ_of()
     Server(GatewayMiddleware(as_list, slow()), environ)
-    assert environ["apigate"].stage == "default"
+    assert environ["apigate.context"].stage == "default"
 
 
 # ---- refusals and errors

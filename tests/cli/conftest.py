@@ -24,7 +24,7 @@ async def asgi_app(scope, receive, send):
 
 def wsgi_app(environ, start_response):
     start_response("200 OK", [("Content-Type", "text/plain")])
-    return [b"wsgi ", environ["PATH_INFO"].encode(), b" ", environ["apigate"].client.encode()]
+    return [b"wsgi ", environ["PATH_INFO"].encode(), b" ", environ["apigate.context"].client.encode()]
 
 class Callable3:
     async def __call__(self, scope, receive, send): ...

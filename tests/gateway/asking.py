@@ -61,7 +61,7 @@ class Open:
         body = b"".join(self.body)
         if hasattr(self.body, "close"):
             self.body.close()
-        return Answer(self.status, self.fields, body, self.environ.get("apigate"))
+        return Answer(self.status, self.fields, body, self.environ.get("apigate.context"))
 
 
 def ask(gateway: Gateway, asked: str = "GET /", status: int = 200, **given: Any) -> Answer:

@@ -24,7 +24,7 @@ BAD = {
     "a calendar month": (lambda: Gateway(client_throttle="5/month"), "client_throttle", "Quota"),
     "an unknown unit": (lambda: Gateway(throttle="5/fortnight"), "throttle", "second, minute, hour, day, week"),
     "a burst without a rate": (lambda: Gateway(throttle="burst=5"), "throttle", "follows no rate"),
-    "numbers too large": (lambda: Gateway(throttle=Rate(10**15)), "Rate|throttle|10", "too large for exact arithmetic"),
+    "numbers too large": (lambda: Rate(7, per=86_400, burst=10**9), "7/day; burst=1000000000", "too large for exact"),
     "the client's rate": (lambda: Gateway(client_throttle="x"), "client_throttle", "100/second"),
     "the stage's rate": (lambda: Stage("prod", throttle="x"), "Stage 'prod' throttle", "100/second"),
     "the method's rate": (lambda: Method(throttle="x"), "Method throttle", "100/second"),

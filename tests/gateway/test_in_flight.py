@@ -166,7 +166,6 @@ def test_a_method_that_is_exempt_needs_no_slot():
     first.close()
 
 
-@pytest.mark.xfail(reason="exempt as a function is not asked by in-flight limits; exempt=True is")
 def test_a_request_that_is_exempt_by_a_function_needs_no_slot():
     gateway = built(in_flight=1, exempt=lambda asked: asked.path == "/health")
     first = Open(gateway)
@@ -200,7 +199,6 @@ def test_a_limit_removed_and_set_again_while_requests_are_under_way_leaks_nothin
     assert held(gateway) == 0
 
 
-@pytest.mark.xfail(reason="Denied.levels is taken from a decision, and in-flight limits make none")
 def test_a_refusal_for_want_of_a_slot_is_an_event_that_names_the_level():
     events = []
     gateway = built(in_flight=1, on_event=events.append)
@@ -217,3 +215,22 @@ def test_slots_are_kept_for_those_who_hold_them_only():
     for number in range(200):
         ask(gateway, x_client=str(number))
     assert [len(slots.held) for slots in gateway._compiler._slots.values()] == [0]
+
+
+@pytest.mark.parametrize("level", ["global", "client"])
+def test_shadow_refuses_nobody_and_counts_whom_it_would_have_refused(level):
+    events = []
+    slots = {"global": {"in_flight": 1}, "client": {}}[level]
+    stage = Stage("prod", client_in_flight=None if slots else 1)
+    gateway = built(stages=[stage], on_event=events.append, modes={level: "shadow"}, **slots)
+    under_way = [Open(gateway) for _ in range(3)]
+    assert [request.status for request in under_way] == [200] * 3
+    for request in under_way:
+        request.close()
+    assert held(gateway) == 0
+    assert gateway.stats()["prod"]["*"] == {"admitted": 3, f"shadow:{level}": 2}
+    assert [event.levels for event in events] == [(level,)] * 2
+
+
+def test_a_level_that_is_off_has_no_slots():
+    assert built(in_flight=1, modes={"global": "off"}).is_empty

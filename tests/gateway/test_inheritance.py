@@ -1,4 +1,4 @@
-"""Settings: an unset one inherits from `*`, then from the stage; None and "off" remove one level; exempt removes all."""
+"""Settings: an unset one inherits from `*`, then from the stage; None and "off" remove one level, exempt all."""
 
 import pytest
 

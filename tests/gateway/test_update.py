@@ -29,7 +29,6 @@ def test_the_global_rate_is_changed_for_every_stage_and_for_preflights():
     assert ask(gateway).status == 429
 
 
-@pytest.mark.xfail(reason="the unset global rate is handed on as (), which is no rate")
 @pytest.mark.parametrize("settings", [{"in_flight": 2}, {"modes": {"global": "shadow"}}, {}], ids=repr)
 def test_the_global_settings_are_changed_one_by_one_where_there_is_no_rate(settings):
     built(client_throttle=TEN).update(**settings)

@@ -1,8 +1,8 @@
 """Everything the gateway knows of one request, handed to the app.
 
-An app finds it as `scope["apigate"]` or `environ["apigate"]`. It is one mutable record per request, because what a
-later phase learns must be seen by the app and by the hooks after it; a context variable set further in would not come
-back out.
+An app finds it as `scope["apigate"]` or `environ["apigate.context"]`. It is one mutable record per request, because
+what a later phase learns must be seen by the app and by the hooks after it; a context variable set further in would not
+come back out.
 """
 
 import os

@@ -140,17 +140,21 @@ class Response:
         fields: Its fields, `Content-Length` among them.
         raw: The same as ASGI takes them.
         body: The whole body; adapters leave it out for HEAD.
+        violated: The names of the limits that refused, if any did.
     """
 
-    __slots__ = ("body", "fields", "kind", "raw", "status")
+    __slots__ = ("body", "fields", "kind", "raw", "status", "violated")
 
-    def __init__(self, kind: str, status: int, fields: Iterable[Field], body: bytes) -> None:
+    def __init__(
+        self, kind: str, status: int, fields: Iterable[Field], body: bytes, violated: tuple[str, ...] = ()
+    ) -> None:
         """Keep the parts."""
         self.kind: str = kind
         self.status: int = status
         self.fields: tuple[Field, ...] = tuple(fields)
         self.raw: tuple[tuple[bytes, bytes], ...] = tuple([field.raw for field in self.fields])
         self.body: bytes = body
+        self.violated: tuple[str, ...] = violated
 
     def __repr__(self) -> str:
         """Kind, status and size."""

@@ -4,6 +4,7 @@ Types are named as Amazon API Gateway names them where it has the same one. The 
 by default, or Amazon's `{"message": ...}`.
 """
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
@@ -71,7 +72,7 @@ class GatewayResponse:
         if not isinstance(self.headers, Mapping):
             raise ConfigurationError(f"GatewayResponse headers: {self.headers!r} is not a mapping from name to value")
         for name, value in {**self.headers, "content-type": self.content_type}.items():
-            if not (isinstance(value, str) and _sendable(f"{name}{value}")) or not name or set(name) & set(" :"):
+            if not (isinstance(value, str) and _sendable(f"{name}{value}")) or not _is_token(name):
                 raise ConfigurationError(f"GatewayResponse headers: {name!r}: {value!r} cannot be sent as a field")
 
 
@@ -88,6 +89,8 @@ class GatewayResponses:
             ConfigurationError: A type or the format is unknown.
         """
         known = (*KINDS, *DEFAULTS)
+        if not isinstance(custom, Mapping):
+            raise ConfigurationError(f"responses: {custom!r} is not a mapping from type to GatewayResponse")
         for kind, response in custom.items():
             if kind not in known:
                 raise ConfigurationError(f"responses: {kind!r} is no type of response; allowed are {', '.join(known)}")
@@ -128,7 +131,7 @@ class GatewayResponses:
             custom = self._custom.get(kind) or self._custom.get(f"DEFAULT_{status // 100}XX")
         if custom is None:
             body, own = _standard(self._format, kind, status, detail, violated)
-            return Response(kind, status, [*own, *fields], body)
+            return Response(kind, status, [*own, *fields], body, violated)
         return self._customised(custom, kind, status, context, detail, fields, violated)
 
     def _customised(
@@ -150,7 +153,7 @@ class GatewayResponses:
         replaced = {name.lower() for name in custom.headers} - {"content-length"}
         kept = [f for f in (*own, *fields) if f.text[0].lower() not in replaced]
         added = [field(name, value) for name, value in custom.headers.items() if name.lower() in replaced]
-        return Response(kind, status, kept + added, body)
+        return Response(kind, status, kept + added, body, violated)
 
 
 @lru_cache(maxsize=1024)  # a refusal must cost less than a request: its body is rendered once for each combination
@@ -174,6 +177,11 @@ def _standard(
 
 def _content(media_type: str, body: bytes) -> tuple[Field, ...]:
     return field("Content-Type", media_type), field("Content-Length", str(len(body)))
+
+
+def _is_token(name: object) -> bool:
+    """Tell whether this may be a field's name (RFC 9110, section 5.6.2)."""
+    return isinstance(name, str) and bool(re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name))
 
 
 def _sendable(text: str) -> bool:

@@ -34,7 +34,7 @@ def method_key(text: str) -> tuple[str, str]:
     >>> method_key("GET /pets/{id}"), method_key("/files/{proxy+}")
     (('GET', '/pets/{id}'), ('*', '/files/{proxy+}'))
     """
-    match = re.fullmatch(_KEY, text.strip())
+    match = re.fullmatch(_KEY, text.strip()) if isinstance(text, str) else None
     if match is None:
         raise ConfigurationError(
             f"methods: {text!r} is not a method; write a verb in capitals and a path, as in 'GET /pets/{{id}}', "

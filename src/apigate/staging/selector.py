@@ -150,7 +150,7 @@ def _described(selector: Any) -> StageSelector | None:  # Any: whatever a user w
             return Host(table["host"])
         if "header" in table and set(table) <= {"header", "default"}:
             return Header(table["header"], table.get("default"))
-    if callable(getattr(cast("object", selector), "select", None)):
+    if not isinstance(selector, type) and callable(getattr(cast("object", selector), "select", None)):
         return selector  # type: ignore[no-any-return]  # one of the user's own
     raise ConfigurationError(
         f"stage_by: {selector!r} is unknown; allowed are PathPrefix(), Host({{...}}) and Header(...), in a file "

@@ -274,7 +274,8 @@ class MemoryBuckets:
     def peek(self, keys: Sequence[Key], costs: Sequence[int], now: int) -> Decision:
         """What `acquire` would answer, taking nothing."""
         with self._store.lock:
-            return decide(self._limits, self._read(keys), costs, now)
+            states = self._read(keys)  # first, as it may bind the limits anew
+            return decide(self._limits, states, costs, now)
 
     def adjust(self, keys: Sequence[Key], tokens: Sequence[int], now: int) -> None:
         """Take more tokens or give some back without asking."""

@@ -263,6 +263,14 @@ class ThrottleStoreContract:
         _same(before.remaining("a", cost=2), [0], "left of 8 for whoever opened it before")
         _same(after.refused("a").wait_us, 100_000, "the wait at the new rate")
 
+    def test_a_look_sees_the_changed_rate(self) -> None:
+        """For whoever opened the limit before, at once."""
+        store = self.make_store()
+        before = _Opened(self, store, _limits(rate="1/minute; burst=2"))
+        before.take("a", cost=2)
+        _Opened(self, store, _limits(rate="3/7 second; burst=2"))
+        _same(before.peek(["a"]).wait_us, 2_333_334, "the wait at the new rate")
+
     def test_a_smaller_burst_cuts_what_is_owed(self) -> None:
         """Nobody waits longer than the new bucket takes to fill."""
         store = self.make_store()
