@@ -2,7 +2,7 @@
 
 import pytest
 
-from apigate import Gateway, Method, Rate, Stage
+from apigate import ConfigurationError, Gateway, Method, Rate, Stage
 from tests.gateway.asking import ask, built
 
 NINE = Rate(9)
@@ -114,15 +114,15 @@ def test_modes_are_joined_level_by_level():
     assert refused.fields["ratelimit"] == '"method";r=0;t=60'
 
 
-@pytest.mark.xfail(reason="modes of levels that a method or stage does not own are taken and never looked at")
 @pytest.mark.parametrize("level", ["global", "stage", "client"])
-def test_a_mode_that_a_method_cannot_set_is_refused_or_followed(level):
-    wide = {"throttle": Rate(1, per=60), "client_throttle": Rate(1, per=60)}
-    gateway = built(
-        throttle=wide["throttle"],
-        stages=[Stage("prod", **wide, methods={"GET /": Method(modes=dict.fromkeys(ORDER[:4], "off"))})],
-    )
-    assert level not in limits(gateway, "GET /")
+def test_a_mode_of_a_level_that_others_share_is_refused(level):
+    with pytest.raises(ConfigurationError, match=f"the level '{level}' is shared with others"):
+        Method(modes={level: "off"})
+
+
+def test_the_mode_of_the_global_level_is_refused_at_a_stage():
+    with pytest.raises(ConfigurationError, match="the level 'global' is shared with others"):
+        Stage("prod", modes={"global": "off"})
 
 
 def test_several_rates_of_a_level_are_all_asked():
