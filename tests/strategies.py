@@ -22,10 +22,10 @@ counts = st.sampled_from(_PRIMES) | st.integers(1, 999_983)
 periods = st.sampled_from([0.001, 0.25, 1, 1.5, 7, 10, _MINUTE, _HOUR, _DAY, _WEEK])
 bursts = st.integers(1, 1_000)
 
-rates = st.builds(Rate, counts, periods, bursts)
+rates = st.builds(Rate, counts, per=periods, burst=bursts)
 """Rates as they are in use, from 1 a week to 999,983 a millisecond, with bursts up to 1,000."""
 
-small_rates = st.builds(Rate, st.integers(1, 7), st.sampled_from([0.25, 1, 3, 7, _MINUTE]), st.integers(1, 5))
+small_rates = st.builds(Rate, st.integers(1, 7), per=st.sampled_from([0.25, 1, 3, 7, _MINUTE]), burst=st.integers(1, 5))
 """Rates so slow that a handful of steps meets their limits."""
 
 levels = st.dictionaries(

@@ -11,7 +11,7 @@ from typing import Any, TypeAlias, final
 
 from apigate.core.context import RequestContext, current
 from apigate.core.message import Headers, Reader, Request, Response, ResponseHead
-from apigate.gateway import Gateway
+from apigate.gateway import Gateway, check_app
 from apigate.throttling.decision import Throttled
 
 __all__ = ["ASGIApp", "GatewayMiddleware", "Message", "Receive", "Scope", "Send"]
@@ -65,6 +65,7 @@ class GatewayMiddleware:
 
     def __init__(self, app: ASGIApp, gateway: Gateway, *, stage: str | None = None) -> None:
         """Bind the gateway to the app."""
+        check_app(app, gateway, arguments=3)
         gateway.check_stage(stage)
         self.app: ASGIApp = app
         self.gateway: Gateway = gateway
@@ -90,22 +91,23 @@ class GatewayMiddleware:
             await _refuse(context.refusal, scope, receive, send)
             return
         if context.request.prefix:
-            scope = {**scope, "root_path": scope.get("root_path", "") + context.request.prefix}
+            scope = {**scope, "root_path": (root or "") + context.request.prefix}
         scope["apigate"] = context
         passage = _Passage(gateway, context, send)
         token = current.set(context) if gateway.marked else None
         try:
-            if scope["type"] == "websocket":
-                await self.app(scope, passage.heard(receive), passage.note)
+            if scope["type"] == "http" and not context.compiled.on_complete:
+                await self.app(scope, receive, passage.pass_on)
             else:
-                await self.app(scope, receive, passage.watch if context.compiled.on_complete else passage.pass_on)
+                outward = passage.watch if scope["type"] == "http" else passage.note
+                await self.app(scope, passage.heard(receive), outward)
         except Throttled as error:
             if passage.started:
                 raise
             response = await gateway.refuse_async(context, error)
             await _refuse(response, scope, receive, send, connected=passage.connected)
         except Exception:
-            if not passage.started:
+            if not (passage.started or passage.left):
                 passage.status = _SERVER_ERROR  # what the server will answer in the app's place
             raise
         finally:
@@ -119,7 +121,7 @@ class GatewayMiddleware:
 class _Passage:
     """One connection's messages on their way out: adds fields to the first, and notices the last."""
 
-    started = ended = trailers = connected = False
+    started = ended = trailers = connected = left = False
     status: int | None = None
 
     def __init__(self, gateway: Gateway, context: RequestContext, send: Send) -> None:
@@ -149,11 +151,15 @@ class _Passage:
         return self.send(message)
 
     def heard(self, receive: Receive) -> Receive:
-        """The websocket's `receive`, which notes that the app has taken the connect event."""
+        """`receive`, which notes that a websocket's app has taken the connect event, and that a client has left.
+
+        A client that leaves before the response has begun has seen no outcome, whatever the app then answers.
+        """
 
         async def hear() -> Message:
             message = await receive()
             self.connected = True
+            self.left = self.left or (message["type"] == "http.disconnect" and not self.started)
             return message
 
         return hear
@@ -161,7 +167,7 @@ class _Passage:
     def begin(self, message: Message) -> Message:
         """The head of the response with the gateway's fields; the app's own message is left as it is."""
         self.started = True
-        self.status = message["status"]
+        self.status = None if self.left else message["status"]
         self.trailers = message.get("trailers", False)
         head = ResponseHead(message["status"])
         for hook in self.context.compiled.on_response:

@@ -20,7 +20,7 @@ from apigate.core.routes import ANY
 from apigate.gateway import Gateway
 from apigate.pipeline import RunningStage
 from apigate.throttling.in_flight import InFlightPolicy
-from apigate.throttling.policy import RateLimitFieldsPolicy, SettlementPolicy, ThrottlePolicy
+from apigate.throttling.policy import ExemptPolicy, RateLimitFieldsPolicy, SettlementPolicy, ThrottlePolicy
 
 if TYPE_CHECKING:
     from apigate.asgi import ASGIApp
@@ -297,7 +297,7 @@ def _limits(stage: RunningStage, name: str | None) -> Iterator[tuple[str, str, s
                 yield from (
                     (slots.level, f"{most} in flight", _mode(enforced)) for slots, most, enforced in policy.limits
                 )
-            case RateLimitFieldsPolicy() | SettlementPolicy():
+            case ExemptPolicy() | RateLimitFieldsPolicy() | SettlementPolicy():
                 pass
             case _:
                 yield "-", f"{type(policy).__name__}, in phase {policy.phase.name}", ""

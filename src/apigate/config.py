@@ -143,6 +143,8 @@ class Stage:
         for name, value in _table(self.variables, f"Stage {self.name!r} variables").items():
             if not isinstance(name, str) or not isinstance(value, str):
                 raise ConfigurationError(f"Stage {self.name!r} variables: {name!r}: {value!r} is not a text")
+        object.__setattr__(self, "methods", MappingProxyType(dict(self.methods)))  # the caller may change theirs
+        object.__setattr__(self, "variables", MappingProxyType(dict(self.variables)))
 
     def settings(self, method: str | None) -> Method:
         """What holds for a method of this stage, inheritance carried out; None is a request that matches none."""
@@ -161,7 +163,10 @@ class Stage:
             _named(settings, _parameters(Stage) - {"name", "methods"}, f"stage {self.name!r}")
             return replace(self, **settings)
         _named(settings, _parameters(Method), f"method {method!r}")
-        method_settings = replace(self.methods.get(method, Method()), **settings)
+        try:
+            method_settings = replace(self.methods.get(method, Method()), **settings)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"method {method!r}: {error}") from None
         return replace(self, methods={**self.methods, method: method_settings})
 
 
@@ -321,9 +326,17 @@ def _stage(name: str, table: Mapping[str, Any]) -> Stage:
 
 def _methods(value: object, where: str) -> dict[str, Method]:
     return {
-        name: Method(**_named(_table(settings, f"{where}.{name}"), _parameters(Method), f"{where}.{name}"))
+        name: _method(_table(settings, f'{where}."{name}"'), f'{where}."{name}"')
         for name, settings in _table(value, where).items()
     }
+
+
+def _method(settings: Mapping[str, Any], where: str) -> Method:
+    known = _named(settings, _parameters(Method), where)
+    try:
+        return Method(**known)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{where}: {error}") from None
 
 
 def _parameters(kind: type[Method] | type[Stage] | type[GatewayResponse]) -> frozenset[str]:

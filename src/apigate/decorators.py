@@ -55,8 +55,10 @@ class ThrottleDecorator:
         cost: int | Callable[..., int] = 1,
     ) -> None:
         """Check the settings."""
-        if key is not None and (not callable(key) or per != "method"):
-            raise ConfigurationError(f"throttle key: {key!r} must be a function, and stand without per=")
+        if key is not None and per != "method":
+            raise ConfigurationError("throttle: give key= or per=, not both")
+        if key is not None and not callable(key):
+            raise ConfigurationError(f"throttle key: {key!r} is not a function of the call's arguments")
         if not callable(per) and per not in ("method", "client"):
             raise ConfigurationError(f"throttle per: {per!r} is unknown; allowed are 'method', 'client' or a function")
         if not callable(cost) and (not isinstance(cost, int) or isinstance(cost, bool) or cost < 0):
@@ -71,12 +73,18 @@ class ThrottleDecorator:
         """The function, throttled; of its own kind."""
         import wrapt
 
+        if not callable(function):
+            raise ConfigurationError(f"throttle: {function!r} cannot be called, so not be decorated")
+        kind = type(function)
+        name = (
+            f"{getattr(function, '__module__', kind.__module__)}.{getattr(function, '__qualname__', kind.__qualname__)}"
+        )
         level = _ONE_BUCKET if self._per == "method" and self._key is None else _EACH_CLIENT
         throttle = Throttle(
             {level: self._rates},
             store=self._gateway.store,
             clock=self._gateway.clock,
-            name=self._gateway.claim_name(f"call:{function.__module__}.{function.__qualname__}"),
+            name=self._gateway.claim_name(f"call:{name}"),
         )
 
         call = _Call(self, throttle, level)

@@ -10,7 +10,7 @@ from apigate.core.policy import refuse_awaitable
 from apigate.pipeline import RefusalPolicy
 from apigate.throttling.decision import Decision, LevelState
 from apigate.throttling.in_flight import InFlightPolicy
-from apigate.throttling.policy import RateLimitFieldsPolicy, SettlementPolicy, ThrottlePolicy
+from apigate.throttling.policy import ExemptPolicy, RateLimitFieldsPolicy, SettlementPolicy, ThrottlePolicy
 
 if TYPE_CHECKING:
     from apigate.gateway import Gateway
@@ -44,16 +44,21 @@ class Explanation:
     def __str__(self) -> str:
         """A page for people."""
         lines = [
-            f"{self.request}",
+            _printable(self.request),
             f"  stage   {self.stage or 'none'}",
             f"  method  {self.method or 'none matches'}",
-            f"  client  {self.client}",
+            f"  client  {_printable(self.client)}",
         ]
         for state in self.levels:
             standing = f"{state.remaining} left" if not state.violated else _short(state)
             lines.append(f"  {state.policy:<15} {state.rate!s:<28} {standing}{'' if state.enforced else ' (shadow)'}")
         lines += [f"  note    {note}" for note in self.notes]
         return "\n".join([*lines, f"  verdict {self.verdict}"])
+
+
+def _printable(text: str) -> str:
+    """Without what could write to a terminal by itself."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _short(state: LevelState) -> str:
@@ -77,9 +82,10 @@ def explain(
             case RefusalPolicy():
                 verdict = policy.kind
                 notes.append(policy.detail)
-            case ThrottlePolicy() if policy.exempt is not None and policy.exempt(request):
-                notes.append("exempt by the method's rule: takes from no level")
-            case ThrottlePolicy():
+            case ExemptPolicy():
+                policy.on_request(context)
+                notes += ["exempt by the method's rule: takes from no level"] if context.exempt else []
+            case ThrottlePolicy() if not context.exempt:
                 decision = policy.buckets.peek(policy.keys(context), policy.costs(request), context.now_us)
                 if not isinstance(decision, Decision):
                     refuse_awaitable(decision)
@@ -87,7 +93,7 @@ def explain(
                 verdict = "admitted" if decision.allowed else "THROTTLED"
             case InFlightPolicy():
                 notes += [f"at most {most} in flight at level {slots.level}" for slots, most, _ in policy.limits]
-            case RateLimitFieldsPolicy() | SettlementPolicy():
+            case ThrottlePolicy() | RateLimitFieldsPolicy() | SettlementPolicy():
                 pass
             case _:
                 notes.append(f"{type(policy).__name__} of your own runs in phase {policy.phase.name}; it was not asked")

@@ -6,6 +6,7 @@ exists twice; what they run is the same for both.
 
 from collections.abc import Callable, Mapping, Sequence
 from os import PathLike
+from threading import Lock
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, final
 
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from apigate.explain import Explanation
     from apigate.lint import Finding
 
-__all__ = ["Gateway"]
+__all__ = ["Gateway", "check_app"]
 
 DEFAULT_STAGE = "default"
 NO_STAGE = "(none)"
@@ -140,7 +141,9 @@ class Gateway:
         self.clock: Clock = _checked_clock(clock)
         self.identity: ClientIdentity = ClientIdentity(trusted_hops, forwarding_header, client)
         self._on_event = on_event
+        self._changing = Lock()
         self._compiler = Compiler(
+            name=self.name,
             store=open_store(store, self._store_full),
             clock=self.clock,
             identity=self.identity,
@@ -175,7 +178,10 @@ class Gateway:
         if not isinstance(settings, Mapping):
             raise ConfigurationError(f"the configuration: {settings!r} is not a table")
         known = frozenset(cls.__init__.__kwdefaults__ or ()) - _OBJECTS
-        return cls(**{**gateway_settings(settings, known), **objects})
+        written = gateway_settings(settings, known)
+        for setting in written.keys() & objects.keys():
+            raise ConfigurationError(f"{setting}: given in the configuration and beside it; keep one of them")
+        return cls(**written, **objects)
 
     @classmethod
     def from_file(cls, path: str | PathLike[str], **objects: Any) -> Self:  # Any: as from_dict
@@ -230,6 +236,15 @@ class Gateway:
         Raises:
             ConfigurationError: A setting cannot be used; nothing has changed then.
         """
+        with self._changing:
+            self._update(throttle, in_flight, modes)
+
+    def _update(
+        self,
+        throttle: RateLike | None | Unset,
+        in_flight: int | None | Unset,
+        modes: Mapping[str, Mode] | Unset,
+    ) -> None:
         compiler = self._compiler
         changed = _global_settings(
             (compiler.settings.throttle or None) if throttle is UNSET else throttle,
@@ -356,12 +371,14 @@ class Gateway:
                     if type(outcome) is not Response:
                         refuse_awaitable(outcome)
                     self._refuse(context, outcome)
-                    self.complete(context, None)
-                    return context
+                    break
         except BaseException:
             self.complete(context, None)
             raise
-        next(context.compiled.admitted)
+        if context.refusal is None:
+            next(context.compiled.admitted)
+        else:
+            self.complete(context, None)
         return context
 
     async def enter_async(self, request: Request, stage: str | None = None) -> RequestContext:
@@ -374,12 +391,14 @@ class Gateway:
                     response = outcome if type(outcome) is Response else await outcome
                     if response is not None:
                         self._refuse(context, response)
-                        await self.complete_async(context, None)
-                        return context
+                        break
         except BaseException:
             await self.complete_async(context, None)
             raise
-        next(context.compiled.admitted)
+        if context.refusal is None:
+            next(context.compiled.admitted)
+        else:
+            await self.complete_async(context, None)
         return context
 
     def is_preflight(self, context: RequestContext) -> bool:
@@ -418,6 +437,7 @@ class Gateway:
 
     def _throttled(self, context: RequestContext, error: Throttled) -> Response:
         context.decision = error.decision
+        context.compiled.counters.withdraw("admitted")  # it was, out here; one request counts once
         response = self._compiler.refusals(context, error.decision)
         self._refuse(context, response)
         return response
@@ -481,7 +501,7 @@ class Gateway:
     def claim_name(self, name: str) -> str:
         """The name, numbered if a decorated function has it already; for decorators."""
         self._claimed[name] = number = self._claimed.get(name, 0) + 1
-        return name if number == 1 else f"{name}#{number}"
+        return f"{self.name}:{name}" if number == 1 else f"{self.name}:{name}#{number}"
 
     def _start(self, stages: Sequence[Stage]) -> dict[str, RunningStage]:
         started: dict[str, RunningStage] = {}
@@ -510,9 +530,9 @@ class Gateway:
                     stage=context.stage,
                     method=context.method,
                     path=context.request.path,
-                    client=context.client,
-                    levels=refused.violated if refused else response.violated,
-                    retry_after=refused.retry_after if refused else None,
+                    client=context.known_client,
+                    levels=response.violated if refused is None else refused.violated,
+                    retry_after=None if refused is None else refused.retry_after,
                     request_id=context.request_id,
                 )
             )
@@ -589,3 +609,35 @@ def _global_settings(throttle: RateLike | None, in_flight: int | None, modes: Ma
         in_flight=checked_in_flight(in_flight, "in_flight"),
         modes=checked_modes(modes, "modes"),
     )
+
+
+def check_app(app: object, gateway: object, *, arguments: int) -> None:
+    """See that an adapter was given a gateway, and an app of its kind; for adapters.
+
+    Args:
+        app: The app.
+        gateway: The gateway.
+        arguments: How many positional arguments such an app takes: 2 for WSGI, 3 for ASGI.
+
+    Raises:
+        ConfigurationError: One of them is something else.
+    """
+    if not isinstance(gateway, Gateway):
+        raise ConfigurationError(f"gateway: {gateway!r} is not a Gateway; put the app first, then the gateway")
+    if not callable(app):
+        raise ConfigurationError(f"app: {app!r} is not an app: it cannot be called")
+    from inspect import Parameter, signature
+
+    try:
+        parameters = signature(app).parameters.values()
+    except (TypeError, ValueError):  # some written in C do not tell
+        return
+    taken = [p for p in parameters if p.kind in (Parameter.POSITIONAL_ONLY, Parameter.POSITIONAL_OR_KEYWORD)]
+    required = [p for p in taken if p.default is Parameter.empty]
+    several = any(p.kind is Parameter.VAR_POSITIONAL for p in parameters)
+    if len(required) > arguments or (len(taken) < arguments and not several):
+        kind, instead = ("a WSGI", "apigate.asgi") if arguments == 2 else ("an ASGI", "apigate.wsgi")
+        raise ConfigurationError(
+            f"app: {app!r} takes {len(required)} arguments, so it is not {kind} app; perhaps use GatewayMiddleware "
+            f"of {instead}"
+        )

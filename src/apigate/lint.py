@@ -63,8 +63,8 @@ def _throttles(gateway: "Gateway") -> Iterator[tuple[ThrottlePolicy, str]]:
 
 def _setting(limit: Limit, where: str) -> str:
     """Where a limit is set: not at every method that it holds for."""
-    stage = limit.name.split(":")[1].partition("#")[0] if ":" in limit.name else ""
-    wide = {"global": "throttle", "stage": f"stages.{stage}.throttle", "client": f"stages.{stage}.client_throttle"}
+    stage = where.partition(".methods.")[0]
+    wide = {"global": "throttle", "stage": f"{stage}.throttle", "client": f"{stage}.client_throttle"}
     return wide.get(limit.level, where)
 
 
@@ -174,6 +174,26 @@ def exempt_with_limits(gateway: "Gateway") -> Iterator[Finding]:
             yield Finding("exempt-with-limits", where, "the method is exempt, so its own limits never count; drop one")
 
 
+def unknown_verb(gateway: "Gateway") -> Iterator[Finding]:
+    """A verb that no standard has, so probably a slip."""
+    for _, name, where in _methods(gateway):
+        if name is not None and method_key(name)[0] not in (*_VERBS, "QUERY", ANY):
+            yield Finding(
+                "unknown-verb", where, f"{method_key(name)[0]} is no verb that a standard names; is it a slip?"
+            )
+
+
+def stage_by_missing(gateway: "Gateway") -> Iterator[Finding]:
+    """Several stages, and nothing in the gateway that tells which."""
+    if gateway.stage_by is None and len(gateway.stages) > 1:
+        yield Finding(
+            "stage-by-missing",
+            "stage_by",
+            "there are several stages; say how a request's is found, as stage_by = 'path-prefix', or fix it at each "
+            "adapter with stage=",
+        )
+
+
 def untrusted_proxy(gateway: "Gateway") -> Iterator[Finding]:
     """Forwarding fields from a private address, and nobody said that there is a proxy."""
     if gateway.identity.untrusted_forwarding:
@@ -209,7 +229,9 @@ CHECKS: Sequence[Callable[["Gateway"], Iterator[Finding]]] = (
     rate_above_wider,
     cost_above_burst,
     unreachable,
+    unknown_verb,
     exempt_with_limits,
+    stage_by_missing,
     untrusted_proxy,
     client_chosen_stage,
 )

@@ -1,6 +1,6 @@
 """Settings compiled: for every method of a stage the flat pipeline of its policies, ready before the first request."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from threading import Lock
 from typing import Any, NamedTuple, cast, final
 
@@ -11,19 +11,25 @@ from apigate.core.counters import Counters
 from apigate.core.message import Request, Response
 from apigate.core.policy import CompiledMethod, Phase, Policy
 from apigate.core.responses import GatewayResponses
-from apigate.core.routes import ANY, MethodTable, has_dot_segment
+from apigate.core.routes import ANY, MethodTable, has_control_character, has_dot_segment
 from apigate.throttling.fields import Draft
 from apigate.throttling.identity import ClientIdentity
 from apigate.throttling.in_flight import InFlightPolicy, SlotLimit, Slots
 from apigate.throttling.limit import Limit, Mode, limits_of
-from apigate.throttling.policy import RateLimitFieldsPolicy, SettlementPolicy, ThrottlePolicy, ThrottleRefusals
+from apigate.throttling.policy import (
+    ExemptPolicy,
+    RateLimitFieldsPolicy,
+    SettlementPolicy,
+    ThrottlePolicy,
+    ThrottleRefusals,
+)
 from apigate.throttling.rate import Rate
 from apigate.throttling.settlement import parse_statuses
 from apigate.throttling.store import ThrottleStore
 
 __all__ = ["Compiler", "GlobalSettings", "RefusalPolicy", "RunningStage"]
 
-_SEVERAL = 256
+_SEVERAL = 4_096
 
 
 @final
@@ -88,6 +94,7 @@ class Compiler:
     def __init__(
         self,
         *,
+        name: str,
         store: ThrottleStore,
         clock: Clock,
         identity: ClientIdentity,
@@ -98,7 +105,8 @@ class Compiler:
         on_shadow: Callable[[RequestContext, tuple[str, ...]], None],
         settings: GlobalSettings,
     ) -> None:
-        """Keep the shared parts."""
+        """Keep the shared parts; `name` prefixes every bucket's."""
+        self._name = name
         self.settings: GlobalSettings = settings
         self.identity: ClientIdentity = identity
         self.clock: Clock = clock
@@ -125,17 +133,19 @@ class Compiler:
         policies = list(self._policies)
         if not all(rule is True for rule in exempt):
             rule = _all_exempt(exempt)
-            policies += self._in_flight(stage, names, rule)
-            policies += self._throttle(stage, names, settings, rule)
+            if rule is not None:
+                policies.append(ExemptPolicy(rule))
+            policies += self._in_flight(self._places(stage, names))
+            policies += self._throttle(stage, names, settings)
         return self._compiled(stage, names[0], policies)
 
     def preflight(self, stage: Stage) -> CompiledMethod:
         """The pipeline of a CORS preflight, which takes from the global level alone and is not authorized."""
         policies = [policy for policy in self._policies if policy.phase is not Phase.AUTHORIZE]
-        limits = self._known(
-            limits_of("global", "global", self.settings.throttle, self.settings.modes.get("global", "enforce"))
-        )
-        return self._compiled(stage, None, [*policies, *self._throttle_policies(limits, 1, None, None, None)])
+        everywhere = self._global_place()
+        limits = self._known(_limits_at(everywhere))
+        policies += [*self._in_flight([everywhere]), *self._throttle_policies(limits, 1, None, None)]
+        return self._compiled(stage, None, policies)
 
     def refused(self, stage: str, kind: str, detail: str) -> CompiledMethod:
         """A pipeline that only refuses."""
@@ -159,23 +169,26 @@ class Compiler:
 
     def _all_limits(self, stage: Stage, names: Sequence[str | None]) -> Iterator[Limit]:
         for place in self._places(stage, names):
-            rates = _rates(getattr(place.settings, place.throttle))
-            yield from limits_of(place.name, place.level, rates, place.mode)
+            yield from _limits_at(place)
+
+    def _global_place(self) -> "_Place":
+        mode = self.settings.modes.get("global", "enforce")
+        return _Place("global", f"{self._name}:global", self.settings, "throttle", mode)
 
     def _places(self, stage: Stage, names: Sequence[str | None]) -> Iterator["_Place"]:
         """Every place where a request of these methods may be counted, those shared by all clients first."""
-        methods = [(f":{stage.name}:{name or ANY}", stage.settings(name)) for name in names]
-        everywhere = self.settings.modes
-        here: dict[str, Mode] = {**everywhere, **_given(stage.modes)}
-        yield _Place("global", "global", self.settings, "throttle", everywhere.get("global", "enforce"))
-        yield _Place("stage", f"stage:{stage.name}", stage, "throttle", here.get("stage", "enforce"))
+        methods = [(f"{stage.name}:{name or ANY}", stage.settings(name)) for name in names]
+        here: dict[str, Mode] = {**self.settings.modes, **_given(stage.modes)}
+        prefix = self._name
+        yield self._global_place()
+        yield _Place("stage", f"{prefix}:stage:{stage.name}", stage, "throttle", here.get("stage", "enforce"))
         for suffix, own in methods:
             mode: Mode = _given(own.modes).get("method", here.get("method", "enforce"))
-            yield _Place("method", f"method{suffix}", own, "throttle", mode)
-        yield _Place("client", f"client:{stage.name}", stage, "client_throttle", here.get("client", "enforce"))
+            yield _Place("method", f"{prefix}:method:{suffix}", own, "throttle", mode)
+        yield _Place("client", f"{prefix}:client:{stage.name}", stage, "client_throttle", here.get("client", "enforce"))
         for suffix, own in methods:
             mode = _given(own.modes).get("client-method", here.get("client-method", "enforce"))
-            yield _Place("client-method", f"client-method{suffix}", own, "client_throttle", mode)
+            yield _Place("client-method", f"{prefix}:client-method:{suffix}", own, "client_throttle", mode)
 
     def _known(self, limits: Iterator[Limit] | Sequence[Limit]) -> tuple[Limit, ...]:
         """The same limits as objects known before, where nothing about them changed."""
@@ -192,20 +205,18 @@ class Compiler:
         stage: Stage,
         names: Sequence[str | None],
         settings: Sequence[Method],
-        exempt: Callable[[Request], bool] | None,
     ) -> list[Policy]:
         costs = [1 if s.cost is UNSET else s.cost for s in settings]
         cost = costs[0] if len(costs) == 1 else _highest(costs)
         only = settings[0] if len(settings) == 1 else Method()  # what is doubtful is not given back
         refund = parse_statuses(only.refund) if isinstance(only.refund, str) else None
         final_cost = only.final_cost if callable(only.final_cost) else None
-        return self._throttle_policies(self.limits(stage, *names), cost, exempt, refund, final_cost)
+        return self._throttle_policies(self.limits(stage, *names), cost, refund, final_cost)
 
     def _throttle_policies(
         self,
         limits: tuple[Limit, ...],
         cost: Any,  # a number or a function of the request, as in Method
-        exempt: Callable[[Request], bool] | None,
         refund: frozenset[int] | None,
         final_cost: Callable[[RequestContext, int], int] | None,
     ) -> list[Policy]:
@@ -216,7 +227,6 @@ class Compiler:
             self.store.open(limits, self.clock.now_us()),
             self.refusals,
             cost=cost,
-            exempt=exempt,
             on_shadow=self._on_shadow,
         )
         policies: list[Policy] = [throttle]
@@ -226,16 +236,14 @@ class Compiler:
             policies.append(SettlementPolicy(throttle, self.clock, refund or frozenset(), final_cost))
         return policies
 
-    def _in_flight(
-        self, stage: Stage, names: Sequence[str | None], exempt: Callable[[Request], bool] | None
-    ) -> list[Policy]:
+    def _in_flight(self, places: Iterable["_Place"]) -> list[Policy]:
         limits: list[SlotLimit] = []
-        for place in self._places(stage, names):
+        for place in places:
             most = getattr(place.settings, place.throttle.replace("throttle", "in_flight"))
             if isinstance(most, int) and place.mode != "off":
                 slots = self._slots.setdefault(place.name, Slots(place.level))
                 limits.append(SlotLimit(slots, most, enforced=place.mode == "enforce"))
-        return [InFlightPolicy(limits, self._lock, self._responses, self._on_shadow, exempt)] if limits else []
+        return [InFlightPolicy(limits, self._lock, self._responses, self._on_shadow)] if limits else []
 
 
 @final
@@ -249,6 +257,7 @@ class _Routes:
         "is_empty",
         "named_options",
         "preflight",
+        "settings",
         "several",
         "table",
         "unmatched",
@@ -256,6 +265,8 @@ class _Routes:
 
     def __init__(self, compiler: Compiler, stage: Stage) -> None:
         names = [name for name in stage.methods if name != ANY]
+        MethodTable({name: name for name in names})  # what cannot be a table fails before any limit is opened
+        self.settings: Stage = stage
         self.compiled: dict[str | None, CompiledMethod] = {
             name: compiler.method(stage, name) for name in (*names, None)
         }
@@ -267,7 +278,7 @@ class _Routes:
         self.unmatched: CompiledMethod = self.compiled[None]
         self.preflight: CompiledMethod = compiler.preflight(stage)
         self.bad_path: CompiledMethod = compiler.refused(
-            stage.name, "BAD_REQUEST_PARAMETERS", "The path has a dot segment."
+            stage.name, "BAD_REQUEST_PARAMETERS", "The path has a dot segment or a control character."
         )
         self.several: dict[tuple[CompiledMethod, ...], CompiledMethod] = {}
         self.direct: dict[tuple[str, str], CompiledMethod] = {
@@ -281,13 +292,12 @@ class RunningStage:
 
     Attributes:
         name: The stage's name.
-        settings: The settings as they stand.
+        routes: Its compiled methods as they stand.
     """
 
     def __init__(self, compiler: Compiler, settings: Stage) -> None:
         """Compile every method."""
         self.name: str = settings.name
-        self.settings: Stage = settings
         self._compiler = compiler
         self._changing = Lock()
         self.routes: _Routes = _Routes(compiler, settings)
@@ -305,9 +315,7 @@ class RunningStage:
             ConfigurationError: A setting is unknown or cannot be used; nothing has changed then.
         """
         with self._changing:
-            changed = self.settings.changed(method, settings)
-            self.routes = _Routes(self._compiler, changed)
-            self.settings = changed
+            self.routes = _Routes(self._compiler, self.settings.changed(method, settings))
         self._compiler.on_change()
 
     def recompile(self) -> None:
@@ -323,7 +331,7 @@ class RunningStage:
         """The compiled method of a request; the quick way for static paths is `routes.direct`."""
         routes = self.routes
         path = request.path
-        if has_dot_segment(path):
+        if has_dot_segment(path) or has_control_character(path):
             return routes.bad_path
         if routes.is_empty and request.method != "OPTIONS":
             return routes.unmatched
@@ -332,7 +340,12 @@ class RunningStage:
         found = routes.table.find(request.method, path)
         if not found:
             return routes.unmatched
-        return found[0] if len(found) == 1 else self._stricter(routes, found)
+        return found[0] if len(found) == 1 else self._stricter(request, routes, found)
+
+    @property
+    def settings(self) -> Stage:
+        """The settings as they stand."""
+        return self.routes.settings
 
     @property
     def is_empty(self) -> bool:
@@ -346,14 +359,18 @@ class RunningStage:
         """Requests by method and kind; those that matched no method stand under `*`."""
         return self._compiler.counts(self.name)
 
-    def _stricter(self, routes: _Routes, found: tuple[CompiledMethod, ...]) -> CompiledMethod:
-        """The settings of two methods together, made at first use and kept."""
+    def _stricter(self, request: Request, routes: _Routes, found: tuple[CompiledMethod, ...]) -> CompiledMethod:
+        """The settings of several methods together, made at first use and kept."""
         known = routes.several.get(found)
-        if known is None:
-            known = self._compiler.method(self.settings, *(compiled.method for compiled in found))
-            if len(routes.several) < _SEVERAL:
-                routes.several[found] = known
-        return known
+        if known is not None:
+            return known
+        with self._changing:
+            if self.routes is routes:  # else the settings were changed since, and those of old must not be opened again
+                known = self._compiler.method(routes.settings, *(compiled.method for compiled in found))
+                if len(routes.several) < _SEVERAL:
+                    routes.several[found] = known
+                return known
+        return self.find(request)
 
     def __repr__(self) -> str:
         """The flat order of gates of every method."""
@@ -381,6 +398,10 @@ def _described(compiled: CompiledMethod) -> Iterator[str]:
 def _is_preflight(request: Request) -> bool:
     """Tell whether this is a CORS preflight (Fetch standard, CORS-preflight fetch)."""
     return "origin" in request.headers and "access-control-request-method" in request.headers
+
+
+def _limits_at(place: _Place) -> tuple[Limit, ...]:
+    return limits_of(place.name, place.level, _rates(getattr(place.settings, place.throttle)), place.mode)
 
 
 def _given(modes: Mapping[str, Mode] | Unset) -> Mapping[str, Mode]:

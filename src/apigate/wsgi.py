@@ -17,7 +17,7 @@ from typing import Any, Protocol, TypeAlias, cast, final
 
 from apigate.core.context import RequestContext, current
 from apigate.core.message import Headers, Reader, Request, Response, ResponseHead
-from apigate.gateway import Gateway
+from apigate.gateway import Gateway, check_app
 from apigate.throttling.decision import Throttled
 
 __all__ = ["Environ", "GatewayMiddleware", "StartResponse", "WSGIApp", "Write"]
@@ -57,6 +57,8 @@ _READER = Reader(_headers, _query)
 def _path(environ: Environ) -> str:
     """The decoded path; PEP 3333 has its UTF-8 bytes tunnelled through Latin-1."""
     path: str = environ.get("PATH_INFO", "")
+    if path and path[0] not in "/*":
+        path = f"/{path}"  # Werkzeug routes it so
     return path if path.isascii() else path.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
@@ -78,6 +80,7 @@ class GatewayMiddleware:
 
     def __init__(self, app: WSGIApp, gateway: Gateway, *, stage: str | None = None) -> None:
         """Bind the gateway to the app."""
+        check_app(app, gateway, arguments=2)
         gateway.check_stage(stage)
         self.app: WSGIApp = app
         self.gateway: Gateway = gateway
@@ -107,8 +110,7 @@ class GatewayMiddleware:
             passage.complete()
             return passage.refuse(error)
         except BaseException as error:
-            if isinstance(error, Exception):
-                passage.status = passage.status or _SERVER_ERROR  # what the server will answer in the app's place
+            passage.fail(error)
             passage.complete()
             raise
         finally:
@@ -144,12 +146,31 @@ class _Passage:
             headers = [*headers, *[added.text for added in head.added]]
         return self.begin(status, headers) if exc_info is None else self.begin(status, headers, exc_info)
 
+    def followed(self, body: Iterable[bytes]) -> Iterator[bytes]:
+        """The chunks; an app that is a generator runs only now, and its decorated functions ask for the context."""
+        chunks = iter(body)
+        while True:
+            token = current.set(self.context) if self.gateway.marked else None
+            try:
+                chunk = next(chunks)
+            except StopIteration:
+                return
+            finally:
+                if token is not None:
+                    current.reset(token)
+            yield chunk
+
     def refuse(self, error: Throttled) -> Iterable[bytes]:
         """Answer in the app's place; the server raises the error again if the app's head has been sent (PEP 3333)."""
         response = self.gateway.refuse(self.context, error)
         began = self.status is not None
         exc_info = (type(error), error, cast("TracebackType", error.__traceback__)) if began else None
         return _refuse(response, self.context.request.native, self.begin, exc_info)
+
+    def fail(self, error: BaseException) -> None:
+        """Note that the server will answer 500 in the app's place; unless the client left, and so saw no outcome."""
+        if self.status is None and isinstance(error, Exception) and not isinstance(error, OSError):
+            self.status = _SERVER_ERROR
 
     def complete(self) -> None:
         """Settle, once."""
@@ -169,17 +190,18 @@ class _Body:
 
     def __iter__(self) -> Iterator[bytes]:
         """The app's chunks. An app that is a generator may be throttled as late as here, before it began to answer."""
+        passage = self.passage
         sent = False
         try:
-            for chunk in self.body:
+            for chunk in passage.followed(self.body):
                 yield chunk
                 sent = True
         except Throttled as error:
             if sent:
                 raise
-            yield from self.passage.refuse(error)
-        except Exception:
-            self.passage.status = self.passage.status or _SERVER_ERROR  # as where the app is called
+            yield from passage.refuse(error)
+        except Exception as error:
+            passage.fail(error)
             raise
 
     def close(self) -> None:

@@ -229,7 +229,7 @@ def test_a_customised_response(visit):
 def test_a_dot_segment_plain_or_encoded_is_refused(visit, path):
     cell = visit("global")
     reply = cell.get(path)
-    body = problem(400, "Bad Request", "The path has a dot segment.")
+    body = problem(400, "Bad Request", "The path has a dot segment or a control character.")
     assert (reply.status, reply.get("content-type"), json.loads(reply.body)) == (400, "application/problem+json", body)
     assert cell.report()["calls"] == 0
     exhausted(cell)
@@ -245,6 +245,13 @@ def test_head_counts_as_get_and_its_refusal_has_the_fields_but_no_body(visit):
 
 
 # ---- paths
+
+
+@pytest.mark.parametrize("path", ["/pets/1%0a", "/pets/%0d%0a1", "/%00", "/pets/1%7f", "/%1f/1"])
+def test_a_control_character_in_a_path_is_refused(visit, path):
+    cell = visit("method")
+    assert cell.get(path).status == 400
+    assert cell.report()["calls"] == 0
 
 
 def test_percent_encoding_makes_no_other_bucket(visit):
@@ -481,7 +488,8 @@ def test_an_app_throttled_further_in_becomes_a_429_and_gets_back_what_the_gatewa
     assert reply.get("retry-after") == "30"
     assert reply.get("ratelimit") == '"global";r=0;t=30'
     assert reply.get("content-length") == str(len(reply.body))
-    assert settled(client)["held"] == 0
+    report = settled(client)
+    assert (report["held"], report["stats"]) == (0, [{"default": {"*": {"admitted": 0, "THROTTLED": 1}}}])
     assert [client.get().status for _ in range(3)] == [200, 200, 429]
 
 

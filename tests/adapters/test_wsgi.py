@@ -11,6 +11,7 @@ from wsgiref.validate import validator
 import pytest
 
 from apigate import Gateway, GatewayResponse, Method, Rate, Stage, Throttled
+from apigate.core.context import current_context
 from apigate.core.policy import Phase
 from apigate.staging import PathPrefix
 from apigate.testing import FakeClock
@@ -129,16 +130,6 @@ def begun_anew(environ: Any, start_response: Any) -> Any:
     return [b"hello"]
 
 
-def without_apigate(app: Any) -> Any:
-    """The validator forbids keys without a dot that are no text; see the test of that below."""
-
-    def inner(environ: Any, start_response: Any) -> Any:
-        environ.pop("apigate", None)
-        return app(environ, start_response)
-
-    return inner
-
-
 GATEWAYS = {
     "empty": Gateway,
     "throttle": slow,
@@ -161,7 +152,7 @@ def written(app: Any, environ: dict[str, Any]) -> tuple[str, bytes]:
 @SHAPES
 @pytest.mark.parametrize("gateway", GATEWAYS.values(), ids=GATEWAYS)
 def test_the_gate_is_valid_towards_server_and_app(gateway, app):
-    gate = validator(GatewayMiddleware(without_apigate(validator(app)), gateway()))
+    gate = validator(GatewayMiddleware(validator(app), gateway()))
     head, body = written(gate, environ_of("/prod/pets"))
     assert head.startswith("HTTP/1.0 200 OK\r\n")
     assert body == b"hello"
@@ -176,10 +167,6 @@ def test_a_refusal_is_valid_towards_the_server(method):
     head, body = written(gate, environ_of(REQUEST_METHOD=method))
     assert head.startswith("HTTP/1.0 429 Too Many Requests\r\n")
     assert (body == b"") is (method == "HEAD")
-
-
-def test_what_the_app_is_given_is_valid_with_the_context_in_it():
-    written(validator(GatewayMiddleware(validator(as_list), slow())), environ_of())
 
 
 # ---- start_response
@@ -328,6 +315,14 @@ def test_closing_twice_frees_one_slot_once():
     second.close()
 
 
+def test_a_body_that_is_closed_twice_is_completed_once():
+    completions = Completions()
+    body = GatewayMiddleware(as_list, Gateway(policies=[completions]))(environ_of(), lambda *_: None)
+    body.close()
+    body.close()
+    assert completions.statuses == [200]
+
+
 class Completions:
     """A policy that notes each completion it hears of."""
 
@@ -431,7 +426,7 @@ def test_a_path_is_utf8_sent_through_latin_1(path, method):
     assert found == [(method, path, tunnelled)]
 
 
-@pytest.mark.parametrize("path", ["/\xff", "/caf\xe9", "/\x00", "/\xed\xa0\x80", "/日本", ""])
+@pytest.mark.parametrize("path", ["/\xff", "/caf\xe9", "/\xed\xa0\x80", "/日本", ""])
 def test_a_path_that_is_no_utf8_is_served_as_one_that_matches_nothing(path):
     gate = GatewayMiddleware(as_list, slow(methods={"GET /café": Method()}))
     assert Server(gate, environ_of(path)).status == "200 OK"
@@ -522,15 +517,79 @@ def test_an_app_throttled_half_way_is_not_answered_twice(limits):
     assert held(gateway) == 0
 
 
-@pytest.mark.parametrize("body", [Chunks(error=throttled()), None], ids=["at the first chunk", "at once"])
 @WATCHED
-def test_an_app_throttled_before_its_first_chunk_becomes_a_429(limits, body):
+def test_an_app_throttled_after_it_called_start_response_becomes_a_429_as_nothing_was_sent_yet(limits):
     def app(environ: Any, start_response: Any) -> Any:
         start_response("200 OK", list(OWN))
-        if body is None:
-            raise throttled()
-        return body
+        raise throttled()
 
     gateway = slow(**limits)
-    gateway.throttle("1/second")(len)  # whose functions are decorated watches bodies for a late Throttled
-    assert Server(GatewayMiddleware(app, gateway), environ_of()).status == "429 Too Many Requests"
+    server = Server(GatewayMiddleware(app, gateway), environ_of())
+    assert server.status == "429 Too Many Requests"
+    assert isinstance(server.starts[-1][2][1], Throttled)
+    assert held(gateway) == 0
+
+
+@WATCHED
+def test_an_app_throttled_after_it_wrote_gets_its_exception_back_from_the_server(limits):
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", list(OWN))(b"written")
+        raise throttled()
+
+    gateway = slow(**limits)
+    with pytest.raises(Throttled):
+        Server(GatewayMiddleware(app, gateway), environ_of())
+    assert held(gateway) == 0
+
+
+@pytest.mark.parametrize("watched_for", ["slots", "decorated functions"])
+def test_a_body_throttled_at_its_first_chunk_becomes_a_429_where_the_gate_watches_it(watched_for):
+    gateway = slow(in_flight=1 if watched_for == "slots" else None)
+    if watched_for == "decorated functions":
+        decorated(gateway)
+    body = Chunks(error=throttled())
+    assert Server(GatewayMiddleware(giving(body), gateway), environ_of()).status == "429 Too Many Requests"
+    assert body.closed == 1
+
+
+def test_a_body_throttled_at_its_first_chunk_is_the_servers_where_nobody_watches_it():
+    body = Chunks(error=throttled())
+    with pytest.raises(Throttled):  # to see this, every body would have to be wrapped
+        Server(GatewayMiddleware(giving(body), slow()), environ_of())
+    assert body.closed == 1
+
+
+# ---- decorated functions
+
+
+def decorated(gateway: Gateway) -> Any:
+    @gateway.throttle(Rate(1, per=10), per="client")
+    def work() -> bytes:
+        return b"done"
+
+    return work
+
+
+@pytest.mark.parametrize(
+    "late", [pytest.param(False, id="called at once"), pytest.param(True, id="called by a generator")]
+)
+@WATCHED
+def test_a_decorated_function_finds_the_request_that_is_being_served(limits, late):
+    gateway = Gateway(clock=FakeClock(), **limits)
+    work = decorated(gateway)
+
+    def at_once(environ: Any, start_response: Any) -> Any:
+        body = work()
+        start_response("200 OK", list(OWN))
+        return [body]
+
+    def by_generator(environ: Any, start_response: Any) -> Any:
+        body = work()
+        start_response("200 OK", list(OWN))
+        yield body
+
+    gate = GatewayMiddleware(by_generator if late else at_once, gateway)
+    asked = [Server(gate, environ_of(REMOTE_ADDR=peer)).status[:3] for peer in ("192.0.2.1", "192.0.2.2", "192.0.2.1")]
+    assert asked == ["200", "200", "429"]
+    assert current_context() is None
+    assert held(gateway) == 0

@@ -177,8 +177,9 @@ def test_an_empty_table_is_an_empty_gateway():
     assert Gateway.from_dict({}).is_empty
 
 
-def test_an_object_goes_before_the_table():
-    assert Gateway.from_dict({"name": "table"}, name="object").name == "object"
+def test_a_setting_in_the_table_and_beside_it_is_refused():
+    with pytest.raises(ConfigurationError, match="name: given in the configuration and beside it"):
+        Gateway.from_dict({"name": "table"}, name="object")
 
 
 # ---- mistakes
@@ -194,14 +195,17 @@ def test_an_object_goes_before_the_table():
         ({"stages": {"prod": {"name": "x"}}}, r"stages\.prod: 'name' is no setting"),
         (
             {"stages": {"prod": {"methods": {"GET /": {"throttel": 1}}}}},
-            r"stages\.prod\.methods\.GET /: 'throttel' .*'throttle'",
+            r"stages\.prod\.methods\.\"GET /\": 'throttel' .*'throttle'",
         ),
-        ({"methods": {"GET /": {"exmpt": True}}}, r"methods\.GET /: 'exmpt' is no setting; did you mean 'exempt'\?"),
+        (
+            {"methods": {"GET /": {"exmpt": True}}},
+            r"methods\.\"GET /\": 'exmpt' is no setting; did you mean 'exempt'\?",
+        ),
         ({"responses": {"THROTTLED": {"code": 1}}}, r"responses\.THROTTLED: 'code' is no setting; allowed are body"),
         ({"stages": ["prod"]}, r"stages: \['prod'\] is not a table"),
         ({"stages": {"prod": "5/s"}}, r"stages\.prod: '5/s' is not a table"),
         ({"methods": "GET /"}, r"methods: 'GET /' is not a table"),
-        ({"methods": {"GET /": "5/s"}}, r"methods\.GET /: '5/s' is not a table"),
+        ({"methods": {"GET /": "5/s"}}, r"methods\.\"GET /\": '5/s' is not a table"),
         ({"responses": "THROTTLED"}, r"responses: 'THROTTLED' is not a table"),
         ({"responses": {"THROTTLED": 420}}, r"responses\.THROTTLED: 420 is not a table"),
         ({"variables": "a"}, "variables"),

@@ -3,6 +3,7 @@
 import pytest
 
 from apigate import ConfigurationError, Gateway, Method, Rate, Stage
+from apigate.stores.memory import MemoryStore
 from tests.gateway.asking import ask, built
 
 NINE = Rate(9)
@@ -146,3 +147,9 @@ def test_stages_do_not_share_their_buckets_and_share_the_global_one():
     gateway = built(throttle=Rate(2, per=60), stages=stages)
     assert [ask(gateway, stage=name).status for name in ("prod", "beta")] == [200, 200]
     assert '"global";r=0' in ask(gateway, stage="prod").fields["ratelimit"]
+
+
+def test_gateways_of_different_names_share_no_bucket_of_one_store_and_those_of_one_name_do():
+    store = MemoryStore()
+    shop, other, again = (built(throttle=Rate(1, per=60), store=store, name=name) for name in ("shop", "other", "shop"))
+    assert [ask(gateway).status for gateway in (shop, other, again)] == [200, 200, 429]

@@ -83,7 +83,7 @@ def test_a_path_alone_stands_for_any_verb():
         ("//a//", ["GET /a"]),
         ("/b/", ["GET /b/", "GET /b"]),
         ("/b", ["GET /b"]),
-        ("/b//", ["GET /b"]),
+        ("/b//", ["GET /b/", "GET /b"]),
         ("/c//d", ["GET /c/{proxy+}", "GET /c/d"]),
         ("/c/d", ["GET /c/d"]),
         ("/c//e", ["GET /c/{proxy+}"]),
@@ -133,6 +133,7 @@ def test_a_dot_segment_is_a_whole_segment_of_one_or_two_dots(path, found):
         ("/x", ("*", "/x")),
         ("  POST   /x ", ("POST", "/x")),
         ("PURGE /", ("PURGE", "/")),
+        ("ANY /x", ("*", "/x")),
         ("GET /{a.b-c_d}/{rest+}", ("GET", "/{a.b-c_d}/{rest+}")),
     ],
 )
@@ -156,6 +157,8 @@ def test_a_methods_name_is_read(name, key):
         ("GET /{id", "whole parameter"),
         ("GET /id}", "whole parameter"),
         ("GET /{}", "whole parameter"),
+        ("GET /<id>", "with braces"),
+        ("GET /<int:id>", "with braces"),
         ("GET /{1st}", "whole parameter"),
         ("GET /{rest+}/a", "must come last"),
         ("GET /{a}/{a}", "twice"),
@@ -170,7 +173,13 @@ def test_what_is_no_method_is_refused_by_name(name, said):
 
 @pytest.mark.parametrize(
     ("one", "other"),
-    [("GET /{a}", "GET /{b}"), ("* /x", "/x"), ("GET /a/{b+}", "GET /a/{c+}"), ("GET /x", "GET  /x")],
+    [
+        ("GET /{a}", "GET /{b}"),
+        ("* /x", "/x"),
+        ("ANY /x", "* /x"),
+        ("GET /a/{b+}", "GET /a/{c+}"),
+        ("GET /x", "GET  /x"),
+    ],
 )
 def test_two_names_of_the_same_requests_are_refused(one, other):
     with pytest.raises(ConfigurationError, match="match the same requests") as caught:
@@ -229,8 +238,9 @@ def best(methods: list[str], verb: str, path: str) -> list[str]:
 
 def naive(methods: list[str], verb: str, path: str) -> tuple[str, ...]:
     sent = best(methods, verb, path)
-    collapsed = best(methods, verb, "/" + "/".join(part for part in path.split("/") if part))
-    return tuple(dict.fromkeys(sent + collapsed))
+    parts = [part for part in path.split("/") if part]
+    merged = "/" + "/".join(parts) + ("/" if parts and path.endswith("/") else "")
+    return tuple(dict.fromkeys(sent + best(methods, verb, merged) + best(methods, verb, "/" + "/".join(parts))))
 
 
 @settings(max_examples=600, deadline=None)

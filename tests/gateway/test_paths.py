@@ -18,6 +18,19 @@ def test_a_dot_segment_is_a_400_that_takes_nothing(path):
     assert admitted(gateway) == 2
 
 
+@pytest.mark.parametrize("character", ["\n", "\r", "\x00", "\t", "\x1f", "\x7f"], ids=ascii)
+@pytest.mark.parametrize("path", ["/pets{}", "/{}", "{}/pets", "/pe{}ts"])
+def test_a_control_character_is_a_400_that_takes_nothing(path, character):
+    gateway = built(throttle=TWO)
+    assert ask(gateway, f"GET {path.format(character)}").status == 400
+    assert admitted(gateway) == 2
+
+
+def test_characters_that_are_only_unusual_are_paths_like_others():
+    gateway = built(throttle=Rate(9))
+    assert statuses(gateway, "GET /é", "GET /a b", "GET /\u202e", "GET /\ufffd", "GET /\xa0") == [200] * 5
+
+
 def test_a_dot_segment_is_refused_before_a_preflight_is_recognised():
     assert ask(built(throttle=TWO), "OPTIONS /a/../b", **PREFLIGHT).status == 400
 
@@ -84,7 +97,7 @@ def test_a_verb_in_other_letters_and_head_take_from_the_same_bucket(verb):
 
 def test_requests_that_match_nothing_share_one_bucket():
     gateway = built(methods={"*": Method(throttle=THREE, client_throttle=TWO), "GET /pets": Method()})
-    asked = ["GET /a", "POST /b", "BREW /c/d", "GET pets", "GET *"]
+    asked = ["GET /a", "POST /b", "BREW /c/d", "GET /e", "GET *"]
     assert [ask(gateway, each, x_client=each).status for each in asked] == [200, 200, 200, 429, 429]
     assert admitted(gateway, "GET /pets") == 2
 
@@ -114,11 +127,26 @@ def test_a_preflight_of_a_path_whose_options_are_named_is_a_request_like_others(
     assert {ask(gateway, "OPTIONS /cats", **PREFLIGHT).status for _ in range(5)} == {200}
 
 
+@pytest.mark.parametrize("path", ["/pets/1", "/pets/1/", "//pets//1"])
+def test_a_preflight_of_a_template_whose_options_are_named_is_a_request_like_others(path):
+    gateway = built(methods={"OPTIONS /pets/{id}": Method(throttle=TWO), "GET /pets/{id}": Method(throttle=TWO)})
+    assert [ask(gateway, f"OPTIONS {path}", **PREFLIGHT).status for _ in range(3)] == [200, 200, 429]
+
+
 @pytest.mark.parametrize("missing", ["origin", "access_control_request_method"])
 def test_an_options_request_that_is_no_preflight_is_a_request_like_others(missing):
     gateway = built(methods={"* /pets": Method(throttle=TWO)})
     fields = {name: value for name, value in PREFLIGHT.items() if name != missing}
     assert [ask(gateway, "OPTIONS /pets", **fields).status for _ in range(3)] == [200, 200, 429]
+
+
+def test_a_preflight_needs_a_slot_of_the_global_level_alone():
+    gateway = built(in_flight=1, client_in_flight=1, methods={"* /pets": Method(in_flight=1)})
+    first = Open(gateway, "OPTIONS /pets", **PREFLIGHT)
+    assert ask(gateway, "OPTIONS /pets", **PREFLIGHT).status == 503
+    gateway.update(in_flight=2)
+    assert ask(gateway, "GET /pets").status == 200
+    first.close()
 
 
 @pytest.mark.parametrize("verb", ["options", "GET", "POST"])

@@ -94,7 +94,7 @@ def traces(number: int, seed: int) -> Iterator[tuple[Rate, Random]]:
     for _ in range(number):
         count = random.choice([random.randint(1, 20), random.randint(1, 999_983), random.choice(PRIMES)])
         burst = random.choice([1, random.randint(1, 10), random.randint(1, 1_000)])
-        yield Rate(count, random.choice(PERIODS), burst), random
+        yield Rate(count, per=random.choice(PERIODS), burst=burst), random
 
 
 def first_mismatch(make: Callable[[Rate], Bucket], rate: Rate, random: Random, steps: int) -> str | None:

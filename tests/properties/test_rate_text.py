@@ -41,7 +41,7 @@ words = st.sampled_from(
 
 def any_rate(count: int, per: float | timedelta, burst: int | None) -> Rate | None:
     with suppress(ConfigurationError):
-        return Rate(count, per, burst)
+        return Rate(count, per=per, burst=burst)
     return None
 
 
@@ -85,7 +85,7 @@ def test_no_value_raises_anything_but_a_configuration_error(value):
 @given(ANYTHING, ANYTHING, ANYTHING)
 def test_no_rate_raises_anything_but_a_configuration_error(count, per, burst):
     with suppress(ConfigurationError):
-        rate = Rate(count, per, burst)
+        rate = Rate(count, per=per, burst=burst)
         assert rate.size >= 1
         assert rate.window >= 1
         assert rate.capacity <= 2**51

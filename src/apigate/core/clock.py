@@ -4,8 +4,11 @@ Rule: no other module of apigate imports `time`. A `Clock` is injected everywher
 in for it in tests, so that none of them sleeps.
 """
 
+import sys
 import time
 from typing import Protocol
+
+from apigate.core.errors import ProtocolError
 
 __all__ = ["Clock", "SystemClock"]
 
@@ -44,7 +47,14 @@ class SystemClock:
         return time.time()
 
     def sleep(self, seconds: float) -> None:
-        """Block the calling thread for `seconds`."""
+        """Block the calling thread for `seconds`.
+
+        Raises:
+            ProtocolError: The thread runs an event loop, which would stand still.
+        """
+        asyncio = sys.modules.get("asyncio")
+        if asyncio is not None and asyncio._get_running_loop() is not None:  # noqa: SLF001 - the public one raises
+            raise ProtocolError("waiting here would stop the running event loop; use the _async twin of this call")
         time.sleep(seconds)
 
     async def sleep_async(self, seconds: float) -> None:

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar, final
 
 from apigate.core.errors import ConfigurationError
 
-__all__ = ["ANY", "MethodTable", "has_dot_segment", "method_key"]
+__all__ = ["ANY", "MethodTable", "has_control_character", "has_dot_segment", "method_key"]
 
 ANY = "*"
 """Any verb; alone, the requests that match no other method."""
@@ -41,12 +41,15 @@ def method_key(text: str) -> tuple[str, str]:
             f"or '*' alone for the default"
         )
     verb, path = match["verb"] or ANY, match["path"]
+    verb = ANY if verb == "ANY" else verb  # as Amazon API Gateway writes it
     if verb == "HEAD":
         raise ConfigurationError(f"methods: {text!r} cannot be set; HEAD counts as GET of the same path")
     if has_dot_segment(path):
         raise ConfigurationError(f"methods: {text!r} has a dot segment; such requests are always refused")
     names: list[str] = []
     for number, segment in enumerate(segments := path.split("/")[1:], start=1):
+        if segment.startswith("<") and segment.endswith(">"):
+            raise ConfigurationError(f"methods: in {text!r} write the parameter {segment!r} with braces, as {{id}}")
         if "{" not in segment and "}" not in segment:
             continue
         parameter = re.fullmatch(_PARAMETER, segment)
@@ -68,7 +71,18 @@ def has_dot_segment(path: str) -> bool:
     >>> has_dot_segment("/a/../b"), has_dot_segment("/a..b/.well-known")
     (True, False)
     """
-    return "/." in path and any(segment in (".", "..") for segment in path.split("/"))
+    return ("/." in path or path.startswith(".")) and any(segment in (".", "..") for segment in path.split("/"))
+
+
+def has_control_character(path: str) -> bool:
+    r"""Tell whether the decoded path has a character that no path needs and some routers stumble over.
+
+    Such as a newline at its end, which a regular expression's `$` lets pass.
+
+    >>> has_control_character("/orders\n"), has_control_character("/bücher")
+    (True, False)
+    """
+    return not path.isprintable() and any(character < " " or character == "\x7f" for character in path)
 
 
 @final
@@ -141,7 +155,7 @@ class MethodTable(Generic[T]):
         node.here[verb] = value
 
     def find(self, verb: str, path: str) -> tuple[T, ...]:
-        """The value of the method matched; two where the path as sent and collapsed match different ones; or none.
+        """The value of the method matched; several where the path as sent and cleaned match different ones; or none.
 
         Args:
             verb: The request's method; letter case does not matter, as some frameworks ignore it.
@@ -153,8 +167,9 @@ class MethodTable(Generic[T]):
         sent = self._match(verb, path or "/")
         if path == "/" or not (path.endswith("/") or "//" in path):
             return sent
-        collapsed = self._match(verb, re.sub(_SLASHES, "/", path).rstrip("/") or "/")
-        return sent if not collapsed or collapsed == sent else sent + collapsed
+        merged = re.sub(_SLASHES, "/", path)
+        found = (*sent, *self._match(verb, merged), *self._match(verb, merged.rstrip("/") or "/"))
+        return tuple(dict.fromkeys(found))
 
     def _match(self, verb: str, path: str) -> tuple[T, ...]:
         if not path.startswith("/"):

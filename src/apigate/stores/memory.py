@@ -3,8 +3,9 @@
 Buckets live in two generations for each limit. A new key first looks at a few buckets of the old generation: those
 that equal a fresh one are dropped, the others move over, and when the old one is empty the generations change places.
 So idle buckets go without a thread and without a pause, and a bucket that still owes anything is never dropped. When
-every place is taken by such buckets, new keys share a fixed number of overflow buckets, chosen by a salted digest: a
-flood of random keys spoils a small share of strangers, and nobody who was refused is let in by it.
+every place is taken by such buckets, new keys share overflow buckets, 4,096 for each limit and on top of the bound,
+chosen by a salted digest: whoever was refused is not let in by a flood of random keys, and strangers are refused by it
+only as far as it drains the overflow bucket they fall into.
 """
 
 import os
@@ -15,7 +16,7 @@ from typing import final
 from apigate.core.errors import ConfigurationError
 from apigate.throttling.algorithms import FRESH, State, decide, owed_at, rescaled, settled, written
 from apigate.throttling.decision import Decision
-from apigate.throttling.keys import Key
+from apigate.throttling.keys import Key, crowd_of
 from apigate.throttling.limit import Limit
 
 __all__ = ["DEFAULT_MAX_KEYS", "MemoryBuckets", "MemoryStore"]
@@ -40,7 +41,7 @@ class _States(dict[Key, State]):
 
     def __init__(self, table: "_Table") -> None:
         super().__init__()
-        self.table = table
+        self.table: _Table = table
 
     def __missing__(self, key: Key) -> State:
         return self.table.find(key)
@@ -129,7 +130,7 @@ class MemoryStore:
 
     def place(self, table: _Table, key: Key, state: State, now: int) -> None:
         """Write a bucket that may be new. A key that leaves an overflow bucket takes along what that was owed."""
-        if key not in table.young:
+        if key not in table.young and table.old.pop(key, None) is None:  # a sweep may just have made the young old
             if key:
                 if not table.keyed:
                     table.keyed = True
@@ -170,7 +171,8 @@ class MemoryStore:
         """The number of the overflow bucket that stands for the key."""
         from hashlib import blake2b
 
-        raw = key if isinstance(key, bytes) else key.encode("utf-8", "surrogatepass")
+        crowd = crowd_of(key)
+        raw = crowd if isinstance(crowd, bytes) else crowd.encode("utf-8", "surrogatepass")
         return int.from_bytes(blake2b(raw, digest_size=8, key=self._salt).digest()) % OVERFLOW_BUCKETS
 
     def _sweep(self, now: int) -> None:

@@ -96,7 +96,7 @@ def decide(
             allowed = False
         else:
             booked = True
-    return Decision(allowed, limits, costs, wanted).noting(tuple(shadowed), booked=booked)
+    return Decision(allowed, limits, costs, wanted).note(tuple(shadowed), booked=booked)
 
 
 def written(decision: Decision, states: Sequence[State], now: int) -> list[State]:

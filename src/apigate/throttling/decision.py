@@ -1,6 +1,6 @@
 """What a throttle decided, and why. Everything but the verdict is worked out when it is read."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import final
 
 from apigate.core.errors import ApigateError
@@ -107,8 +107,8 @@ class Decision:
         self.costs: Sequence[int] = costs
         self._wanted = wanted
 
-    def noting(self, shadowed: tuple[Limit, ...], *, booked: bool) -> "Decision":
-        """This decision, with what few of them have.
+    def note(self, shadowed: tuple[Limit, ...], *, booked: bool) -> "Decision":
+        """Note what few decisions have, and return this one.
 
         Args:
             shadowed: The limits in shadow mode that lack the tokens.
@@ -124,6 +124,18 @@ class Decision:
         if not self.shadowed:
             return [self.allowed] * len(self.limits)
         return [self.allowed and limit not in self.shadowed for limit in self.limits]
+
+    def settling(self, cost: int, levels: Collection[str] | None = None) -> list[int]:
+        """What more to take at each limit (or to give back, below 0) so that the request costs `cost` in the end.
+
+        Args:
+            cost: Tokens.
+            levels: The levels to settle; None for all.
+        """
+        return [
+            cost - paid if taken and (levels is None or limit.level in levels) else 0
+            for limit, paid, taken in zip(self.limits, self.costs, self.taken, strict=True)
+        ]
 
     @property
     def charged(self) -> frozenset[str]:
@@ -218,6 +230,10 @@ class Decision:
             if known is not state and _severity(state) > _severity(known):
                 levels[state.level] = state
         return levels
+
+    def __bool__(self) -> bool:
+        """The verdict, so that `if throttle.acquire(...)` does what it says."""
+        return self.allowed
 
     def __repr__(self) -> str:
         """The verdict and the levels."""

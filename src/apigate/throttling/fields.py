@@ -20,6 +20,7 @@ RateLimitDraft = Literal["draft-11", "draft-07", "draft-06"]
 """The version of the RateLimit fields that is sent."""
 
 _SECOND = 1_000_000
+_LARGEST = 10**15 - 1  # an Integer of RFC 9651, section 3.3.1
 
 
 class Draft(NamedTuple):
@@ -69,7 +70,7 @@ def x_fields(tightest: tuple[Limit, int, int] | None, wall: float) -> tuple[Fiel
 
 def _policies_11(limits: Sequence[Limit]) -> tuple[Field, ...]:
     """The q is what may come at once, w the seconds in which that much flows back."""
-    items = (f"{_string(limit.policy)};q={limit.rate.size};w={limit.rate.window}" for limit in limits)
+    items = (f"{_string(limit.policy)};q={min(limit.rate.size, _LARGEST)};w={limit.rate.window}" for limit in limits)
     return (field("RateLimit-Policy", ", ".join(items)),)
 
 
@@ -82,7 +83,7 @@ def _standing_11(limit: Limit, remaining: int, owed: int) -> tuple[Field, ...]:
 
 @lru_cache(maxsize=4096)  # every response carries one: 0.1 us instead of 1.2 us
 def _left_11(policy: str, remaining: int, wait: int) -> tuple[Field, ...]:
-    return (field("RateLimit", f"{_string(policy)};r={remaining}" + (f";t={wait}" if wait > 0 else "")),)
+    return (field("RateLimit", f"{_string(policy)};r={min(remaining, _LARGEST)}" + (f";t={wait}" if wait > 0 else "")),)
 
 
 def _refused_11(waits: tuple[tuple[Limit, int | None], ...]) -> tuple[Field, ...]:

@@ -5,7 +5,7 @@ from threading import Lock
 from typing import NamedTuple, final
 
 from apigate.core.context import RequestContext
-from apigate.core.message import Request, Response
+from apigate.core.message import Response
 from apigate.core.policy import Phase
 from apigate.core.responses import GatewayResponses
 from apigate.throttling.keys import Key, bucket_key
@@ -60,7 +60,6 @@ class InFlightPolicy:
         lock: Lock,
         responses: GatewayResponses,
         on_shadow: Callable[[RequestContext, tuple[str, ...]], None],
-        exempt: Callable[[Request], bool] | None = None,
     ) -> None:
         """Hold slots under `lock`, which all policies share that share slots.
 
@@ -69,9 +68,7 @@ class InFlightPolicy:
             lock: The lock.
             responses: Makes the refusal.
             on_shadow: Told the levels in shadow mode that would have refused.
-            exempt: A function of the request that is true for those that take no slot.
         """
-        self._exempt = exempt
         self._on_shadow = on_shadow
         self._limits = tuple(limits)
         self._lock = lock
@@ -85,7 +82,7 @@ class InFlightPolicy:
 
     def on_request(self, context: RequestContext) -> Response | None:
         """Take the slots."""
-        if self._exempt is not None and self._exempt(context.request):
+        if context.exempt:
             return None
         client = bucket_key(context.client) if self._keyed else ""
         wanted = [(slots.held, client if slots.level.startswith("client") else "") for slots, _, _ in self._limits]
@@ -97,10 +94,11 @@ class InFlightPolicy:
             if not full:
                 for held, key in wanted:
                     held[key] = held.get(key, 0) + 1
+        if not full:
+            context.state[self] = wanted  # before anything of the user's runs, or the slots could be lost
         if short and not all(limit.enforced for limit in short):
             self._on_shadow(context, tuple(limit.slots.level for limit in short if not limit.enforced))
         if not full:
-            context.state[self] = wanted
             return None
         detail = f"Too many requests are under way at once ({', '.join(full)})."
         if all(level.startswith("client") for level in full):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ipaddress import IPv4Address, IPv6Address
 
-__all__ = ["LONGEST_KEY", "Key", "address_of", "bucket_key", "forwarded_for", "hop_address", "network_of"]
+__all__ = ["LONGEST_KEY", "Key", "address_of", "bucket_key", "crowd_of", "forwarded_for", "hop_address", "network_of"]
 
 Key = str | bytes
 """Whose bucket it is: empty for a bucket that all share; long keys come as a digest of 16 bytes."""
@@ -71,16 +71,50 @@ def network_of(address: "IPv4Address | IPv6Address") -> str:
 
 
 def forwarded_for(values: Sequence[str]) -> list[str]:
-    """The `for` parameters of a `Forwarded` field, in order; an element without one counts as unknown.
+    """The `for` parameters of a `Forwarded` field, in order; an element without one, or with two, counts as unknown.
 
-    >>> forwarded_for(['for=192.0.2.1;proto=https, for="[2001:db8::1]:80"'])
+    Read from the right, as only the right end was written by proxies of ours: a quote that a client left open on the
+    left can then not swallow what they appended.
+
+    >>> forwarded_for(['for=192.0.2.1;proto=https, for="[2001:db8::1]:80";host="a,for=198.51.100.1"'])
     ['192.0.2.1', '[2001:db8::1]:80']
     """
     found: list[str] = []
-    for element in ",".join(values).split(","):
-        parameters = (part.partition("=") for part in element.split(";"))
-        found.append(next((v.strip().strip('"') for k, _, v in parameters if k.strip().lower() == "for"), "unknown"))
+    for element in _unquoted_split(",".join(values), ","):
+        parameters = [part.partition("=") for part in _unquoted_split(element, ";")]
+        names = [value.strip().strip('"') for name, _, value in parameters if name.strip().lower() == "for"]
+        found.append(names[0] if len(names) == 1 else "unknown")
     return found
+
+
+def _unquoted_split(text: str, separator: str) -> list[str]:
+    """Split at separators outside of quoted strings (RFC 9110, section 5.6.4), scanning from the right."""
+    parts: list[str] = []
+    end = len(text)
+    quoted = False
+    for place in range(len(text) - 1, -1, -1):
+        character = text[place]
+        if character == '"':
+            before = text[:place]
+            escaped = (len(before) - len(before.rstrip("\\"))) % 2 == 1
+            quoted = quoted if escaped and quoted else not quoted
+        elif character == separator and not quoted:
+            parts.append(text[place + 1 : end])
+            end = place
+    return [*parts, text[:end]][::-1]
+
+
+def crowd_of(key: Key) -> Key:
+    """Whom a key is counted with where there is no room for a bucket of its own: for an IPv6 /64 its /48.
+
+    A subscriber may have 65,536 of these; they must not spoil 65,536 overflow buckets.
+
+    >>> crowd_of("ip:2001:db8:7:9::/64"), crowd_of("ip:192.0.2.1")
+    ('ip:2001:db8:7', 'ip:192.0.2.1')
+    """
+    if isinstance(key, str) and key.startswith("ip:") and key.endswith("/64"):
+        return ":".join(key.split(":")[:4])
+    return key
 
 
 def hop_address(peer: str | None, chain: Sequence[str], trusted_hops: int) -> "IPv4Address | IPv6Address | None":

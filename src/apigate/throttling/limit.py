@@ -6,7 +6,7 @@ from typing import Literal, final
 from apigate.core.errors import ConfigurationError
 from apigate.throttling.rate import Rate
 
-__all__ = ["LEVELS", "Limit", "Mode", "checked_mode", "limits_of"]
+__all__ = ["LEVELS", "Limit", "Mode", "checked_cost", "checked_mode", "limits_of"]
 
 LEVELS = ("global", "stage", "method", "client", "client-method")
 """The levels of a gateway, from the widest bucket to the narrowest."""
@@ -64,6 +64,17 @@ def limits_of(name: str, level: str, rates: Iterable[Rate], mode: Mode = "enforc
         )
         for number, rate in enumerate(rates, start=1)
     )
+
+
+def checked_cost(cost: object, setting: str) -> int:
+    """The cost of one request.
+
+    Raises:
+        ValueError: It is not a whole number of at least 0.
+    """
+    if not isinstance(cost, int) or isinstance(cost, bool) or cost < 0:
+        raise ValueError(f"{setting}: {cost!r} is not a whole number of at least 0")
+    return cost
 
 
 def checked_mode(setting: str, mode: object) -> Mode:

@@ -15,10 +15,10 @@ from apigate.core.responses import GatewayResponses
 from apigate.throttling.decision import Decision, longest_wait
 from apigate.throttling.fields import Draft, retry_after_field, seconds_up, x_fields
 from apigate.throttling.keys import LONGEST_KEY, Key, bucket_key
-from apigate.throttling.limit import Limit
+from apigate.throttling.limit import Limit, checked_cost
 from apigate.throttling.store import Buckets
 
-__all__ = ["RateLimitFieldsPolicy", "SettlementPolicy", "ThrottlePolicy", "ThrottleRefusals"]
+__all__ = ["ExemptPolicy", "RateLimitFieldsPolicy", "SettlementPolicy", "ThrottlePolicy", "ThrottleRefusals"]
 
 PER_CLIENT = ("client", "client-method")
 """Levels whose buckets belong to a client; the others have one that all share."""
@@ -31,6 +31,25 @@ SETTLED = ("method", "client", "client-method")
 
 
 @final
+class ExemptPolicy:
+    """Asks, once a request, whether it takes from any level.
+
+    Args:
+        rule: A function of the request that is true for those that do not.
+    """
+
+    phase = Phase.THROTTLE
+
+    def __init__(self, rule: Callable[[Request], bool]) -> None:
+        """Keep the rule."""
+        self._rule = rule
+
+    def on_request(self, context: RequestContext) -> None:
+        """Note the answer for the policies after it."""
+        context.exempt = bool(self._rule(context.request))
+
+
+@final
 class ThrottlePolicy:
     """Asks every level at once.
 
@@ -39,7 +58,6 @@ class ThrottlePolicy:
         buckets: Their buckets.
         refusals: Makes the refusal.
         cost: Tokens a request takes, or a function of the request.
-        exempt: A function of the request that is true for those that take from no level.
         on_shadow: Told the levels in shadow mode that would have refused.
     """
 
@@ -52,14 +70,12 @@ class ThrottlePolicy:
         refusals: "ThrottleRefusals",
         *,
         cost: int | Callable[[Request], int] = 1,
-        exempt: Callable[[Request], bool] | None = None,
         on_shadow: Callable[[RequestContext, tuple[str, ...]], None] | None = None,
     ) -> None:
         """Work out what does not depend on the request."""
         self.limits: tuple[Limit, ...] = tuple(limits)
         self.buckets: Buckets = buckets
         self.cost: int | Callable[[Request], int] = cost
-        self.exempt: Callable[[Request], bool] | None = exempt
         self._refusals = refusals
         self._on_shadow = on_shadow
         self._clients = sum(limit.level in PER_CLIENT for limit in limits)
@@ -68,7 +84,7 @@ class ThrottlePolicy:
 
     def on_request(self, context: RequestContext) -> Outcome:
         """Take the request's tokens at every level, or refuse it."""
-        if self.exempt is not None and self.exempt(context.request):
+        if context.exempt:
             return None
         costs = self._costs or self.costs(context.request)
         keys = self._shared
@@ -98,9 +114,7 @@ class ThrottlePolicy:
         """
         if self._costs:
             return self._costs
-        cost = self.cost if isinstance(self.cost, int) else self.cost(request)
-        if not isinstance(cost, int) or cost < 0:
-            raise ValueError(f"cost: the function gave {cost!r}, not a whole number of at least 0")
+        cost = self.cost if isinstance(self.cost, int) else checked_cost(self.cost(request), "cost")
         return (cost,) * len(self.limits)
 
     def _judge(self, context: RequestContext, decision: Decision) -> Response | None:
@@ -117,11 +131,7 @@ class ThrottlePolicy:
         decision: Decision | None = context.decision
         if decision is None or not decision.allowed:
             return None
-        tokens = [
-            0 if limit in decision.shadowed else -taken
-            for limit, taken in zip(self.limits, decision.costs, strict=True)
-        ]
-        return self.buckets.adjust(self.keys(context), tokens, now)
+        return self.buckets.adjust(self.keys(context), decision.settling(0), now)
 
 
 @final
@@ -151,7 +161,9 @@ class ThrottleRefusals:
         if self._x_clock is not None:
             fields += x_fields(decision.tightest(), self._x_clock.wall())
         response = self._responses.make("THROTTLED", context, detail, fields, violated)
-        if self._x_clock is None and self._responses.is_standard and len(self._ready) < _READY:
+        if self._x_clock is None and self._responses.is_standard:
+            if len(self._ready) >= _READY:
+                self._ready.clear()
             self._ready[refusals] = response
         return response
 
@@ -240,12 +252,8 @@ class SettlementPolicy:
         if status in self._refund:
             cost = 0
         elif self._final_cost is not None:
-            cost = max(0, self._final_cost(context, status))
+            cost = checked_cost(self._final_cost(context, status), "final_cost")
         else:
             return None
-        limits = self._throttle.limits
-        tokens = [
-            cost - taken if limit.level in SETTLED and limit not in decision.shadowed else 0
-            for limit, taken in zip(limits, decision.costs, strict=True)
-        ]
+        tokens = decision.settling(cost, SETTLED)
         return self._throttle.buckets.adjust(self._throttle.keys(context), tokens, self._clock.now_us())

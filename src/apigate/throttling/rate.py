@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from math import gcd
 from typing import TYPE_CHECKING, TypeAlias, final
 
@@ -50,6 +50,7 @@ class Rate:
     """
 
     count: int
+    _: KW_ONLY
     per: "float | timedelta" = 1.0
     burst: int | None = None
     period_us: int = field(init=False, compare=False)
@@ -151,7 +152,7 @@ def _parse_text(text: str, setting: str) -> tuple[Rate, ...]:
             where = f"{piece!r}" if piece == text else f"{piece!r} in {text!r}"
             raise ConfigurationError(f"{setting}: {where} is not a rate; write {_GRAMMAR}")
     try:
-        return tuple(Rate(count, per, burst) for count, per, burst in found)
+        return tuple(Rate(count, per=per, burst=burst) for count, per, burst in found)
     except ConfigurationError as error:
         raise ConfigurationError(f"{setting}: {error}") from None
 

@@ -9,7 +9,7 @@ from apigate.core.clock import Clock, SystemClock
 from apigate.core.errors import ConfigurationError, ProtocolError
 from apigate.throttling.decision import Decision, Throttled
 from apigate.throttling.keys import LONGEST_KEY, Key, bucket_key
-from apigate.throttling.limit import Limit, Mode, checked_mode, limits_of
+from apigate.throttling.limit import Limit, Mode, checked_cost, checked_mode, limits_of
 from apigate.throttling.rate import RateLike, parse_rates
 from apigate.throttling.store import Buckets, ThrottleStore
 
@@ -56,6 +56,8 @@ class Throttle:
         self.clock: Clock = clock or SystemClock()
         self._name = name
         self._modes = dict(modes or {})
+        if not isinstance(levels, Mapping):
+            raise ConfigurationError(f"Throttle levels: {levels!r} is not a mapping, as {{'global': '10/second'}}")
         self._levels: dict[str, RateLike] = dict(levels)
         if store is None:
             from apigate.stores.memory import MemoryStore  # the one store a domain knows: the default
@@ -164,7 +166,7 @@ class Throttle:
         return self._reservation(keys, cost, self.acquire(keys, cost, wait=wait))
 
     async def reserve_async(self, keys: Keys | None = None, cost: int = 1, *, wait: float = 0.0) -> "Reservation":
-        """`reserve` for tasks: `with await throttle.reserve_async(...) as reservation`."""
+        """`reserve` for tasks: `async with await throttle.reserve_async(...) as reservation`."""
         return self._reservation(keys, cost, await self.acquire_async(keys, cost, wait=wait))
 
     def _reservation(self, keys: Keys | None, cost: int, decision: Decision) -> "Reservation":
@@ -222,7 +224,7 @@ class _Opened:
         """The cost at every limit."""
         if cost == 1:
             return self.ones
-        return (_whole(cost),) * len(self.ones)
+        return (checked_cost(cost, "cost"),) * len(self.ones)
 
     def keys(self, keys: Keys | None) -> list[Key]:
         """The key of every limit, in their order."""
@@ -240,7 +242,11 @@ class _Opened:
                     asked.append("")
             if len(given) != self._keyed:
                 self.check(given)
-        except KeyError:
+        except (KeyError, TypeError):
+            if not isinstance(given, Mapping):
+                raise ValueError(  # noqa: TRY004 - as every wrong argument
+                    f"keys: {given!r} is not a mapping from level to key, as {{'client': 'alice'}}"
+                ) from None
             self.check(given)
             missing = next(level for level in self._asked if level and level not in given)
             raise ValueError(f"keys: the level {missing!r} needs a key, as in {{{missing!r}: 'alice'}}") from None
@@ -309,7 +315,7 @@ class Reservation:
         if self._settled:
             raise ProtocolError("this reservation was settled before")
         if cost is not None:
-            _whole(cost)
+            checked_cost(cost, "cost")
         self._settled = True
         return None if cost is None or cost == self._cost else self._adjust(cost - self._cost)
 
@@ -317,17 +323,21 @@ class Reservation:
         """Hold the tokens."""
         return self
 
-    def __exit__(
+    async def __aenter__(self) -> Self:
+        """Hold the tokens."""
+        return self
+
+    async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Settle at the reserved cost unless that was done."""
         self._settled = True
 
-
-def _whole(cost: int) -> int:
-    if not isinstance(cost, int) or cost < 0:
-        raise ValueError(f"cost: {cost!r} is not a whole number of at least 0")
-    return cost
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Settle at the reserved cost unless that was done."""
+        self._settled = True
 
 
 def _key(level: str, key: object) -> Key:

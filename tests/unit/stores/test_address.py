@@ -1,0 +1,61 @@
+"""Which store an address stands for."""
+
+import pytest
+
+from apigate import ConfigurationError
+from apigate.stores.address import open_store
+from apigate.stores.memory import DEFAULT_MAX_KEYS, MemoryStore
+
+
+def nobody(kept):
+    raise AssertionError(kept)
+
+
+@pytest.mark.parametrize(
+    ("address", "max_keys"),
+    [
+        ("memory://", DEFAULT_MAX_KEYS),
+        ("memory://?max_keys=5", 5),
+        ("memory://?max_keys=1000000", 1_000_000),
+    ],
+)
+def test_memory_with_and_without_a_bound(address, max_keys):
+    store = open_store(address, nobody)
+    assert isinstance(store, MemoryStore)
+    assert store.max_keys == max_keys
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("", "is unknown; allowed are 'memory://'"),
+        ("redis://localhost", "is unknown"),
+        ("memory://host", "is unknown"),
+        ("memory:///path", "is unknown"),
+        ("memory://[", "is no address"),
+        ("memory://?max_keys", "the one option is max_keys"),
+        ("memory://?max_keys=", "the one option is max_keys"),
+        ("memory://?max_keys=-1", "the one option is max_keys"),
+        ("memory://?max_keys=1e6", "the one option is max_keys"),
+        ("memory://?max_keys=" + "9" * 5_000, "the one option is max_keys"),
+        ("memory://?maxkeys=5", "the one option is max_keys"),
+        ("memory://?max_keys=0", "whole number of at least 1"),
+    ],
+)
+def test_what_stands_for_no_store_is_refused(address, why):
+    with pytest.raises(ConfigurationError, match=why):
+        open_store(address, nobody)
+
+
+@pytest.mark.parametrize("store", [None, 5, b"memory://", [], object])
+def test_what_is_no_store_is_refused(store):
+    with pytest.raises(ConfigurationError, match="neither an address nor a store"):
+        open_store(store, nobody)
+
+
+def test_a_store_is_itself_and_keeps_whom_it_tells():
+    own = MemoryStore(on_fill=print)
+    assert open_store(own, nobody) is own
+    assert own.on_fill is print
+    silent = MemoryStore()
+    assert open_store(silent, nobody).on_fill is nobody
