@@ -1,6 +1,5 @@
 """Every server of the table is started once, at its first test."""
 
-import importlib.util
 from collections.abc import Callable, Iterator
 from itertools import count
 
@@ -9,7 +8,6 @@ import pytest
 from tests.adapters.harness import HARNESSES, Harness, Visit
 
 NUMBERS = count(1)
-REQUIRED = ("uvicorn", "gunicorn", "websockets")
 
 
 @pytest.fixture(scope="session")
@@ -17,8 +15,6 @@ def start() -> Iterator[Callable[[str], Harness]]:
     running: dict[str, Harness] = {}
 
     def started(name: str) -> Harness:
-        if name == "uvicorn-httptools" and importlib.util.find_spec("httptools") is None:
-            pytest.skip("httptools is not installed: these cells of the table were not tested")
         if name not in running:
             running[name] = HARNESSES[name]()
         return running[name]
