@@ -47,6 +47,13 @@ def _below(root: str, path: str) -> str:
     return path
 
 
+def _under_stage(scope: Scope, root: str, prefix: str) -> Scope:
+    """The scope with the stage's segment in `root_path`; `path` begins with that, as the specification has it."""
+    path: str = scope["path"]
+    mounted = not root or _below(root, path) != path
+    return {**scope, "root_path": root + prefix, "path": path if mounted else root + path}
+
+
 @final
 class GatewayMiddleware:
     """Puts a gateway around an ASGI app.
@@ -71,7 +78,7 @@ class GatewayMiddleware:
         self.gateway: Gateway = gateway
         self.stage: str | None = stage
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: PLR0912 - written out for speed
         """Serve one connection."""
         gateway = self.gateway
         outer = scope.get("apigate")
@@ -91,7 +98,9 @@ class GatewayMiddleware:
             await _refuse(context.refusal, scope, receive, send)
             return
         if context.request.prefix:
-            scope = {**scope, "root_path": (root or "") + context.request.prefix}
+            scope = _under_stage(scope, root or "", context.request.prefix)
+        if outer is not None:
+            context.outer = outer
         scope["apigate"] = context
         passage = _Passage(gateway, context, send)
         token = current.set(context) if gateway.marked else None

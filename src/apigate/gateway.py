@@ -407,11 +407,11 @@ class Gateway:
 
     def has_passed(self, context: object, stage: str | None) -> bool:
         """Tell whether a request was sent through this gateway before, by a gate further out; it counts once."""
-        return (
-            isinstance(context, RequestContext)
-            and context.compiled.identify is self.identity
-            and stage in (None, context.stage)
-        )
+        while isinstance(context, RequestContext):
+            if context.compiled.identify is self.identity and stage in (None, context.stage):
+                return True
+            context = context.outer
+        return False
 
     def refuse(self, context: RequestContext, error: Throttled) -> Response:
         """The response to a request whose endpoint was throttled further in: what it took out here is given back.

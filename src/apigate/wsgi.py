@@ -10,7 +10,7 @@ or `wsgiref.validate` refuses the environ.
 Source: PEP 3333.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Protocol, TypeAlias, cast, final
@@ -101,6 +101,8 @@ class GatewayMiddleware:
         if prefix := context.request.prefix:
             environ["SCRIPT_NAME"] = environ.get("SCRIPT_NAME", "") + prefix
             environ["PATH_INFO"] = environ["PATH_INFO"][len(prefix) :]
+        if outer is not None:
+            context.outer = outer
         environ["apigate.context"] = context
         passage = _Passage(gateway, context, start_response)
         token = current.set(context) if gateway.marked else None
@@ -187,6 +189,10 @@ class _Body:
     def __init__(self, body: Iterable[bytes], passage: _Passage) -> None:
         self.body: Iterable[bytes] = body
         self.passage: _Passage = passage
+
+    def __len__(self) -> int:
+        """How many chunks there are, where the app's own iterable tells: servers work out Content-Length from one."""
+        return len(cast("Sized", self.body))
 
     def __iter__(self) -> Iterator[bytes]:
         """The app's chunks. An app that is a generator may be throttled as late as here, before it began to answer."""

@@ -77,7 +77,7 @@ BAD = {
     "no header": (lambda: Header(""), "stage_by Header", "name of a header"),
     "a default of no stage": (lambda: Gateway(stages=[PROD], stage_by=Header("x", "y")), "stage_by", "stages are prod"),
     "an unknown store": (lambda: Gateway(store="postgres://x"), "store", "'memory://'"),
-    "a store's path": (lambda: Gateway(store="memory:///tmp"), "store", "'memory://'"),
+    "a store's path": (lambda: Gateway(store="memory:///folder"), "store", "'memory://'"),
     "a store's option": (lambda: Gateway(store="memory://?keys=5"), "store", "max_keys"),
     "a store's option that is no number": (lambda: Gateway(store="memory://?max_keys=many"), "store", "max_keys"),
     "a store that is none": (lambda: Gateway(store=5), "store", "`open`"),

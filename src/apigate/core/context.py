@@ -30,6 +30,7 @@ class RequestContext:
         api_key: The id of the API key that an authorizer verified; None where none did.
         decision: What the throttle decided, or None where it was not asked.
         refusal: The gateway's own response, or None where the app answers.
+        outer: The context of a gateway that stands further out, or None.
         exempt: Whether the request takes from no level, by the rule of its method.
     """
 
@@ -39,6 +40,7 @@ class RequestContext:
     decision: Any = None  # a throttling.Decision; the core knows no domain
     refusal: Response | None = None
     exempt: bool = False
+    outer: "RequestContext | None" = None
     _client: str | None = None
     _request_id: str | None = None
     _state: dict[object, Any] | None = None
