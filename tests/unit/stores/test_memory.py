@@ -74,6 +74,17 @@ def test_one_crowded_level_does_not_keep_another_from_being_swept():
     assert not limits.acquire({"client": "5", "user": "new"}).allowed
 
 
+def test_sweeping_for_one_level_loses_no_charge_of_another():
+    """A new key at one level makes the other's generations change places in the middle of a decision."""
+    limits, store = throttle({"user": Rate(1, per=HOUR), "client": Rate(1_000, per=DAY)}, max_keys=10_000)
+    for number in range(100):
+        limits.acquire({"user": f"other user {number}", "client": f"other {number}"})
+    for number in range(500):
+        assert limits.acquire({"user": f"user {number}", "client": "alice"}).allowed
+    assert limits.peek({"user": "x", "client": "alice"}, cost=0).levels["client"].remaining == 500
+    assert len(store) == 100 + 100 + 500 + 1
+
+
 # ---- when every place is taken
 
 
