@@ -349,6 +349,16 @@ class ThrottleStoreContract:
         opened.refused("a", "a", at=-_HOUR)
         opened.take("a", "a", at=60 - _HOUR)
 
+    def test_a_second_is_a_difference_between_clocks_and_more_is_a_clock_set_back(self) -> None:
+        """The bucket keeps its time in the one case, and goes on from the new time in the other."""
+        opened = self._open("1/minute")
+        opened.take("a")
+        opened.refused("a", at=-1)
+        opened.refused("a", at=59.999999)
+        opened.take("a", at=60)
+        opened.refused("a", at=58.999999)
+        opened.take("a", at=118.999999)
+
     def test_small_differences_between_clocks_earn_nothing(self) -> None:
         """Asking by turns with a clock half a second ahead and one half a second behind."""
         opened = self._open("3/minute; burst=3")
