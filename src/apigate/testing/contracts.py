@@ -320,6 +320,16 @@ class ThrottleStoreContract:
         opened.adjust(["a"], [-1])
         opened.take("a", at=1)
 
+    def test_turns_of_others_stay_booked_when_one_is_given_back_or_turns_out_dearer(self) -> None:
+        """The most that may be owed by settling does not cut what was booked ahead."""
+        opened = self._open("1/second; burst=1")
+        for _ in range(7):
+            opened.acquire(["a"], patience=10.0)
+        opened.adjust(["a"], [-1])
+        _same(opened.refused("a").wait_us, 6_000_000, "the wait behind six, one of which is served")
+        opened.adjust(["a"], [5])
+        _same(opened.refused("a").wait_us, 6_000_000, "the wait where a debt of a burst is long exceeded")
+
     def test_patience_does_not_help_above_the_burst(self) -> None:
         """Never stays never."""
         opened = self._open("1/second; burst=2")

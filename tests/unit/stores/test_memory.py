@@ -172,6 +172,17 @@ def test_a_shared_bucket_can_be_given_back_and_forgotten(call):
     assert limits.acquire(bob).allowed
 
 
+def test_a_reset_of_everything_empties_shared_buckets_and_all_places():
+    limits, store = throttle({"client": Rate(1, per=HOUR)}, max_keys=1)
+    for client in ("alice", "bob"):
+        limits.acquire({"client": client})
+    limits.reset()
+    assert len(store) == 0
+    assert limits.acquire({"client": "bob"}).allowed
+    assert limits.acquire({"client": "alice"}).allowed
+    assert len(store) == 1
+
+
 def test_a_changed_rate_holds_for_shared_buckets_too():
     limits, _ = throttle({"client": Rate(4, per=HOUR)}, max_keys=1)
     limits.acquire({"client": "alice"})

@@ -139,6 +139,14 @@ def test_waits_for_its_turn_and_not_longer():
     assert limits.clock.now_us() - start == 20_000_000
 
 
+@pytest.mark.parametrize("per", [1.000001, 0.001001, 0.000007, 59.999999])
+def test_waits_for_exactly_as_long_as_it_was_told(per):
+    """Some of these seconds are a little less than their microseconds once multiplied."""
+    limits = throttle({"client": Rate(1, per=per)})
+    limits.acquire(ALICE)
+    assert limits.acquire(ALICE, wait=limits.peek(ALICE).retry_after).allowed
+
+
 def test_does_not_wait_in_vain():
     limits = throttle({"client": Rate(1, per=10)})
     limits.acquire(ALICE)
