@@ -1,13 +1,20 @@
-"""What the doctests of docstrings may name without importing it."""
+"""What the doctests of docstrings may name without importing it, and settings for those of the Django adapter."""
 
+import os
 from typing import Any
 
 import pytest
 
 import apigate
 
+# Collecting doctests looks at every name of a module; Django's `settings` must have been configured by then.
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.django_settings")
+
 
 @pytest.fixture(autouse=True)
 def public_names(doctest_namespace: dict[str, Any]) -> None:
-    """The public names, as after `from apigate import *`."""
+    """The public names, as after `from apigate import *`, and Flask's."""
+    from flask import Flask
+
     doctest_namespace.update({name: getattr(apigate, name) for name in apigate.__all__})
+    doctest_namespace["Flask"] = Flask

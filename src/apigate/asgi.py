@@ -10,8 +10,11 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, TypeAlias, final
 
 from apigate.core.context import RequestContext, current
-from apigate.core.message import Headers, Reader, Request, Response, ResponseHead
+from apigate.core.endpoints import Routing
+from apigate.core.message import Response, ResponseHead
+from apigate.core.native import asgi_request, path_below
 from apigate.gateway import Gateway, check_app
+from apigate.routing import routing_of
 from apigate.throttling.decision import Throttled
 
 __all__ = ["ASGIApp", "GatewayMiddleware", "Message", "Receive", "Scope", "Send"]
@@ -24,34 +27,20 @@ ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _GATED = ("http", "websocket")
 _BODY = ("http.response.body", "http.response.zerocopysend", "http.response.pathsend")
+_TOO_MANY = 429
 _SERVER_ERROR = 500
 _POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
-
-
-def _headers(scope: Mapping[str, Any]) -> Headers:
-    return Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope.get("headers", ()))
-
-
-def _query(scope: Mapping[str, Any]) -> str:
-    query: bytes = scope.get("query_string", b"")
-    return query.decode("latin-1")
-
-
-_READER = Reader(_headers, _query)
-
-
-def _below(root: str, path: str) -> str:
-    """The path that the app routes on: without what it is mounted under."""
-    if path.startswith(root) and (len(path) == len(root) or path[len(root)] == "/"):
-        return path[len(root) :]
-    return path
 
 
 def _under_stage(scope: Scope, root: str, prefix: str) -> Scope:
     """The scope with the stage's segment in `root_path`; `path` begins with that, as the specification has it."""
     path: str = scope["path"]
-    mounted = not root or _below(root, path) != path
+    mounted = not root or path_below(root, path) != path
     return {**scope, "root_path": root + prefix, "path": path if mounted else root + path}
+
+
+async def _nothing() -> None:
+    """Send nothing."""
 
 
 @final
@@ -77,8 +66,11 @@ class GatewayMiddleware:
         self.app: ASGIApp = app
         self.gateway: Gateway = gateway
         self.stage: str | None = stage
+        self.routing: Routing | None = routing_of(app)
+        self._find = None if self.routing is None else self.routing.find
+        gateway.bind(app, self.routing)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: PLR0912 - written out for speed
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         gateway = self.gateway
         outer = scope.get("apigate")
@@ -89,20 +81,20 @@ class GatewayMiddleware:
         ):
             await self.app(scope, receive, send)
             return
-        peer = scope.get("client")
-        root = scope.get("root_path")
-        path = _below(root, scope["path"]) if root else scope["path"]
-        request = Request(scope.get("method", "GET"), path, peer[0] if peer else None, scope, _READER)
-        context = await gateway.enter_async(request, self.stage)
+        context = await gateway.enter_async(asgi_request(scope), self.stage, self._find)
         if context.refusal is not None:
-            await _refuse(context.refusal, scope, receive, send)
+            await self._refuse(context, context.refusal, receive, send)
             return
         if context.request.prefix:
-            scope = _under_stage(scope, root or "", context.request.prefix)
+            scope = _under_stage(scope, scope.get("root_path") or "", context.request.prefix)
         if outer is not None:
             context.outer = outer
         scope["apigate"] = context
-        passage = _Passage(gateway, context, send)
+        await self._serve(context, scope, receive, _Passage(gateway, context, send))
+
+    async def _serve(self, context: RequestContext, scope: Scope, receive: Receive, passage: "_Passage") -> None:
+        """Hand an admitted request to the app."""
+        gateway = self.gateway
         token = current.set(context) if gateway.marked else None
         try:
             if scope["type"] == "http" and not context.compiled.on_complete:
@@ -110,12 +102,17 @@ class GatewayMiddleware:
             else:
                 outward = passage.watch if scope["type"] == "http" else passage.note
                 await self.app(scope, passage.heard(receive), outward)
+            if context.inner_refusal is not None:
+                await self._refuse_within(context, receive, passage)
         except Throttled as error:
-            if passage.started:
+            if passage.started and not passage.withheld:
                 raise
-            response = await gateway.refuse_async(context, error)
-            await _refuse(response, scope, receive, send, connected=passage.connected)
+            context.inner_refusal = error
+            await self._refuse_within(context, receive, passage)
         except Exception:
+            if passage.withheld:  # the app's 500, which was about the refusal
+                await self._refuse_within(context, receive, passage)
+                return
             if not (passage.started or passage.left):
                 passage.status = _SERVER_ERROR  # what the server will answer in the app's place
             raise
@@ -126,11 +123,46 @@ class GatewayMiddleware:
                 passage.ended = True
                 await gateway.complete_async(context, passage.status)
 
+    async def _refuse_within(self, context: RequestContext, receive: Receive, passage: "_Passage") -> None:
+        """Answer a request that a decorated function refused, unless the app has done so itself."""
+        error: Throttled = context.inner_refusal
+        if passage.started and not passage.withheld:
+            if passage.status == _TOO_MANY:  # the app's own words for it; what was taken out here is given back too
+                await self.gateway.refuse_async(context, error)
+            return
+        response = await self.gateway.refuse_async(context, error)
+        await self._refuse(context, response, receive, passage.send, connected=passage.connected)
+
+    async def _refuse(
+        self, context: RequestContext, response: Response, receive: Receive, send: Send, *, connected: bool = False
+    ) -> None:
+        """Send the gateway's own response."""
+        scope = context.request.native
+        if scope["type"] == "http":
+            if _has_origin(scope):
+                response = self.gateway.readable(context, response, self.routing)
+            await send({"type": "http.response.start", "status": response.status, "headers": list(response.raw)})
+            await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else response.body})
+            return
+        if not connected:
+            await receive()  # websocket.connect: nothing may be sent before it
+        if "websocket.http.response" in (scope.get("extensions") or ()):
+            headers = list(response.raw)
+            await send({"type": "websocket.http.response.start", "status": response.status, "headers": headers})
+            await send({"type": "websocket.http.response.body", "body": response.body})
+        else:
+            await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": response.kind})
+
+
+def _has_origin(scope: Mapping[str, Any]) -> bool:
+    """Tell whether a page of some origin asks; without decoding any field."""
+    return any(name == b"origin" for name, _ in scope.get("headers", ()))
+
 
 class _Passage:
     """One connection's messages on their way out: adds fields to the first, and notices the last."""
 
-    started = ended = trailers = connected = left = False
+    started = ended = trailers = connected = left = withheld = False
     status: int | None = None
 
     def __init__(self, gateway: Gateway, context: RequestContext, send: Send) -> None:
@@ -141,13 +173,18 @@ class _Passage:
     def pass_on(self, message: Message) -> Awaitable[None]:
         """Send a message of a response whose end nobody waits for. No coroutine of ours: that saves 0.1 us each."""
         if self.started or message["type"] != "http.response.start":
-            return self.send(message)
-        return self.send(self.begin(message))
+            return _nothing() if self.withheld else self.send(message)
+        begun = self.begin(message)
+        return _nothing() if begun is None else self.send(begun)
 
     async def watch(self, message: Message) -> None:
         """Send a message, and settle after the last."""
         if not self.started and message["type"] == "http.response.start":
-            await self.send(self.begin(message))
+            begun = self.begin(message)
+            if begun is not None:
+                await self.send(begun)
+            return
+        if self.withheld:
             return
         await self.send(message)
         if not self.ended and self.is_last(message):
@@ -173,10 +210,18 @@ class _Passage:
 
         return hear
 
-    def begin(self, message: Message) -> Message:
-        """The head of the response with the gateway's fields; the app's own message is left as it is."""
+    def begin(self, message: Message) -> Message | None:
+        """The head of the response with the gateway's fields; the app's own message is left as it is.
+
+        None where the app makes a 500 of a refusal that it did not catch: the gate will answer that itself.
+        """
         self.started = True
         self.status = None if self.left else message["status"]
+        if self.context.inner_refusal is not None and message["status"] in (_TOO_MANY, _SERVER_ERROR):
+            self.withheld = message["status"] == _SERVER_ERROR
+            return None if self.withheld else message
+        if self.context.refusal is not None:
+            return message
         self.trailers = message.get("trailers", False)
         head = ResponseHead(message["status"])
         for hook in self.context.compiled.on_response:
@@ -191,19 +236,3 @@ class _Passage:
         if kind in _BODY:
             return not self.trailers and not message.get("more_body", False)
         return kind == "http.response.trailers" and not message.get("more_trailers", False)
-
-
-async def _refuse(response: Response, scope: Scope, receive: Receive, send: Send, *, connected: bool = False) -> None:
-    """Send the gateway's own response."""
-    headers = list(response.raw)
-    if scope["type"] == "http":
-        await send({"type": "http.response.start", "status": response.status, "headers": headers})
-        await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else response.body})
-        return
-    if not connected:
-        await receive()  # websocket.connect: nothing may be sent before it
-    if "websocket.http.response" in (scope.get("extensions") or ()):
-        await send({"type": "websocket.http.response.start", "status": response.status, "headers": headers})
-        await send({"type": "websocket.http.response.body", "body": response.body})
-    else:
-        await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": response.kind})

@@ -245,7 +245,7 @@ def _routes(arguments: argparse.Namespace) -> int:
         gateway = _gateway(app, found)
     else:
         raise ConfigurationError("routes: name a gateway, such as shop:gateway, or a file with --config")
-    print("\n".join(_audit(gateway)))
+    print("\n".join(audit(gateway)))
     return 0
 
 
@@ -260,7 +260,7 @@ def _gateway(name: str, found: object) -> Gateway:
     return gateway
 
 
-def _audit(gateway: Gateway) -> Iterator[str]:
+def audit(gateway: Gateway) -> Iterator[str]:
     """The method table of every stage, line by line."""
     yield f"gateway {gateway.name}" + (f", stage by {gateway.stage_by!r}" if gateway.stage_by else "")
     if gateway.marked:
@@ -370,12 +370,12 @@ def _add_explain(add_parser: _AddParser) -> None:
 
 def _explain(arguments: argparse.Namespace) -> int:
     gateway = Gateway.from_file(arguments.config)
-    headers = _headers(arguments.header)
+    headers = parsed_headers(arguments.header)
     print(gateway.explain(arguments.method, arguments.path, headers, address=arguments.address, stage=arguments.stage))
     return 0
 
 
-def _headers(texts: Sequence[str]) -> dict[str, str]:
+def parsed_headers(texts: Sequence[str]) -> dict[str, str]:
     """Fields by name; several of one name become one, joined by commas (RFC 9110, section 5.3)."""
     headers: dict[str, str] = {}
     for text in texts:

@@ -147,11 +147,17 @@ class Stage:
         object.__setattr__(self, "variables", MappingProxyType(dict(self.variables)))
 
     def settings(self, method: str | None) -> Method:
-        """What holds for a method of this stage, inheritance carried out; None is a request that matches none."""
+        """What holds for a method of this stage, inheritance carried out.
+
+        Args:
+            method: Its name. What is not named in `methods`, such as a route of the app's framework, has the default;
+                None is a request that matches none.
+        """
         default = self.methods.get(ANY, Method()).over(
             Method(cost=self.cost, exempt=self.exempt, refund=self.refund, final_cost=self.final_cost)
         )
-        return default if method is None else self.methods[method].over(default)
+        own = None if method is None else self.methods.get(method)
+        return default if own is None else own.over(default)
 
     def changed(self, method: str | None, settings: Mapping[str, Any]) -> "Stage":
         """This stage with some settings of a method, or of its own, replaced.

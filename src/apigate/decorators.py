@@ -1,45 +1,45 @@
-"""Decorators for single functions: plain, async, methods, generators of both kinds.
+"""Decorators for endpoints and other functions: plain, async, methods, generators of both kinds.
 
 Rule: what is decorated keeps its name, signature, annotations and kind (`wrapt` sees to that), and needs no argument
-of ours. A call over the limit raises `Throttled`; a gate around the caller makes a 429 of it and gives back what the
-request took outside.
+of ours. On an endpoint the decorator is a mark: the gate around the app finds it through the framework's route, asks
+its limits together with all others, and the function then finds the proof in the request's context. Any other call,
+and any call without that proof, takes its tokens itself; over the limit it raises `Throttled`, of which the gate makes
+a 429, and gives back what the request took outside.
 """
 
 from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from inspect import isasyncgenfunction, iscoroutinefunction
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeAlias, TypeVar, cast, final
+from threading import Lock
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, final
 
-from apigate.core.context import current_context
-from apigate.core.errors import ConfigurationError, ProtocolError
-from apigate.core.message import Request
+from apigate.core.context import RequestContext, current, current_context
+from apigate.core.endpoints import Endpoint, Served, set_mark
+from apigate.core.errors import ConfigurationError
+from apigate.routing import any_framework, served_by_framework
 from apigate.throttling.decision import Decision, Throttled
+from apigate.throttling.mark import ONE_BUCKET, Per, ThrottleMark
 from apigate.throttling.rate import RateLike, parse_rates
 from apigate.throttling.throttle import Throttle
 
 if TYPE_CHECKING:
     from apigate.gateway import Gateway
 
-__all__ = ["Per", "ThrottleDecorator"]
+__all__ = ["ThrottleDecorator"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-Per: TypeAlias = str | Callable[[Request], str]
-"""One bucket for the function (`"method"`), one a client (`"client"`), or one for each text a function gives."""
-
-_ONE_BUCKET = "method"
-_EACH_CLIENT = "client-method"
-
 
 @final
 class ThrottleDecorator:
-    """What `Gateway.throttle` returns: wraps a function so that each call takes tokens first.
+    """What `Gateway.throttle` returns.
 
     Args:
         gateway: Gives store and clock.
         rate: The rate of the function's own buckets.
-        per: Whose bucket a call takes from, see `Per`.
-        key: A function of the call's arguments that says so, instead of `per`.
+        per: Whose bucket a request takes from, see `Per`.
+        key: A function of the call's arguments that says so, instead of `per`: then every call takes, and may raise.
         cost: Tokens of one call, or a function of what `per` or `key` are given.
 
     Raises:
@@ -68,6 +68,8 @@ class ThrottleDecorator:
         self._per = per
         self._key = key
         self._cost = cost
+        self._lock = Lock()
+        self._limited: dict[str, _Limited] = {}
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         """The function, throttled; of its own kind."""
@@ -75,72 +77,116 @@ class ThrottleDecorator:
 
         if not callable(function):
             raise ConfigurationError(f"throttle: {function!r} cannot be called, so not be decorated")
-        kind = type(function)
-        name = (
-            f"{getattr(function, '__module__', kind.__module__)}.{getattr(function, '__qualname__', kind.__qualname__)}"
-        )
-        level = _ONE_BUCKET if self._per == "method" and self._key is None else _EACH_CLIENT
-        throttle = Throttle(
-            {level: self._rates},
-            store=self._gateway.store,
-            clock=self._gateway.clock,
-            name=self._gateway.claim_name(f"call:{name}"),
-        )
-
-        call = _Call(self, throttle, level)
-        self._gateway.mark()
-        wrapper: Any = call.plain  # Any: each kind has a signature of its own
+        limited = self._limited_as(_name(function))
+        wrapper: Any = limited.plain  # Any: each kind has a signature of its own
         if isasyncgenfunction(function):
-            wrapper = call.generator
+            wrapper = limited.generator
         elif iscoroutinefunction(function):
-            wrapper = call.coroutine
-        return cast("Callable[P, R]", wrapt.FunctionWrapper(function, wrapper))
+            wrapper = limited.coroutine
+        wrapped = wrapt.FunctionWrapper(function, wrapper)
+        if self._key is None:
+            set_mark(wrapped, limited.mark)
+            self._gateway.mark()
+        return cast("Callable[P, R]", wrapped)
 
-    def asked(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[str | int, int]:
-        """Whose bucket a call takes from, and how much."""
-        if self._key is not None:
-            return self._key(*args, **kwargs), self._cost(*args, **kwargs) if callable(self._cost) else self._cost
-        context = current_context()
-        if context is None:
-            if callable(self._cost) or self._per != "method":
-                raise ProtocolError(
-                    f"throttle per={self._per!r} needs a request, and no gate stands around this call; "
-                    f"put GatewayMiddleware around the app, or use key= with the call's own arguments"
-                )
-            return _ONE_BUCKET, self._cost
-        if callable(self._per):
-            key = self._per(context.request)
-        else:
-            key = context.client if self._per == "client" else _ONE_BUCKET
-        return key, self._cost(context.request) if callable(self._cost) else self._cost
+    def mark_of(self, function: Callable[..., object]) -> ThrottleMark | None:
+        """The mark that the decorator will leave on a function; for decorators applied at each call."""
+        return None if self._key is not None else self._limited_as(_name(function)).mark
+
+    def _limited_as(self, name: str) -> "_Limited":
+        """The limits of a function by its name; one decorator applied twice to the same function limits it once."""
+        with self._lock:
+            limited = self._limited.get(name)
+            if limited is None:
+                limited = self._limited[name] = self._limit(self._gateway.claim_name(f"call:{name}"))
+        return limited
+
+    def _limit(self, claimed: str) -> "_Limited":
+        level = "method" if self._per == "method" and self._key is None else "client-method"
+        throttle = Throttle({level: self._rates}, store=self._gateway.store, clock=self._gateway.clock, name=claimed)
+        mark = ThrottleMark(
+            self._gateway.identity,
+            f"{claimed}:{level}",
+            self._rates,
+            self._per,
+            self._cost,
+            self._gateway.responses.described("THROTTLED"),
+        )
+        return _Limited(self._gateway, throttle, level, mark, self._key, self._cost)
 
 
-class _Call:
+def _name(function: Callable[..., object]) -> str:
+    """Module and qualified name; of a method bound to a view, that of the view's own class."""
+    bound = function.func if isinstance(function, partial) else function
+    instance = getattr(bound, "__self__", None)
+    if instance is not None and isinstance(function, partial):
+        kind = type(instance)
+        return f"{kind.__module__}.{kind.__qualname__}.{getattr(bound, '__name__', '')}"
+    kind = type(function)
+    return f"{getattr(function, '__module__', kind.__module__)}.{getattr(function, '__qualname__', kind.__qualname__)}"
+
+
+class _Limited:
     """What stands in for a decorated function, in three kinds; `wrapt` says of what a method is bound to.
 
     Any: `wrapt` calls these with whatever the decorated function takes, and hands back what it gives.
     """
 
-    def __init__(self, decorator: ThrottleDecorator, throttle: Throttle, level: str) -> None:
-        self._decorator = decorator
+    def __init__(
+        self,
+        gateway: "Gateway",
+        throttle: Throttle,
+        level: str,
+        mark: ThrottleMark,
+        key: Callable[..., str | int] | None,
+        cost: int | Callable[..., int],
+    ) -> None:
+        self._gateway = gateway
         self._throttle = throttle
         self._level = level
+        self.mark = mark
+        self._key = key
+        self._cost = cost
+        self._warned = False
+        self._endpoints: dict[str, Endpoint] = {}
 
     def plain(self, wrapped: Any, instance: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call it, or raise."""
-        _admit(self._throttle.acquire(*self._asked(instance, args, kwargs)))
+        if self._key is None:
+            context = self._context()
+            if context is not None and context.prove(self.mark):
+                return wrapped(*args, **kwargs)
+            served = self._served(instance, args, kwargs) if context is None else None
+            if served is not None:
+                return self._serve(served, wrapped, args, kwargs)
+            self._admit(self._throttle.acquire(*self._asked_by(context)), context)
+        else:
+            self._admit(self._throttle.acquire(*self._asked(instance, args, kwargs)), self._context())
         return wrapped(*args, **kwargs)
 
     async def coroutine(self, wrapped: Any, instance: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Await it, or raise."""
-        _admit(await self._throttle.acquire_async(*self._asked(instance, args, kwargs)))
+        if self._key is None:
+            context = self._context()
+            if context is not None and context.prove(self.mark):
+                return await wrapped(*args, **kwargs)
+            served = self._served(instance, args, kwargs) if context is None else None
+            if served is not None:
+                return await self._serve_async(served, wrapped, args, kwargs)
+            self._admit(await self._throttle.acquire_async(*self._asked_by(context)), context)
+        else:
+            self._admit(await self._throttle.acquire_async(*self._asked(instance, args, kwargs)), self._context())
         return await wrapped(*args, **kwargs)
 
     async def generator(
         self, wrapped: Any, instance: object, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> AsyncGenerator[Any, Any]:
         """Iterate it, or raise at the first step; what is sent or thrown in reaches it."""
-        _admit(await self._throttle.acquire_async(*self._asked(instance, args, kwargs)))
+        context = self._context()
+        if self._key is not None:
+            self._admit(await self._throttle.acquire_async(*self._asked(instance, args, kwargs)), context)
+        elif context is None or not context.prove(self.mark):
+            self._admit(await self._throttle.acquire_async(*self._asked_by(context)), context)
         inner = wrapped(*args, **kwargs)
         try:
             value = await anext(inner)
@@ -158,14 +204,113 @@ class _Call:
         finally:
             await inner.aclose()
 
+    # ---- without proof
+
+    def _context(self) -> RequestContext | None:
+        """The context of the request being served, if it came through a gate of this gateway."""
+        context = current_context()
+        return None if context is None else context.of(self._gateway.identity)
+
     def _asked(
         self, instance: object, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[dict[str, str | int], int]:
-        """Keys and cost of one call; a function of the arguments is given `self` too."""
-        key, cost = self._decorator.asked(args if instance is None else (instance, *args), kwargs)
-        return {self._level: key}, cost
+        """Key and cost of one call by its arguments; they are given `self` too."""
+        if instance is not None:
+            args = (instance, *args)
+        key = cast("Callable[..., str | int]", self._key)
+        return {self._level: key(*args, **kwargs)}, (
+            self._cost(*args, **kwargs) if callable(self._cost) else self._cost
+        )
+
+    def _asked_by(self, context: RequestContext | None) -> tuple[dict[str, Any], int]:
+        """Key and cost of one call by the request being served."""
+        if context is not None:
+            self._warn(context)
+            return {self._level: self.mark.key(context)}, self.mark.cost(context.request)
+        if self.mark.needs_request:
+            raise ConfigurationError(
+                "throttle: this call needs the request it serves, and no gate stands around it; put one around the "
+                "app (FastAPI, Starlette: app.add_middleware(GatewayMiddleware, gateway=gateway); Flask: Apigate(app, "
+                "gateway); Django: 'apigate.django.GatewayMiddleware' in MIDDLEWARE), or use key= with the call's own "
+                "arguments"
+            )
+        self._warn(None)
+        return {self._level: ONE_BUCKET}, self.mark.fixed_cost or 0
+
+    def _served(
+        self, instance: object, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[Served, Endpoint] | None:
+        """The request that a framework serves by calling this function as its view; where no gate has seen it."""
+        served = served_by_framework((*(() if instance is None else (instance,)), *args, *kwargs.values()))
+        if served is None or self.mark not in served.marks:
+            return None
+        self._gateway.check_stage(None)
+        self._warn(None)
+        endpoint = self._endpoints.get(served.method)
+        if endpoint is None:
+            endpoint = self._endpoints.setdefault(served.method, Endpoint(served.method, served.marks))
+        return served, endpoint
+
+    def _serve(
+        self, found: tuple[Served, Endpoint], wrapped: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """Be the gate, here at the endpoint."""
+        served, endpoint = found
+        context = self._gateway.enter(served.request, None, lambda _: endpoint)
+        if context.refusal is not None:
+            return served.respond(context.refusal)
+        context.prove(self.mark)
+        status = _SERVER_ERROR
+        token = current.set(context)
+        try:
+            response = wrapped(*args, **kwargs)
+            status = getattr(response, "status_code", _OK)
+        finally:
+            current.reset(token)
+            self._gateway.complete(context, status)
+        return response
+
+    async def _serve_async(
+        self, found: tuple[Served, Endpoint], wrapped: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """`_serve` for tasks."""
+        served, endpoint = found
+        context = await self._gateway.enter_async(served.request, None, lambda _: endpoint)
+        if context.refusal is not None:
+            return served.respond(context.refusal)
+        context.prove(self.mark)
+        status = _SERVER_ERROR
+        token = current.set(context)
+        try:
+            response = await wrapped(*args, **kwargs)
+            status = getattr(response, "status_code", _OK)
+        finally:
+            current.reset(token)
+            await self._gateway.complete_async(context, status)
+        return response
+
+    def _warn(self, context: RequestContext | None) -> None:
+        """Say once that no gate has carried out the mark, unless this is just a function that a view calls."""
+        if self._warned or not any_framework() or (context is not None and context.endpoint is not None):
+            return
+        self._warned = True
+        from logging import getLogger
+
+        where = "no gate stands around the app" if context is None else "the gate cannot see the app's routes"
+        getLogger("apigate").warning(
+            "%s is throttled only where it is called, after the framework has done its work: %s", self.mark.name, where
+        )
+
+    def _admit(self, decision: Decision, context: RequestContext | None) -> None:
+        """Raise unless admitted; the gate is told, as frameworks make a 500 of what nobody catches."""
+        if decision.allowed:
+            return
+        error = Throttled(decision)
+        if context is None:
+            raise error
+        context.inner_refusal = error
+        raise error
 
 
-def _admit(decision: Decision) -> None:
-    if not decision.allowed:
-        raise Throttled(decision)
+_OK = 200
+_SERVER_ERROR = 500

@@ -26,9 +26,12 @@ from apigate.config import (
 )
 from apigate.core.clock import Clock, SystemClock
 from apigate.core.context import RequestContext
+from apigate.core.cors import CORS
+from apigate.core.counters import Counters
+from apigate.core.endpoints import FindEndpoint, Routing
 from apigate.core.errors import ConfigurationError
 from apigate.core.message import Request, Response
-from apigate.core.policy import Completion, Policy, refuse_awaitable
+from apigate.core.policy import CompiledMethod, Completion, Policy, refuse_awaitable
 from apigate.core.responses import ErrorFormat, GatewayResponse, GatewayResponses
 from apigate.pipeline import Compiler, GlobalSettings, RunningStage
 from apigate.staging.selector import StageSelector, parse_selector
@@ -47,7 +50,7 @@ if TYPE_CHECKING:
     from apigate.explain import Explanation
     from apigate.lint import Finding
 
-__all__ = ["Gateway", "check_app"]
+__all__ = ["Gateway", "check_app", "empty_context"]
 
 DEFAULT_STAGE = "default"
 NO_STAGE = "(none)"
@@ -80,6 +83,7 @@ class Gateway:
         error_format: `"problem"` for RFC 9457 bodies, `"amazon"` for `{"message": ...}`.
         rate_limit: The version of the RateLimit fields that is sent, or None for none.
         x_rate_limit: Whether `X-RateLimit-*` is sent too, for old clients.
+        cors: Which origins may read the gateway's own responses, around apps without a CORS layer that it can find.
         policies: Gates of your own, see `apigate.core.policy.Policy`.
         on_event: Called with each event; an exception it raises is logged, and goes no further.
         clock: The clock to go by.
@@ -117,6 +121,7 @@ class Gateway:
         error_format: ErrorFormat = "problem",
         rate_limit: RateLimitDraft | None = "draft-11",
         x_rate_limit: bool = False,
+        cors: CORS | Mapping[str, Any] | None = None,
         policies: Sequence[Policy] = (),
         on_event: "Callable[[Event], None] | None" = None,
         clock: Clock | None = None,
@@ -140,14 +145,17 @@ class Gateway:
         self.name: str = _checked_name(name)
         self.clock: Clock = _checked_clock(clock)
         self.identity: ClientIdentity = ClientIdentity(trusted_hops, forwarding_header, client)
+        self.cors: CORS | None = _checked_cors(cors)
+        self.bound: list[tuple[str, Routing | None]] = []
         self._on_event = on_event
         self._changing = Lock()
+        self.responses: GatewayResponses = GatewayResponses(responses, error_format)
         self._compiler = Compiler(
             name=self.name,
             store=open_store(store, self._store_full),
             clock=self.clock,
             identity=self.identity,
-            responses=GatewayResponses(responses, error_format),
+            responses=self.responses,
             draft=_draft(rate_limit),
             x_rate_limit=_checked_flag("x_rate_limit", x_rate_limit),
             policies=_checked_sequence("policies", policies),
@@ -340,21 +348,31 @@ class Gateway:
                 f"stage_by=, such as PathPrefix(), or the adapter stage="
             )
 
-    def route(self, request: Request, stage: str | None) -> RequestContext:
+    def bind(self, app: object, routing: Routing | None) -> None:
+        """Note what an adapter stands around, for `lint` and listings."""
+        self.bound.append((f"{type(app).__module__}.{type(app).__qualname__}", routing))
+
+    def route(self, request: Request, stage: str | None, find: FindEndpoint | None = None) -> RequestContext:
         """The context of a request at the method it is for."""
         running = self._only or self._select(request, stage)
         if running is None:
             compiled = self._no_stage
-        else:
+        elif find is None:
             compiled = running.routes.direct.get((request.method, request.path)) or running.find(request)
+        else:
+            endpoint = find(request)
+            context = RequestContext(request, running.find(request, endpoint), self.clock.now_us())
+            context.endpoint = endpoint
+            return context
         return RequestContext(request, compiled, self.clock.now_us())
 
-    def enter(self, request: Request, stage: str | None = None) -> RequestContext:
+    def enter(self, request: Request, stage: str | None = None, find: FindEndpoint | None = None) -> RequestContext:
         """Send a request through the gates that come before the app.
 
         Args:
             request: The request.
             stage: The stage, where the adapter fixes it.
+            find: Tells the framework's endpoint, where the adapter can read the app's routes.
 
         Returns:
             Its context. Where `refusal` is set, send that and do not call the app; else run the hooks `on_response` of
@@ -363,7 +381,7 @@ class Gateway:
         Raises:
             ProtocolError: A policy or the store has to be awaited; use `enter_async`.
         """
-        context = self.route(request, stage)
+        context = self.route(request, stage, find)
         try:
             for hook in context.compiled.on_request:
                 outcome = hook(context)
@@ -381,9 +399,11 @@ class Gateway:
             self.complete(context, None)
         return context
 
-    async def enter_async(self, request: Request, stage: str | None = None) -> RequestContext:
+    async def enter_async(
+        self, request: Request, stage: str | None = None, find: FindEndpoint | None = None
+    ) -> RequestContext:
         """`enter` for tasks."""
-        context = self.route(request, stage)
+        context = self.route(request, stage, find)
         try:
             for hook in context.compiled.on_request:
                 outcome = hook(context)
@@ -413,6 +433,23 @@ class Gateway:
             context = context.outer
         return False
 
+    def readable(self, context: RequestContext, response: Response, routing: Routing | None) -> Response:
+        """A refusal as a page of another origin may read it: with the fields of the app's CORS layer, or our own.
+
+        Args:
+            context: The request's context.
+            response: What is sent to it.
+            routing: The app's routes, where the adapter can read them.
+        """
+        if routing is None and self.cors is None:
+            return response
+        origin = context.request.headers.get("origin")
+        if origin is None:
+            return response
+        if routing is not None and routing.has_cors:
+            return routing.with_cors(context.request, response)
+        return response if self.cors is None else self.cors.added(response, origin)
+
     def refuse(self, context: RequestContext, error: Throttled) -> Response:
         """The response to a request whose endpoint was throttled further in: what it took out here is given back.
 
@@ -436,6 +473,7 @@ class Gateway:
         return None
 
     def _throttled(self, context: RequestContext, error: Throttled) -> Response:
+        context.inner_refusal = None
         context.decision = error.decision
         context.compiled.counters.withdraw("admitted")  # it was, out here; one request counts once
         response = self._compiler.refusals(context, error.decision)
@@ -567,6 +605,11 @@ _OBJECTS = frozenset({"client", "clock", "on_event", "policies"})
 """Settings that cannot stand in a file."""
 
 
+def empty_context(request: Request) -> RequestContext:
+    """The context of a request that no gate has seen: of no stage and no method, with the peer as its client."""
+    return RequestContext(request, CompiledMethod(NO_STAGE, None, (), ClientIdentity(), Counters()), 0)
+
+
 def _checked_name(name: object) -> str:
     if not isinstance(name, str) or not name.strip():
         raise ConfigurationError(f"name: {name!r} is not a name; give a text such as 'shop'")
@@ -577,6 +620,18 @@ def _checked_flag(setting: str, value: object) -> bool:
     if not isinstance(value, bool):
         raise ConfigurationError(f"{setting}: {value!r} is not True or False")
     return value
+
+
+def _checked_cors(cors: object) -> CORS | None:
+    if isinstance(cors, Mapping):
+        known = CORS.__dataclass_fields__
+        unknown = [name for name in cors if name not in known]
+        if unknown:
+            raise ConfigurationError(f"cors: {unknown[0]!r} is no setting; allowed are {', '.join(known)}")
+        return CORS(**cors)
+    if cors is not None and not isinstance(cors, CORS):
+        raise ConfigurationError(f"cors: {cors!r} is not a CORS")
+    return cors
 
 
 def _checked_sequence(setting: str, values: Sequence[T]) -> Sequence[T]:

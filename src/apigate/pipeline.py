@@ -8,14 +8,16 @@ from apigate.config import UNSET, Method, Stage, Unset
 from apigate.core.clock import Clock
 from apigate.core.context import RequestContext
 from apigate.core.counters import Counters
+from apigate.core.endpoints import Endpoint, Mark
 from apigate.core.message import Request, Response
 from apigate.core.policy import CompiledMethod, Phase, Policy
 from apigate.core.responses import GatewayResponses
-from apigate.core.routes import ANY, MethodTable, has_control_character, has_dot_segment
+from apigate.core.routes import ANY, MethodTable, has_control_character, has_dot_segment, method_key, shape_of
 from apigate.throttling.fields import Draft
 from apigate.throttling.identity import ClientIdentity
 from apigate.throttling.in_flight import InFlightPolicy, SlotLimit, Slots
 from apigate.throttling.limit import Limit, Mode, limits_of
+from apigate.throttling.mark import ThrottleMark
 from apigate.throttling.policy import (
     ExemptPolicy,
     RateLimitFieldsPolicy,
@@ -123,11 +125,17 @@ class Compiler:
         self._slots: dict[str, Slots] = {}
         self._counters: dict[tuple[str, str], Counters] = {}
 
-    def method(self, stage: Stage, *names: str | None) -> CompiledMethod:
+    def method(self, stage: Stage, *names: str | None, marks: Sequence[Mark] = ()) -> CompiledMethod:
         """The pipeline of a method; None is a request that matches none.
 
         Of several names the stricter settings hold: the limits of all, the highest cost, exempt only if all are.
+
+        Args:
+            stage: The stage.
+            names: The methods.
+            marks: What decorators of the endpoint ask; those of other gateways are not ours to carry out.
         """
+        marks = [mark for mark in marks if mark.owner is self.identity]
         settings = [stage.settings(name) for name in names]
         exempt = [s.exempt for s in settings]
         policies = list(self._policies)
@@ -136,15 +144,15 @@ class Compiler:
             if rule is not None:
                 policies.append(ExemptPolicy(rule))
             policies += self._in_flight(self._places(stage, names))
-            policies += self._throttle(stage, names, settings)
-        return self._compiled(stage, names[0], policies)
+            policies += self._throttle(stage, names, settings, marks)
+        return self._compiled(stage, names[0], policies, marks)
 
     def preflight(self, stage: Stage) -> CompiledMethod:
         """The pipeline of a CORS preflight, which takes from the global level alone and is not authorized."""
         policies = [policy for policy in self._policies if policy.phase is not Phase.AUTHORIZE]
         everywhere = self._global_place()
         limits = self._known(_limits_at(everywhere))
-        policies += [*self._in_flight([everywhere]), *self._throttle_policies(limits, 1, None, None)]
+        policies += [*self._in_flight([everywhere]), *self._throttle_policies(limits, (), 1, None, None)]
         return self._compiled(stage, None, policies)
 
     def refused(self, stage: str, kind: str, detail: str) -> CompiledMethod:
@@ -156,9 +164,11 @@ class Compiler:
         """Requests of a stage by method and kind."""
         return {method: counters.counts() for (name, method), counters in self._counters.items() if name == stage}
 
-    def _compiled(self, stage: Stage, name: str | None, policies: Sequence[Policy]) -> CompiledMethod:
+    def _compiled(
+        self, stage: Stage, name: str | None, policies: Sequence[Policy], marks: Sequence[Mark] = ()
+    ) -> CompiledMethod:
         counters = self._counted(stage.name, name)
-        return CompiledMethod(stage.name, name, policies, self.identity, counters, stage.variables)
+        return CompiledMethod(stage.name, name, policies, self.identity, counters, stage.variables, marks)
 
     def _counted(self, stage: str, name: str | None) -> Counters:
         return self._counters.setdefault((stage, name or ANY), Counters())
@@ -205,21 +215,26 @@ class Compiler:
         stage: Stage,
         names: Sequence[str | None],
         settings: Sequence[Method],
+        marks: Sequence[Mark],
     ) -> list[Policy]:
         costs = [1 if s.cost is UNSET else s.cost for s in settings]
         cost = costs[0] if len(costs) == 1 else _highest(costs)
         only = settings[0] if len(settings) == 1 else Method()  # what is doubtful is not given back
         refund = parse_statuses(only.refund) if isinstance(only.refund, str) else None
         final_cost = only.final_cost if callable(only.final_cost) else None
-        return self._throttle_policies(self.limits(stage, *names), cost, refund, final_cost)
+        throttles = [mark for mark in marks if isinstance(mark, ThrottleMark)]
+        return self._throttle_policies(self.limits(stage, *names), throttles, cost, refund, final_cost)
 
     def _throttle_policies(
         self,
         limits: tuple[Limit, ...],
+        marks: Sequence[ThrottleMark],
         cost: Any,  # a number or a function of the request, as in Method
         refund: frozenset[int] | None,
         final_cost: Callable[[RequestContext, int], int] | None,
     ) -> list[Policy]:
+        for mark in marks:
+            limits += mark.limits(sum(limit.level == mark.level for limit in limits))
         if not limits:
             return []
         throttle = ThrottlePolicy(
@@ -227,6 +242,7 @@ class Compiler:
             self.store.open(limits, self.clock.now_us()),
             self.refusals,
             cost=cost,
+            marks=marks,
             on_shadow=self._on_shadow,
         )
         policies: list[Policy] = [throttle]
@@ -252,6 +268,8 @@ class _Routes:
 
     __slots__ = (
         "bad_path",
+        "bound",
+        "by_shape",
         "compiled",
         "direct",
         "is_empty",
@@ -281,6 +299,10 @@ class _Routes:
             stage.name, "BAD_REQUEST_PARAMETERS", "The path has a dot segment or a control character."
         )
         self.several: dict[tuple[CompiledMethod, ...], CompiledMethod] = {}
+        self.bound: dict[tuple[Endpoint, tuple[CompiledMethod, ...]], CompiledMethod] = {}
+        self.by_shape: dict[str, CompiledMethod] = {
+            shape_of(" ".join(method_key(name))): self.compiled[name] for name in names
+        }
         self.direct: dict[tuple[str, str], CompiledMethod] = {
             key: found[0] for key, found in self.table.static.items() if len(found) == 1
         }
@@ -327,17 +349,27 @@ class RunningStage:
         """The pipeline of a method of the stage's settings; None is a request that matches none."""
         return self.routes.compiled[method]
 
-    def find(self, request: Request) -> CompiledMethod:
-        """The compiled method of a request; the quick way for static paths is `routes.direct`."""
+    def find(self, request: Request, endpoint: Endpoint | None = None) -> CompiledMethod:
+        """The compiled method of a request; the quick way for static paths is `routes.direct`.
+
+        Args:
+            request: The request.
+            endpoint: Where the app's framework sends it, where the gate can see that.
+        """
         routes = self.routes
         path = request.path
         if has_dot_segment(path) or has_control_character(path):
             return routes.bad_path
-        if routes.is_empty and request.method != "OPTIONS":
-            return routes.unmatched
-        if request.method == "OPTIONS" and _is_preflight(request) and not routes.named_options.find("OPTIONS", path):
+        if (
+            request.method == "OPTIONS"
+            and _is_preflight(request)
+            and not routes.named_options.find("OPTIONS", path)
+            and (endpoint is None or not endpoint.method.startswith("OPTIONS "))
+        ):
             return routes.preflight
-        found = routes.table.find(request.method, path)
+        found = () if routes.is_empty else routes.table.find(request.method, path)
+        if endpoint is not None:
+            return routes.bound.get((endpoint, found)) or self._bind(request, routes, endpoint, found)
         if not found:
             return routes.unmatched
         return found[0] if len(found) == 1 else self._stricter(request, routes, found)
@@ -371,6 +403,25 @@ class RunningStage:
                     routes.several[found] = known
                 return known
         return self.find(request)
+
+    def _bind(
+        self, request: Request, routes: _Routes, endpoint: Endpoint, found: tuple[CompiledMethod, ...]
+    ) -> CompiledMethod:
+        """The pipeline of an endpoint of the framework, made at first use and kept.
+
+        The methods that its own template names count beside those that the path matches: a router that takes a path
+        for another (by letter case, say) opens no way around either.
+        """
+        template = endpoint.method.partition(" ")[2]
+        named = routes.by_shape.get(shape_of(endpoint.method)) or routes.by_shape.get(shape_of(f"{ANY} {template}"))
+        names = [compiled.method for compiled in dict.fromkeys([*found, *([named] if named else [])])]
+        with self._changing:
+            if self.routes is routes:  # as in _stricter
+                compiled = self._compiler.method(routes.settings, *(names or [endpoint.method]), marks=endpoint.marks)
+                if len(routes.bound) < _SEVERAL:
+                    routes.bound[endpoint, found] = compiled
+                return compiled
+        return self.find(request, endpoint)
 
     def __repr__(self) -> str:
         """The flat order of gates of every method."""

@@ -10,14 +10,17 @@ or `wsgiref.validate` refuses the environ.
 Source: PEP 3333.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from http import HTTPStatus
 from types import TracebackType
 from typing import Any, Protocol, TypeAlias, cast, final
 
 from apigate.core.context import RequestContext, current
-from apigate.core.message import Headers, Reader, Request, Response, ResponseHead
+from apigate.core.endpoints import Routing
+from apigate.core.message import Response, ResponseHead
+from apigate.core.native import wsgi_request
 from apigate.gateway import Gateway, check_app
+from apigate.routing import routing_of
 from apigate.throttling.decision import Throttled
 
 __all__ = ["Environ", "GatewayMiddleware", "StartResponse", "WSGIApp", "Write"]
@@ -37,29 +40,8 @@ class StartResponse(Protocol):
 
 WSGIApp: TypeAlias = Callable[[Environ, StartResponse], Iterable[bytes]]
 
+_TOO_MANY = 429
 _SERVER_ERROR = 500
-
-
-def _headers(environ: Mapping[str, Any]) -> Headers:
-    pairs = [(key[5:].replace("_", "-"), value) for key, value in environ.items() if key.startswith("HTTP_")]
-    own = [(key.replace("_", "-"), environ[key]) for key in ("CONTENT_TYPE", "CONTENT_LENGTH") if environ.get(key)]
-    return Headers(pairs + own)
-
-
-def _query(environ: Mapping[str, Any]) -> str:
-    query: str = environ.get("QUERY_STRING", "")
-    return query
-
-
-_READER = Reader(_headers, _query)
-
-
-def _path(environ: Environ) -> str:
-    """The decoded path; PEP 3333 has its UTF-8 bytes tunnelled through Latin-1."""
-    path: str = environ.get("PATH_INFO", "")
-    if path and path[0] not in "/*":
-        path = f"/{path}"  # Werkzeug routes it so
-    return path if path.isascii() else path.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
 @final
@@ -85,6 +67,9 @@ class GatewayMiddleware:
         self.app: WSGIApp = app
         self.gateway: Gateway = gateway
         self.stage: str | None = stage
+        self.routing: Routing | None = routing_of(app)
+        self._find = None if self.routing is None else self.routing.find
+        gateway.bind(app, self.routing)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
@@ -92,19 +77,16 @@ class GatewayMiddleware:
         outer = environ.get("apigate.context")
         if gateway.is_empty or (outer is not None and gateway.has_passed(outer, self.stage)):
             return self.app(environ, start_response)
-        context = gateway.enter(
-            Request(environ["REQUEST_METHOD"], _path(environ), environ.get("REMOTE_ADDR"), environ, _READER),
-            self.stage,
-        )
+        context = gateway.enter(wsgi_request(environ), self.stage, self._find)
+        passage = _Passage(self, context, start_response)
         if context.refusal is not None:
-            return _refuse(context.refusal, environ, start_response)
+            return passage.send(context.refusal)
         if prefix := context.request.prefix:
             environ["SCRIPT_NAME"] = environ.get("SCRIPT_NAME", "") + prefix
             environ["PATH_INFO"] = environ["PATH_INFO"][len(prefix) :]
         if outer is not None:
             context.outer = outer
         environ["apigate.context"] = context
-        passage = _Passage(gateway, context, start_response)
         token = current.set(context) if gateway.marked else None
         try:
             body = self.app(environ, passage.start_response)
@@ -129,18 +111,27 @@ class GatewayMiddleware:
 class _Passage:
     """One response on its way out."""
 
-    __slots__ = ("begin", "context", "ended", "gateway", "status")
+    __slots__ = ("begin", "context", "ended", "gate", "gateway", "status", "withheld")
 
-    def __init__(self, gateway: Gateway, context: RequestContext, begin: StartResponse) -> None:
-        self.gateway: Gateway = gateway
+    def __init__(self, gate: GatewayMiddleware, context: RequestContext, begin: StartResponse) -> None:
+        self.gate: GatewayMiddleware = gate
+        self.gateway: Gateway = gate.gateway
         self.context: RequestContext = context
         self.begin: StartResponse = begin
         self.status: int | None = None
         self.ended = False
+        self.withheld = False  # whether the app's 500 was kept back: the gate answers what it was about
 
     def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None, /) -> Write:
         """Begin the response with the gateway's fields; an app may begin anew with an error."""
         self.status = int(status[:3])
+        if self.context.inner_refusal is not None and self.status in (_TOO_MANY, _SERVER_ERROR):
+            if self.status == _SERVER_ERROR:
+                self.withheld = True
+                return _write_nothing
+            self.gateway.refuse(self.context, self.context.inner_refusal)  # the app has its own words for it
+        if self.context.refusal is not None:
+            return self.begin(status, headers) if exc_info is None else self.begin(status, headers, exc_info)
         head = ResponseHead(self.status)
         for hook in self.context.compiled.on_response:
             hook(self.context, head)
@@ -165,9 +156,19 @@ class _Passage:
     def refuse(self, error: Throttled) -> Iterable[bytes]:
         """Answer in the app's place; the server raises the error again if the app's head has been sent (PEP 3333)."""
         response = self.gateway.refuse(self.context, error)
-        began = self.status is not None
+        began = self.status is not None and not self.withheld
         exc_info = (type(error), error, cast("TracebackType", error.__traceback__)) if began else None
-        return _refuse(response, self.context.request.native, self.begin, exc_info)
+        return self.send(response, exc_info)
+
+    def send(self, response: Response, exc_info: ExcInfo | None = None) -> Iterable[bytes]:
+        """Send the gateway's own response."""
+        environ = self.context.request.native
+        if "HTTP_ORIGIN" in environ:
+            response = self.gateway.readable(self.context, response, self.gate.routing)
+        line = status_line(response.status)
+        fields = [added.text for added in response.fields]
+        self.begin(line, fields) if exc_info is None else self.begin(line, fields, exc_info)
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [response.body]
 
     def fail(self, error: BaseException) -> None:
         """Note that the server will answer 500 in the app's place; unless the client left, and so saw no outcome."""
@@ -200,8 +201,11 @@ class _Body:
         sent = False
         try:
             for chunk in passage.followed(self.body):
-                yield chunk
-                sent = True
+                if not passage.withheld:
+                    yield chunk
+                    sent = True
+            if passage.withheld:
+                yield from passage.refuse(passage.context.inner_refusal)
         except Throttled as error:
             if sent:
                 raise
@@ -226,15 +230,13 @@ def _is_file(body: Iterable[bytes], environ: Environ) -> bool:
     return isinstance(wrapper, type) and isinstance(body, wrapper)
 
 
-def _refuse(
-    response: Response, environ: Mapping[str, Any], begin: StartResponse, exc_info: ExcInfo | None = None
-) -> Iterable[bytes]:
-    """Send the gateway's own response."""
-    status = response.status
-    line = f"{status} {HTTPStatus(status).phrase if status in _PHRASES else 'Error'}"
-    fields = [added.text for added in response.fields]
-    begin(line, fields) if exc_info is None else begin(line, fields, exc_info)
-    return [] if environ["REQUEST_METHOD"] == "HEAD" else [response.body]
+def status_line(status: int) -> str:
+    """Code and reason phrase, as WSGI has them."""
+    return f"{status} {HTTPStatus(status).phrase if status in _PHRASES else 'Error'}"
+
+
+def _write_nothing(_: bytes, /) -> None:
+    """Take the body of a response that is kept back."""
 
 
 _PHRASES = frozenset(status.value for status in HTTPStatus)

@@ -4,7 +4,7 @@ Rule: the order of phases is a security property (nothing is counted before it i
 cache before both), so it is an enumeration and not the order in which somebody registered things.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from enum import IntEnum
 from operator import attrgetter
 from types import MappingProxyType
@@ -12,6 +12,7 @@ from typing import Any, NoReturn, Protocol, TypeAlias, final
 
 from apigate.core.context import RequestContext
 from apigate.core.counters import Counters
+from apigate.core.endpoints import Mark
 from apigate.core.errors import ConfigurationError, ProtocolError
 from apigate.core.message import Response, ResponseHead
 
@@ -85,12 +86,14 @@ class CompiledMethod:
         on_request: Hooks in phase order.
         on_response: Hooks in reverse phase order.
         on_complete: Hooks in reverse phase order.
+        marks: The decorators of the endpoint that this pipeline carries out.
     """
 
     __slots__ = (
         "admitted",
         "counters",
         "identify",
+        "marks",
         "method",
         "on_complete",
         "on_request",
@@ -108,6 +111,7 @@ class CompiledMethod:
         identify: Callable[[RequestContext], str],
         counters: Counters,
         variables: Mapping[str, str] = MappingProxyType({}),
+        marks: Sequence[Mark] = (),
     ) -> None:
         """Sort the policies by phase and take out their hooks.
 
@@ -120,6 +124,7 @@ class CompiledMethod:
         self.counters: Counters = counters
         self.admitted: Iterator[int] = counters.counter("admitted")
         self.variables: Mapping[str, str] = variables
+        self.marks: frozenset[Mark] = frozenset(marks)
         self.policies: tuple[Policy, ...] = tuple(
             sorted((_checked(policy) for policy in policies), key=attrgetter("phase"))
         )

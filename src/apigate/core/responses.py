@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from dataclasses import field as dataclass_field
 from functools import lru_cache
+from http import HTTPStatus
 from types import MappingProxyType
-from typing import Literal, final
+from typing import Any, Literal, final
 
 from apigate.core.context import RequestContext
 from apigate.core.errors import ConfigurationError
@@ -134,6 +135,19 @@ class GatewayResponses:
             return Response(kind, status, [*own, *fields], body, violated)
         return self._customised(custom, kind, status, context, detail, fields, violated)
 
+    def described(self, kind: str) -> tuple[int, dict[str, Any]]:
+        """Status and Response Object (OpenAPI 3.1, section 4.8.17) of this type, for the app's own documentation."""
+        status = KINDS[kind][0]
+        custom = self._custom.get(kind) or self._custom.get(f"DEFAULT_{status // 100}XX")
+        body = _BODIES[self._format]
+        headers: dict[str, Any] = dict(_HEADERS)
+        if custom is not None:
+            status = custom.status or status
+            body = body if custom.body is None else {custom.content_type: {}}
+            headers |= {name: {"schema": {"type": "string"}} for name in custom.headers}
+        description = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else kind
+        return status, {"description": description, "headers": headers, "content": body}
+
     def _customised(
         self,
         custom: GatewayResponse,
@@ -156,13 +170,43 @@ class GatewayResponses:
         return Response(kind, status, kept + added, body, violated)
 
 
+_BODIES: Mapping[str, dict[str, Any]] = {
+    "problem": {
+        "application/problem+json": {
+            "schema": {
+                "type": "object",
+                "title": "Problem",
+                "properties": {
+                    "type": {"type": "string", "format": "uri-reference"},
+                    "title": {"type": "string"},
+                    "status": {"type": "integer"},
+                    "detail": {"type": "string"},
+                    "violated-policies": {"type": "array", "items": {"type": "string"}},
+                },
+                "required": ["type", "title", "status", "detail"],
+            }
+        }
+    },
+    "amazon": {
+        "application/json": {
+            "schema": {"type": "object", "properties": {"message": {"type": "string"}}, "required": ["message"]}
+        }
+    },
+}
+"""The bodies as OpenAPI describes them, by format."""
+
+_HEADERS: Mapping[str, Any] = {
+    "Retry-After": {"description": "Seconds to wait (RFC 9110, section 10.2.3)", "schema": {"type": "integer"}},
+    "RateLimit": {"description": "What is left of each limit that refused", "schema": {"type": "string"}},
+}
+
+
 @lru_cache(maxsize=1024)  # a refusal must cost less than a request: its body is rendered once for each combination
 def _standard(
     error_format: ErrorFormat, kind: str, status: int, detail: str, violated: tuple[str, ...]
 ) -> tuple[bytes, tuple[Field, ...]]:
     """Body and content fields of a response that nobody customised."""
     import json
-    from http import HTTPStatus
 
     title = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else kind
     if error_format == "amazon":

@@ -12,7 +12,7 @@ from typing import Generic, TypeVar, final
 
 from apigate.core.errors import ConfigurationError
 
-__all__ = ["ANY", "MethodTable", "has_control_character", "has_dot_segment", "method_key"]
+__all__ = ["ANY", "MethodTable", "has_control_character", "has_dot_segment", "method_key", "shape_of"]
 
 ANY = "*"
 """Any verb; alone, the requests that match no other method."""
@@ -63,6 +63,15 @@ def method_key(text: str) -> tuple[str, str]:
     if len(set(names)) != len(names):
         raise ConfigurationError(f"methods: {text!r} names a parameter twice")
     return verb, path
+
+
+def shape_of(path: str) -> str:
+    """A template, or a method's name, without the names of its parameters: those of one shape match the same.
+
+    >>> shape_of("GET /pets/{id}"), shape_of("/files/{proxy+}")
+    ('GET /pets/{}', '/files/{+}')
+    """
+    return re.sub(_PARAMETER, lambda found: "{+}" if found["greedy"] else "{}", path)
 
 
 def has_dot_segment(path: str) -> bool:
@@ -128,9 +137,7 @@ class MethodTable(Generic[T]):
         names: dict[tuple[str, str], str] = {}
         for name, value in methods.items():
             verb, path = method_key(name)
-            same = names.setdefault(
-                (verb, re.sub(_PARAMETER, lambda found: "{+}" if found["greedy"] else "{}", path)), name
-            )
+            same = names.setdefault((verb, shape_of(path)), name)
             if same != name:
                 raise ConfigurationError(f"methods: {name!r} and {same!r} match the same requests; keep one of them")
             self._insert(verb, path, value)

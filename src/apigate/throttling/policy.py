@@ -16,6 +16,7 @@ from apigate.throttling.decision import Decision, longest_wait
 from apigate.throttling.fields import Draft, retry_after_field, seconds_up, x_fields
 from apigate.throttling.keys import LONGEST_KEY, Key, bucket_key
 from apigate.throttling.limit import Limit, checked_cost
+from apigate.throttling.mark import ThrottleMark
 from apigate.throttling.store import Buckets
 
 __all__ = ["ExemptPolicy", "RateLimitFieldsPolicy", "SettlementPolicy", "ThrottlePolicy", "ThrottleRefusals"]
@@ -54,10 +55,11 @@ class ThrottlePolicy:
     """Asks every level at once.
 
     Args:
-        limits: What is asked, those shared by all clients first.
+        limits: What is asked, those shared by all clients first, those of marks last.
         buckets: Their buckets.
         refusals: Makes the refusal.
         cost: Tokens a request takes, or a function of the request.
+        marks: The decorators of the endpoint, in the order of their limits.
         on_shadow: Told the levels in shadow mode that would have refused.
     """
 
@@ -70,6 +72,7 @@ class ThrottlePolicy:
         refusals: "ThrottleRefusals",
         *,
         cost: int | Callable[[Request], int] = 1,
+        marks: Sequence[ThrottleMark] = (),
         on_shadow: Callable[[RequestContext, tuple[str, ...]], None] | None = None,
     ) -> None:
         """Work out what does not depend on the request."""
@@ -78,9 +81,15 @@ class ThrottlePolicy:
         self.cost: int | Callable[[Request], int] = cost
         self._refusals = refusals
         self._on_shadow = on_shadow
-        self._clients = sum(limit.level in PER_CLIENT for limit in limits)
-        self._shared: tuple[Key, ...] = ("",) * (len(limits) - self._clients)
-        self._costs = (cost,) * len(limits) if isinstance(cost, int) else ()
+        self._marks = tuple(mark for mark in marks for _ in mark.rates)  # one for each of their limits
+        own = self.limits[: len(self.limits) - len(self._marks)]
+        self._own = len(own)
+        self._clients = sum(limit.level in PER_CLIENT for limit in own)
+        self._shared: tuple[Key, ...] = ("",) * (self._own - self._clients)
+        fixed = [mark.fixed_cost for mark in self._marks]
+        self._costs: tuple[int, ...] = ()
+        if isinstance(cost, int) and None not in fixed:
+            self._costs = (cost,) * self._own + tuple(each for each in fixed if each is not None)
 
     def on_request(self, context: RequestContext) -> Outcome:
         """Take the request's tokens at every level, or refuse it."""
@@ -92,6 +101,8 @@ class ThrottlePolicy:
             client = context.client  # as in `keys`, a call saved
             short = len(client) <= LONGEST_KEY and client.isascii()
             keys += (client if short else bucket_key(client),) * self._clients
+        if self._marks:
+            keys += tuple([mark.key(context) for mark in self._marks])
         answer = self.buckets.acquire(keys, costs, context.now_us)
         if type(answer) is not Decision:
             return self._judge_later(context, answer)
@@ -102,9 +113,10 @@ class ThrottlePolicy:
 
     def keys(self, context: RequestContext) -> Sequence[Key]:
         """Whose bucket is asked at each level."""
-        if not self._clients:
-            return self._shared
-        return self._shared + (bucket_key(context.client),) * self._clients
+        keys = self._shared
+        if self._clients:
+            keys += (bucket_key(context.client),) * self._clients
+        return keys + tuple([mark.key(context) for mark in self._marks])
 
     def costs(self, request: Request) -> Sequence[int]:
         """What the request takes at each level.
@@ -115,7 +127,7 @@ class ThrottlePolicy:
         if self._costs:
             return self._costs
         cost = self.cost if isinstance(self.cost, int) else checked_cost(self.cost(request), "cost")
-        return (cost,) * len(self.limits)
+        return (cost,) * self._own + tuple([mark.cost(request) for mark in self._marks])
 
     def _judge(self, context: RequestContext, decision: Decision) -> Response | None:
         context.decision = decision

@@ -1,0 +1,199 @@
+"""Endpoints of a framework, as the gate around the app knows them before the framework runs.
+
+A decorator of the gateway is a mark: it does nothing by itself, but is found here, through the framework's own route,
+so that the gate carries out all marks of a request in one pipeline with everything else. Rule: what a route cannot
+tell is never a way around a limit. A mark that no gate has carried out is carried out where the endpoint is called.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple, Protocol, TypeAlias, final, runtime_checkable
+
+from apigate.core.message import Request, Response
+
+__all__ = [
+    "VERBS",
+    "Endpoint",
+    "FindEndpoint",
+    "Mark",
+    "Routing",
+    "Served",
+    "marks_of_class",
+    "marks_on",
+    "method_name",
+    "set_mark",
+]
+
+VERBS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "TRACE", "CONNECT", "QUERY"})
+"""Verbs that may name a method; any other counts as `*`, or a client could make names without end."""
+
+_MARK = "_self_mark"  # wrapt keeps what starts so at the wrapper itself
+
+
+@runtime_checkable
+class Mark(Protocol):
+    """What a decorator asks of the gate; a policy's domain says what else it holds.
+
+    Attributes:
+        owner: What all marks of one gateway have in common: its rule of who is counted.
+        refusal: Status and OpenAPI Response Object of its refusals, for the documentation of the endpoint.
+    """
+
+    @property
+    def owner(self) -> object:
+        """See the class."""
+        ...
+
+    @property
+    def refusal(self) -> tuple[int, dict[str, Any]]:
+        """See the class."""
+        ...
+
+
+@final
+class Endpoint:
+    """Where a framework sends a request; one object for each route and verb, compared by identity.
+
+    Attributes:
+        method: Verb and canonical template, such as `GET /pets/{id}`.
+        marks: What its decorators ask of the gate.
+    """
+
+    __slots__ = ("marks", "method")
+
+    def __init__(self, method: str, marks: tuple[Mark, ...] = ()) -> None:
+        """Keep both."""
+        self.method: str = method
+        self.marks: tuple[Mark, ...] = marks
+
+    def __repr__(self) -> str:
+        """The method, and how many marks it has."""
+        return f"<Endpoint {self.method}{f', {len(self.marks)} marks' if self.marks else ''}>"
+
+
+FindEndpoint: TypeAlias = Callable[[Request], Endpoint | None]
+"""Tells where the app's framework will send a request."""
+
+
+class Routing(Protocol):
+    """The routes of one app, read by the framework's own rules."""
+
+    def find(self, request: Request) -> Endpoint | None:
+        """The endpoint that the framework will call, or None where it will answer 404, 405 or a redirect itself."""
+        ...
+
+    def endpoints(self) -> Iterator[Endpoint]:
+        """Every endpoint there is, for listing."""
+        ...
+
+    @property
+    def has_cors(self) -> bool:
+        """Whether the app adds CORS fields, so that `with_cors` has something to ask."""
+        ...
+
+    def with_cors(self, request: Request, response: Response) -> Response:
+        """A refusal with the fields that the app's own CORS layer adds to a response to this request."""
+        ...
+
+
+class Served(NamedTuple):
+    """A request that a framework is serving by a view of its own, found at the view and not by a gate.
+
+    Attributes:
+        request: The request.
+        method: Verb and canonical template.
+        marks: Those of the view that the framework called.
+        respond: Makes the framework's own kind of response of one of ours.
+    """
+
+    request: Request
+    method: str
+    marks: tuple[Mark, ...]
+    respond: Callable[[Response], Any]  # Any: each framework has its own kind
+
+
+def method_name(verb: str, template: str) -> str:
+    """The name of a method, as the method table has it.
+
+    >>> method_name("head", "/pets/{id}"), method_name("BREW", "/pots")
+    ('GET /pets/{id}', '* /pots')
+    """
+    verb = verb.upper()
+    if verb == "HEAD":
+        verb = "GET"
+    return f"{verb if verb in VERBS else '*'} {template}"
+
+
+def set_mark(wrapper: Any, mark: Mark) -> None:  # Any: a wrapper of any kind of function
+    """Leave a mark on what a decorator returns."""
+    setattr(wrapper, _MARK, mark)
+
+
+def marks_on(function: object) -> tuple[Mark, ...]:
+    """The marks on a function, outermost first, also below decorators of others that use `functools.wraps`."""
+    return tuple(dict.fromkeys(_marks(function)))
+
+
+def _marks(function: object) -> Iterator[Mark]:
+    """Follow what decorators leave behind: `__wrapped__`, partials, bound methods."""
+    seen: set[int] = set()
+    while function is not None and id(function) not in seen:
+        seen.add(id(function))
+        mark = getattr(function, _MARK, None)
+        if isinstance(mark, Mark):
+            yield mark
+        else:  # a bound method of a decorated function knows whose it is
+            yield from _marks_at(getattr(function, "_self_parent", None))
+        yield from _applied_later(function)
+        function = (
+            function.func if isinstance(function, partial) else getattr(function, "__wrapped__", None)
+        ) or getattr(function, "__func__", None)
+
+
+def _marks_at(parent: object) -> Iterator[Mark]:
+    mark = getattr(parent, _MARK, None)
+    if isinstance(mark, Mark):
+        yield mark
+
+
+def _applied_later(function: object) -> Iterator[Mark]:
+    """The marks of decorators that are only applied at each call, as Django's `method_decorator` does."""
+    code = getattr(function, "__code__", None)
+    names: tuple[str, ...] = getattr(code, "co_freevars", ())
+    if "decorators" not in names or "method" not in names:
+        return
+    cells = dict(zip(names, getattr(function, "__closure__", None) or (), strict=False))
+    try:
+        decorators, method = cells["decorators"].cell_contents, cells["method"].cell_contents
+    except (KeyError, ValueError):
+        return
+    for decorator in decorators if isinstance(decorators, (list, tuple)) else ():
+        mark_of: Callable[[object], Mark | None] | None = getattr(decorator, "mark_of", None)
+        mark = mark_of(method) if callable(mark_of) else None
+        if mark is not None:
+            yield mark
+
+
+def marks_of_class(view_class: object, verb: str, names: Mapping[str, str] | None = None) -> tuple[Mark, ...]:
+    """The marks of a class-based view: on the method for this verb, and on `dispatch`, through which all go.
+
+    Args:
+        view_class: The class.
+        verb: The request's verb.
+        names: Which method serves which verb in lower case, where it is not the one of that name.
+    """
+    asked = verb.lower()
+    names = names or {}
+    name = names.get(asked, asked)
+    if asked == "head" and _attribute(view_class, name) is None:
+        name = names.get("get", "get")
+    found = [*marks_on(_attribute(view_class, "dispatch")), *marks_on(_attribute(view_class, "dispatch_request"))]
+    return tuple(dict.fromkeys([*found, *marks_on(_attribute(view_class, name))]))
+
+
+def _attribute(view_class: object, name: str) -> object:
+    """An attribute as it stands in the class: asked for through the class, a wrapper would hand out a bound one."""
+    for base in getattr(view_class, "__mro__", ()):
+        if name in vars(base):
+            return vars(base)[name]
+    return None

@@ -1,0 +1,71 @@
+"""How native requests are read: an ASGI scope, a WSGI environ. For adapters and for readers of a framework's routes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from apigate.core.message import Headers, Reader, Request
+
+__all__ = ["asgi_request", "path_below", "wsgi_path", "wsgi_request"]
+
+
+def asgi_request(scope: Mapping[str, Any]) -> Request:  # Any: as the specification has it, values of every type
+    """The request of an ASGI connection; a websocket's handshake is a GET of its path."""
+    peer = scope.get("client")
+    root = scope.get("root_path")
+    path = path_below(root, scope["path"]) if root else scope["path"]
+    return Request(scope.get("method", "GET"), path, peer[0] if peer else None, scope, _ASGI)
+
+
+def wsgi_request(environ: Mapping[str, Any], path: str | None = None) -> Request:
+    """The request of a WSGI environ.
+
+    Args:
+        environ: The environ.
+        path: The path the app routes on, where that is known better.
+    """
+    if path is None:
+        path = wsgi_path(environ)
+    return Request(environ["REQUEST_METHOD"], path, environ.get("REMOTE_ADDR"), environ, _WSGI)
+
+
+def path_below(root: str, path: str) -> str:
+    """The path that an ASGI app routes on: without what it is mounted under.
+
+    >>> path_below("/shop", "/shop/pets"), path_below("/shop", "/shopping")
+    ('/pets', '/shopping')
+    """
+    if path.startswith(root) and (len(path) == len(root) or path[len(root)] == "/"):
+        return path[len(root) :]
+    return path
+
+
+def wsgi_path(environ: Mapping[str, Any]) -> str:
+    """The decoded path; PEP 3333 has its UTF-8 bytes tunnelled through Latin-1."""
+    path: str = environ.get("PATH_INFO", "")
+    if path and path[0] not in "/*":
+        path = f"/{path}"  # Werkzeug routes it so
+    return path if path.isascii() else path.encode("latin-1", "replace").decode("utf-8", "replace")
+
+
+def _asgi_headers(scope: Mapping[str, Any]) -> Headers:
+    return Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope.get("headers", ()))
+
+
+def _asgi_query(scope: Mapping[str, Any]) -> str:
+    query: bytes = scope.get("query_string", b"")
+    return query.decode("latin-1")
+
+
+def _wsgi_headers(environ: Mapping[str, Any]) -> Headers:
+    pairs = [(key[5:].replace("_", "-"), value) for key, value in environ.items() if key.startswith("HTTP_")]
+    own = [(key.replace("_", "-"), environ[key]) for key in ("CONTENT_TYPE", "CONTENT_LENGTH") if environ.get(key)]
+    return Headers(pairs + own)
+
+
+def _wsgi_query(environ: Mapping[str, Any]) -> str:
+    query: str = environ.get("QUERY_STRING", "")
+    return query
+
+
+_ASGI = Reader(_asgi_headers, _asgi_query)
+_WSGI = Reader(_wsgi_headers, _wsgi_query)

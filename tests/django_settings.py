@@ -1,0 +1,8 @@
+"""The least a Django project needs; tests that want more override it."""
+
+SECRET_KEY = "not a secret"
+ALLOWED_HOSTS = ["*"]
+USE_TZ = True
+ROOT_URLCONF = "tests.django_urls"
+INSTALLED_APPS = ["apigate.django"]
+MIDDLEWARE: list[str] = []

@@ -1,0 +1,3 @@
+"""No routes: each test brings its own."""
+
+urlpatterns: list[object] = []
