@@ -39,6 +39,13 @@ def _under_stage(scope: Scope, root: str, prefix: str) -> Scope:
     return {**scope, "root_path": root + prefix, "path": path if mounted else root + path}
 
 
+def _refusal_in(error: Exception) -> Throttled | None:
+    """What a decorated function raised, also where a task group of the framework wrapped it."""
+    if isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        return _refusal_in(error.exceptions[0])
+    return error if isinstance(error, Throttled) else None
+
+
 async def _nothing() -> None:
     """Send nothing."""
 
@@ -104,13 +111,10 @@ class GatewayMiddleware:
                 await self.app(scope, passage.heard(receive), outward)
             if context.inner_refusal is not None:
                 await self._refuse_within(context, receive, passage)
-        except Throttled as error:
-            if passage.started and not passage.withheld:
-                raise
-            context.inner_refusal = error
-            await self._refuse_within(context, receive, passage)
-        except Exception:
-            if passage.withheld:  # the app's 500, which was about the refusal
+        except Exception as error:
+            refusal = _refusal_in(error)
+            if passage.withheld or (refusal is not None and not passage.started):
+                context.inner_refusal = context.inner_refusal or refusal
                 await self._refuse_within(context, receive, passage)
                 return
             if not (passage.started or passage.left):
@@ -142,7 +146,8 @@ class GatewayMiddleware:
             if _has_origin(scope):
                 response = self.gateway.readable(context, response, self.routing)
             await send({"type": "http.response.start", "status": response.status, "headers": list(response.raw)})
-            await send({"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else response.body})
+            body = b"" if scope["method"] == "HEAD" else response.body
+            await send({"type": "http.response.body", "body": body, "more_body": False})
             return
         if not connected:
             await receive()  # websocket.connect: nothing may be sent before it

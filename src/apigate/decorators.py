@@ -86,7 +86,7 @@ class ThrottleDecorator:
         wrapped = wrapt.FunctionWrapper(function, wrapper)
         if self._key is None:
             set_mark(wrapped, limited.mark)
-            self._gateway.mark()
+        self._gateway.mark()
         return cast("Callable[P, R]", wrapped)
 
     def mark_of(self, function: Callable[..., object]) -> ThrottleMark | None:

@@ -12,7 +12,15 @@ from apigate.core.endpoints import Endpoint, Mark
 from apigate.core.message import Request, Response
 from apigate.core.policy import CompiledMethod, Phase, Policy
 from apigate.core.responses import GatewayResponses
-from apigate.core.routes import ANY, MethodTable, has_control_character, has_dot_segment, method_key, shape_of
+from apigate.core.routes import (
+    ANY,
+    MethodTable,
+    has_control_character,
+    has_dot_segment,
+    is_no_path,
+    method_key,
+    shape_of,
+)
 from apigate.throttling.fields import Draft
 from apigate.throttling.identity import ClientIdentity
 from apigate.throttling.in_flight import InFlightPolicy, SlotLimit, Slots
@@ -296,7 +304,9 @@ class _Routes:
         self.unmatched: CompiledMethod = self.compiled[None]
         self.preflight: CompiledMethod = compiler.preflight(stage)
         self.bad_path: CompiledMethod = compiler.refused(
-            stage.name, "BAD_REQUEST_PARAMETERS", "The path has a dot segment or a control character."
+            stage.name,
+            "BAD_REQUEST_PARAMETERS",
+            "The path has a dot segment, a control character, or no slash at its start.",
         )
         self.several: dict[tuple[CompiledMethod, ...], CompiledMethod] = {}
         self.bound: dict[tuple[Endpoint, tuple[CompiledMethod, ...]], CompiledMethod] = {}
@@ -358,7 +368,7 @@ class RunningStage:
         """
         routes = self.routes
         path = request.path
-        if has_dot_segment(path) or has_control_character(path):
+        if has_dot_segment(path) or has_control_character(path) or is_no_path(path):
             return routes.bad_path
         if (
             request.method == "OPTIONS"
@@ -368,6 +378,8 @@ class RunningStage:
         ):
             return routes.preflight
         found = () if routes.is_empty else routes.table.find(request.method, path)
+        if request.alias and not routes.is_empty:
+            found = tuple(dict.fromkeys((*found, *routes.table.find(request.method, request.alias))))
         if endpoint is not None:
             return routes.bound.get((endpoint, found)) or self._bind(request, routes, endpoint, found)
         if not found:

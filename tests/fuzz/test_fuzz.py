@@ -440,7 +440,8 @@ def keeping_the_peer(native: Any, peer: str) -> Any:
         is_preflight = given[0] == "OPTIONS" and {"origin", "access-control-request-method"} <= names
         dotted = {".", ".."} & set(path.split("/"))
         control = any(character < " " or character == "\x7f" for character in path)
-        PREFLIGHTS[made] += is_preflight and not (dotted or control)
+        slashless = not path.startswith("/") and path not in ("", "*")
+        PREFLIGHTS[made] += is_preflight and not (dotted or control or (slashless and native is not environ))
         return found
 
     return made

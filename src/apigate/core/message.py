@@ -98,10 +98,12 @@ class Request:
         peer: The address of the other end of the connection, or None where the server does not tell.
         native: The ASGI scope or WSGI environ it came in.
         prefix: The start of the path that named the stage and was taken off `path`; empty where there is none.
+        alias: Another path that the app may take this one for; empty where there is none.
     """
 
-    # Defaults of the class, not slots set for each request: most requests need neither.
+    # Defaults of the class, not slots set for each request: most requests need none.
     prefix: str = ""
+    alias: str = ""
     _headers: Headers | None = None
 
     def __init__(self, method: str, path: str, peer: str | None, native: Mapping[str, Any], reader: Reader) -> None:

@@ -12,8 +12,13 @@ def asgi_request(scope: Mapping[str, Any]) -> Request:  # Any: as the specificat
     """The request of an ASGI connection; a websocket's handshake is a GET of its path."""
     peer = scope.get("client")
     root = scope.get("root_path")
-    path = path_below(root, scope["path"]) if root else scope["path"]
-    return Request(scope.get("method", "GET"), path, peer[0] if peer else None, scope, _ASGI)
+    path: str = scope["path"]
+    if not root:
+        return Request(scope.get("method", "GET"), path, peer[0] if peer else None, scope, _ASGI)
+    request = Request(scope.get("method", "GET"), path_below(root, path), peer[0] if peer else None, scope, _ASGI)
+    if path.startswith(root) and request.path == path:
+        request.alias = f"/{path[len(root) :]}"  # some frameworks cut the root off all the same
+    return request
 
 
 def wsgi_request(environ: Mapping[str, Any], path: str | None = None) -> Request:

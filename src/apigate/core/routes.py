@@ -12,7 +12,7 @@ from typing import Generic, TypeVar, final
 
 from apigate.core.errors import ConfigurationError
 
-__all__ = ["ANY", "MethodTable", "has_control_character", "has_dot_segment", "method_key", "shape_of"]
+__all__ = ["ANY", "MethodTable", "has_control_character", "has_dot_segment", "is_no_path", "method_key", "shape_of"]
 
 ANY = "*"
 """Any verb; alone, the requests that match no other method."""
@@ -81,6 +81,17 @@ def has_dot_segment(path: str) -> bool:
     (True, False)
     """
     return ("/." in path or path.startswith(".")) and any(segment in (".", "..") for segment in path.split("/"))
+
+
+def is_no_path(path: str) -> bool:
+    """Tell whether this is no path that a method can have: in absolute form, or without its first slash.
+
+    Some routers find their way even so. The empty path is that of an app's mount, `*` that of OPTIONS.
+
+    >>> is_no_path("pets"), is_no_path("http://shop.example/pets"), is_no_path("*"), is_no_path("")
+    (True, True, False, False)
+    """
+    return not path.startswith("/") and path not in ("", "*")
 
 
 def has_control_character(path: str) -> bool:
@@ -172,6 +183,8 @@ class MethodTable(Generic[T]):
         if verb == "HEAD":
             verb = "GET"
         sent = self._match(verb, path or "/")
+        if "\ufffd" in path:  # bytes that are no UTF-8, which some frameworks leave out
+            sent = tuple(dict.fromkeys((*sent, *self._match(verb, path.replace("\ufffd", "")))))
         if path == "/" or not (path.endswith("/") or "//" in path):
             return sent
         merged = re.sub(_SLASHES, "/", path)
