@@ -3,7 +3,9 @@
 The rooms:
 
 - `apigate.gateway`, `config`, `pipeline`: the gateway, its settings, and both compiled into a pipeline;
-- `apigate.asgi`, `wsgi`, `decorators`, `cli`: the edges, through which requests come in;
+- `apigate.flask`, `fastapi`, `django`, and `asgi`, `wsgi` around anything else: the edges, where requests come in;
+- `apigate.decorators`, `routing`: limits on single endpoints, and how each framework's routes are read;
+- `apigate.cli`, `audit`, `explain`, `lint`, `demo`: what people ask of a gateway;
 - `apigate.throttling`: rates, token buckets, decisions, client identity; usable alone through `Throttle`;
 - `apigate.staging`: how a request's stage is found;
 - `apigate.stores`: where buckets are kept; `apigate.testing`: clock and contracts for your tests;
@@ -12,6 +14,7 @@ The rooms:
 
 from apigate.config import Method as Method
 from apigate.config import Stage as Stage
+from apigate.core.cors import CORS as CORS
 from apigate.core.errors import ApigateError as ApigateError
 from apigate.core.errors import ConfigurationError as ConfigurationError
 from apigate.core.errors import ProtocolError as ProtocolError
@@ -29,6 +32,7 @@ from apigate.throttling.throttle import Throttle as Throttle
 __version__ = "0.1.0"
 
 __all__ = [
+    "CORS",
     "ApigateError",
     "ConfigurationError",
     "Decision",

@@ -7,7 +7,7 @@ Source: ASGI specification 3.0, HTTP and WebSocket message format 2.4; "WebSocke
 """
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
-from typing import Any, TypeAlias, final
+from typing import Any, TypeAlias, cast, final
 
 from apigate.core.context import RequestContext, current
 from apigate.core.endpoints import Routing
@@ -41,8 +41,9 @@ def _under_stage(scope: Scope, root: str, prefix: str) -> Scope:
 
 def _refusal_in(error: Exception) -> Throttled | None:
     """What a decorated function raised, also where a task group of the framework wrapped it."""
-    if isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
-        return _refusal_in(error.exceptions[0])
+    if isinstance(error, ExceptionGroup):
+        group = cast("ExceptionGroup[Exception]", error)
+        return _refusal_in(group.exceptions[0]) if len(group.exceptions) == 1 else None
     return error if isinstance(error, Throttled) else None
 
 

@@ -8,19 +8,17 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from inspect import Parameter, iscoroutinefunction, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from apigate import __version__
-from apigate.config import UNSET
+from apigate.audit import audit
+from apigate.core.endpoints import Endpoint
 from apigate.core.errors import ApigateError, ConfigurationError
-from apigate.core.routes import ANY
 from apigate.gateway import Gateway
-from apigate.pipeline import RunningStage
-from apigate.throttling.in_flight import InFlightPolicy
-from apigate.throttling.policy import ExemptPolicy, RateLimitFieldsPolicy, SettlementPolicy, ThrottlePolicy
+from apigate.routing import routing_of
 
 if TYPE_CHECKING:
     from apigate.asgi import ASGIApp
@@ -245,97 +243,32 @@ def _routes(arguments: argparse.Namespace) -> int:
         gateway = _gateway(app, found)
     else:
         raise ConfigurationError("routes: name a gateway, such as shop:gateway, or a file with --config")
-    print("\n".join(audit(gateway)))
+    print("\n".join(audit(gateway, _endpoints(found))))
     return 0
 
 
-def _gateway(name: str, found: object) -> Gateway:
+def _endpoints(found: object) -> list[Endpoint]:
+    """The endpoints of an app, where its framework tells them."""
+    routing = routing_of(found)
+    return [] if routing is None else list(routing.endpoints())
+
+
+def _gateway(name: str, found: Any) -> Gateway:  # Any: whatever a user's module holds
     """The gateway that was named, or the one around the app that was named."""
-    gateway = found if isinstance(found, Gateway) else getattr(found, "gateway", None)
-    if not isinstance(gateway, Gateway):
+    candidates: list[object] = [found, getattr(found, "gateway", None)]
+    candidates += [each.kwargs.get("gateway") for each in getattr(found, "user_middleware", ())]  # Starlette
+    candidates.append(getattr(getattr(found, "extensions", {}).get("apigate"), "gateway", None))  # Flask
+    if type(found).__module__.startswith("django.core.handlers"):
+        from apigate.django import gateway_of_settings
+
+        candidates.append(gateway_of_settings()[0])
+    gateway = next((each for each in candidates if isinstance(each, Gateway)), None)
+    if gateway is None:
         raise ConfigurationError(
-            f"{name} is a {type(found).__name__}, neither a Gateway nor a GatewayMiddleware around an app; name the "
+            f"{name} is a {type(found).__name__}, neither a Gateway nor an app that one stands around; name the "
             f"gateway itself, such as shop:gateway"
         )
     return gateway
-
-
-def audit(gateway: Gateway) -> Iterator[str]:
-    """The method table of every stage, line by line."""
-    yield f"gateway {gateway.name}" + (f", stage by {gateway.stage_by!r}" if gateway.stage_by else "")
-    if gateway.marked:
-        yield "Decorated functions have limits of their own, which are not listed here."
-    for stage in gateway.stages.values():
-        yield f"\nstage {stage.name}"
-        rows = list(_rows(stage))
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        for row in rows:
-            yield "  " + "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip()
-
-
-def _rows(stage: RunningStage) -> Iterator[tuple[str, str, str, str]]:
-    """Method, level, rate and mode; the method only in the first of its rows."""
-    yield "METHOD", "LEVEL", "LIMIT", "MODE"
-    for name in (*(name for name in stage.settings.methods if name != ANY), None):
-        title = name or "* (what matches no other)"
-        for row in (*_limits(stage, name), *_terms(stage, name)) or [("-", "no limit", "")]:
-            yield title, *row
-            title = ""
-
-
-def _limits(stage: RunningStage, name: str | None) -> Iterator[tuple[str, str, str]]:
-    """Level, limit and mode of everything that may refuse a request to a method."""
-    settings = stage.settings.settings(name)
-    levels: set[str] = set()
-    for policy in stage.compiled(name).policies:
-        match policy:
-            case ThrottlePolicy():
-                for limit in policy.limits:
-                    levels.add(limit.level)
-                    yield limit.policy, str(limit.rate), _mode(limit.enforced)
-            case InFlightPolicy():
-                yield from (
-                    (slots.level, f"{most} in flight", _mode(enforced)) for slots, most, enforced in policy.limits
-                )
-            case ExemptPolicy() | RateLimitFieldsPolicy() | SettlementPolicy():
-                pass
-            case _:
-                yield "-", f"{type(policy).__name__}, in phase {policy.phase.name}", ""
-    if settings.exempt is True:
-        return
-    configured = {
-        "stage": stage.settings.throttle,
-        "method": settings.throttle,
-        "client": stage.settings.client_throttle,
-        "client-method": settings.client_throttle,
-    }
-    for level, rates in configured.items():
-        if level not in levels and isinstance(rates, tuple):
-            yield from ((level, str(rate), "off") for rate in rates)
-
-
-def _mode(enforced: bool) -> str:
-    return "enforce" if enforced else "shadow"
-
-
-def _terms(stage: RunningStage, name: str | None) -> Iterator[tuple[str, str, str]]:
-    """What else decides how much a request to a method takes."""
-    settings = stage.settings.settings(name)
-    if settings.exempt is True:
-        yield "exempt", "takes from no level", ""
-        return
-    terms = {
-        "exempt": _named(settings.exempt) if callable(settings.exempt) else None,
-        "cost": _named(settings.cost) if settings.cost not in (1, UNSET) else None,
-        "refund": settings.refund if isinstance(settings.refund, str) else None,
-        "final cost": _named(settings.final_cost) if callable(settings.final_cost) else None,
-    }
-    yield from ((term, value, "") for term, value in terms.items() if value is not None)
-
-
-def _named(value: object) -> str:
-    """A number as it is, a function by its name."""
-    return str(getattr(value, "__qualname__", value))
 
 
 # ---- lint, explain

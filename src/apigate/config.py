@@ -12,6 +12,7 @@ from types import MappingProxyType
 from typing import Any, Final, TypeAlias, cast, final
 
 from apigate.core.context import RequestContext
+from apigate.core.cors import CORS
 from apigate.core.errors import ConfigurationError
 from apigate.core.message import Request
 from apigate.core.responses import GatewayResponse
@@ -320,6 +321,8 @@ def gateway_settings(table: Mapping[str, Any], known: frozenset[str]) -> dict[st
             )
             for kind, value in responses.items()
         }
+    if "cors" in settings:
+        settings["cors"] = CORS(**_named(_table(settings["cors"], "cors"), _parameters(CORS), "cors"))
     return settings
 
 
@@ -345,7 +348,7 @@ def _method(settings: Mapping[str, Any], where: str) -> Method:
         raise ConfigurationError(f"{where}: {error}") from None
 
 
-def _parameters(kind: type[Method] | type[Stage] | type[GatewayResponse]) -> frozenset[str]:
+def _parameters(kind: type[Method] | type[Stage] | type[GatewayResponse] | type[CORS]) -> frozenset[str]:
     return frozenset(item.name for item in fields(kind))
 
 

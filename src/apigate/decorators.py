@@ -8,13 +8,12 @@ a 429, and gives back what the request took outside.
 """
 
 from collections.abc import AsyncGenerator, Callable
-from functools import partial
 from inspect import isasyncgenfunction, iscoroutinefunction
 from threading import Lock
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, final
 
 from apigate.core.context import RequestContext, current, current_context
-from apigate.core.endpoints import Endpoint, Served, set_mark
+from apigate.core.endpoints import Endpoint, Served, is_partial, set_mark
 from apigate.core.errors import ConfigurationError
 from apigate.routing import any_framework, served_by_framework
 from apigate.throttling.decision import Decision, Throttled
@@ -115,15 +114,14 @@ class ThrottleDecorator:
         return _Limited(self._gateway, throttle, level, mark, self._key, self._cost)
 
 
-def _name(function: Callable[..., object]) -> str:
+def _name(function: Any) -> str:  # Any: whatever is decorated
     """Module and qualified name; of a method bound to a view, that of the view's own class."""
-    bound = function.func if isinstance(function, partial) else function
-    instance = getattr(bound, "__self__", None)
-    if instance is not None and isinstance(function, partial):
-        kind = type(instance)
-        return f"{kind.__module__}.{kind.__qualname__}.{getattr(bound, '__name__', '')}"
-    kind = type(function)
-    return f"{getattr(function, '__module__', kind.__module__)}.{getattr(function, '__qualname__', kind.__qualname__)}"
+    instance: object = getattr(function.func, "__self__", None) if is_partial(function) else None
+    if instance is not None:
+        return f"{_name(type(instance))}.{getattr(function.func, '__name__', '')}"
+    if not hasattr(function, "__qualname__"):
+        function = type(function)
+    return f"{function.__module__}.{function.__qualname__}"
 
 
 class _Limited:

@@ -73,7 +73,7 @@ def explain(
     """See `Gateway.explain`."""
     gateway.check_stage(stage)
     request = _request(method, path, headers, address)
-    context = gateway.route(request, stage)
+    context = gateway.route(request, stage, gateway.endpoint_of)
     levels: tuple[LevelState, ...] = ()
     notes: list[str] = []
     verdict = "admitted"
@@ -107,7 +107,7 @@ def explain(
 
 
 def _request(method: str, path: str, headers: Mapping[str, str], address: str) -> Request:
-    """The request that is asked about; there is no native one behind it."""
+    """The request that is asked about; behind it stands as much of a native one as the readers of routes look at."""
     pairs = Headers(headers.items())
     target, _, query = path.partition("?")
 
@@ -117,4 +117,9 @@ def _request(method: str, path: str, headers: Mapping[str, str], address: str) -
     def read_query(_: Mapping[str, object]) -> str:
         return query
 
-    return Request(method, unquote(target), address, {}, Reader(read_headers, read_query))
+    native: dict[str, object] = {
+        "type": "http",
+        "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
+        **{f"HTTP_{name.upper().replace('-', '_')}": value for name, value in headers.items()},
+    }
+    return Request(method, unquote(target), address, native, Reader(read_headers, read_query))

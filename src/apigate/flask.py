@@ -17,7 +17,7 @@ from apigate.core.context import RequestContext
 from apigate.core.errors import ConfigurationError
 from apigate.core.native import wsgi_request
 from apigate.gateway import Gateway, empty_context
-from apigate.routing.flask import flask_response
+from apigate.routing.flask import FlaskRouting, flask_response
 from apigate.throttling.decision import Throttled
 from apigate.wsgi import GatewayMiddleware
 
@@ -133,7 +133,7 @@ def _commands() -> AppGroup:
     """`flask apigate routes|lint|explain`."""
     import click
 
-    from apigate.cli import audit
+    from apigate.audit import audit
 
     group = AppGroup("apigate", help="See what the gateway around this app does.")
 
@@ -143,7 +143,7 @@ def _commands() -> AppGroup:
 
     @group.command("routes", help="List every stage and method with its limits.")
     def routes() -> None:
-        click.echo("\n".join(audit(gateway())))
+        click.echo("\n".join(audit(gateway(), list(FlaskRouting(current_app).endpoints()))))
 
     @group.command("lint", help="Say what is hardly meant; exits with 1 if there is any.")
     def lint() -> None:

@@ -28,7 +28,7 @@ from apigate.core.clock import Clock, SystemClock
 from apigate.core.context import RequestContext
 from apigate.core.cors import CORS
 from apigate.core.counters import Counters
-from apigate.core.endpoints import FindEndpoint, Routing
+from apigate.core.endpoints import Endpoint, FindEndpoint, Routing
 from apigate.core.errors import ConfigurationError
 from apigate.core.message import Request, Response
 from apigate.core.policy import CompiledMethod, Completion, Policy, refuse_awaitable
@@ -121,7 +121,7 @@ class Gateway:
         error_format: ErrorFormat = "problem",
         rate_limit: RateLimitDraft | None = "draft-11",
         x_rate_limit: bool = False,
-        cors: CORS | Mapping[str, Any] | None = None,
+        cors: CORS | None = None,
         policies: Sequence[Policy] = (),
         on_event: "Callable[[Event], None] | None" = None,
         clock: Clock | None = None,
@@ -351,6 +351,14 @@ class Gateway:
     def bind(self, app: object, routing: Routing | None) -> None:
         """Note what an adapter stands around, for `lint` and listings."""
         self.bound.append((f"{type(app).__module__}.{type(app).__qualname__}", routing))
+
+    def endpoint_of(self, request: Request) -> Endpoint | None:
+        """Where the app that the gateway stands around would send a request; for explaining."""
+        for _, routing in self.bound:
+            endpoint = None if routing is None else routing.find(request)
+            if endpoint is not None:
+                return endpoint
+        return None
 
     def route(self, request: Request, stage: str | None, find: FindEndpoint | None = None) -> RequestContext:
         """The context of a request at the method it is for."""
@@ -623,12 +631,6 @@ def _checked_flag(setting: str, value: object) -> bool:
 
 
 def _checked_cors(cors: object) -> CORS | None:
-    if isinstance(cors, Mapping):
-        known = CORS.__dataclass_fields__
-        unknown = [name for name in cors if name not in known]
-        if unknown:
-            raise ConfigurationError(f"cors: {unknown[0]!r} is no setting; allowed are {', '.join(known)}")
-        return CORS(**cors)
     if cors is not None and not isinstance(cors, CORS):
         raise ConfigurationError(f"cors: {cors!r} is not a CORS")
     return cors

@@ -223,6 +223,20 @@ def client_chosen_stage(gateway: "Gateway") -> Iterator[Finding]:
             )
 
 
+def unreadable_refusals(gateway: "Gateway") -> Iterator[Finding]:
+    """Pages of other origins cannot read a refusal: no CORS layer that the gate can ask, and no `cors` of its own."""
+    if gateway.cors is None:
+        for app, routing in gateway.bound:
+            if routing is None or not routing.has_cors:
+                yield Finding(
+                    "unreadable-refusals",
+                    "cors",
+                    f"around {app} no CORS layer was found, so pages of other origins see a network error instead of a "
+                    f"429; if browsers call from other origins, give Gateway(cors=CORS(allow_origins=[...])) or put "
+                    f"the framework's CORS layer into the app",
+                )
+
+
 CHECKS: Sequence[Callable[["Gateway"], Iterator[Finding]]] = (
     never_binds,
     in_flight_never_binds,
@@ -234,5 +248,6 @@ CHECKS: Sequence[Callable[["Gateway"], Iterator[Finding]]] = (
     stage_by_missing,
     untrusted_proxy,
     client_chosen_stage,
+    unreadable_refusals,
 )
 """Every check, in the order their findings are listed."""

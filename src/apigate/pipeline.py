@@ -381,7 +381,7 @@ class RunningStage:
         if request.alias and not routes.is_empty:
             found = tuple(dict.fromkeys((*found, *routes.table.find(request.method, request.alias))))
         if endpoint is not None:
-            return routes.bound.get((endpoint, found)) or self._bind(request, routes, endpoint, found)
+            return routes.bound.get((endpoint, found)) or self.bound(endpoint, found)
         if not found:
             return routes.unmatched
         return found[0] if len(found) == 1 else self._stricter(request, routes, found)
@@ -416,24 +416,26 @@ class RunningStage:
                 return known
         return self.find(request)
 
-    def _bind(
-        self, request: Request, routes: _Routes, endpoint: Endpoint, found: tuple[CompiledMethod, ...]
-    ) -> CompiledMethod:
-        """The pipeline of an endpoint of the framework, made at first use and kept.
+    def bound(self, endpoint: Endpoint, found: tuple[CompiledMethod, ...] = ()) -> CompiledMethod:
+        """The pipeline of an endpoint of the app's framework, made at first use and kept.
 
         The methods that its own template names count beside those that the path matches: a router that takes a path
         for another (by letter case, say) opens no way around either.
+
+        Args:
+            endpoint: The endpoint.
+            found: The methods that the request's path matches.
         """
-        template = endpoint.method.partition(" ")[2]
-        named = routes.by_shape.get(shape_of(endpoint.method)) or routes.by_shape.get(shape_of(f"{ANY} {template}"))
-        names = [compiled.method for compiled in dict.fromkeys([*found, *([named] if named else [])])]
         with self._changing:
-            if self.routes is routes:  # as in _stricter
-                compiled = self._compiler.method(routes.settings, *(names or [endpoint.method]), marks=endpoint.marks)
-                if len(routes.bound) < _SEVERAL:
-                    routes.bound[endpoint, found] = compiled
-                return compiled
-        return self.find(request, endpoint)
+            routes = self.routes
+            template = endpoint.method.partition(" ")[2]
+            named = routes.by_shape.get(shape_of(endpoint.method)) or routes.by_shape.get(shape_of(f"{ANY} {template}"))
+            matched = found if named is None or named in found else (*found, named)
+            names = [compiled.method for compiled in matched] or [endpoint.method]
+            compiled = self._compiler.method(routes.settings, *names, marks=endpoint.marks)
+            if len(routes.bound) < _SEVERAL:
+                routes.bound[endpoint, found] = compiled
+        return compiled
 
     def __repr__(self) -> str:
         """The flat order of gates of every method."""

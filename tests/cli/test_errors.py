@@ -24,7 +24,7 @@ FAILURES = {
     "routes none:gateway": "importing none failed: ModuleNotFoundError: No module named 'none'",
     "routes ../shop:gateway": "importing ../shop failed: ",
     "routes shop:gateway.none": "shop:gateway.none: shop has no gateway.none",
-    "routes shop:asgi_app": "shop:asgi_app is a function, neither a Gateway nor a GatewayMiddleware",
+    "routes shop:asgi_app": "shop:asgi_app is a function, neither a Gateway nor an app that one stands around",
     "routes shop:gateway --config typo.toml": "'throtle' is no setting",
     "routes none:gateway --config apigate.toml": "importing none failed",
     "routes raises:x": "importing raises failed: ValueError: first second (",

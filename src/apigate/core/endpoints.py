@@ -5,9 +5,9 @@ so that the gate carries out all marks of a request in one pipeline with everyth
 tell is never a way around a limit. A mark that no gate has carried out is carried out where the endpoint is called.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Any, NamedTuple, Protocol, TypeAlias, final, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, cast, final, runtime_checkable
 
 from apigate.core.message import Request, Response
 
@@ -18,6 +18,7 @@ __all__ = [
     "Mark",
     "Routing",
     "Served",
+    "is_partial",
     "marks_of_class",
     "marks_on",
     "method_name",
@@ -145,9 +146,13 @@ def _marks(function: object) -> Iterator[Mark]:
         else:  # a bound method of a decorated function knows whose it is
             yield from _marks_at(getattr(function, "_self_parent", None))
         yield from _applied_later(function)
-        function = (
-            function.func if isinstance(function, partial) else getattr(function, "__wrapped__", None)
-        ) or getattr(function, "__func__", None)
+        within = "func" if is_partial(function) else "__wrapped__"
+        function = getattr(function, within, None) or getattr(function, "__func__", None)
+
+
+def is_partial(function: object) -> bool:
+    """Tell whether this is a `functools.partial`."""
+    return isinstance(function, partial)
 
 
 def _marks_at(parent: object) -> Iterator[Mark]:
@@ -167,7 +172,8 @@ def _applied_later(function: object) -> Iterator[Mark]:
         decorators, method = cells["decorators"].cell_contents, cells["method"].cell_contents
     except (KeyError, ValueError):
         return
-    for decorator in decorators if isinstance(decorators, (list, tuple)) else ():
+    listed = cast("Iterable[Any]", decorators if isinstance(decorators, (list, tuple)) else ())
+    for decorator in listed:
         mark_of: Callable[[object], Mark | None] | None = getattr(decorator, "mark_of", None)
         mark = mark_of(method) if callable(mark_of) else None
         if mark is not None:
@@ -194,6 +200,7 @@ def marks_of_class(view_class: object, verb: str, names: Mapping[str, str] | Non
 def _attribute(view_class: object, name: str) -> object:
     """An attribute as it stands in the class: asked for through the class, a wrapper would hand out a bound one."""
     for base in getattr(view_class, "__mro__", ()):
-        if name in vars(base):
-            return vars(base)[name]
+        attributes = cast("Mapping[str, object]", vars(base))
+        if name in attributes:
+            return attributes[name]
     return None

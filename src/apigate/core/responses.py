@@ -139,7 +139,7 @@ class GatewayResponses:
         """Status and Response Object (OpenAPI 3.1, section 4.8.17) of this type, for the app's own documentation."""
         status = KINDS[kind][0]
         custom = self._custom.get(kind) or self._custom.get(f"DEFAULT_{status // 100}XX")
-        body = _BODIES[self._format]
+        body: dict[str, Any] = _BODIES[self._format]
         headers: dict[str, Any] = dict(_HEADERS)
         if custom is not None:
             status = custom.status or status
