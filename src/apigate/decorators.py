@@ -119,9 +119,8 @@ def _name(function: Any) -> str:  # Any: whatever is decorated
     instance: object = getattr(function.func, "__self__", None) if is_partial(function) else None
     if instance is not None:
         return f"{_name(type(instance))}.{getattr(function.func, '__name__', '')}"
-    if not hasattr(function, "__qualname__"):
-        function = type(function)
-    return f"{function.__module__}.{function.__qualname__}"
+    named = cast("type", function if hasattr(function, "__qualname__") else type(function))
+    return f"{named.__module__}.{named.__qualname__}"
 
 
 class _Limited:

@@ -40,7 +40,7 @@ def routing_of(app: App) -> "StarletteRouting | None":
 def _layers(app: App) -> Iterator[App]:
     """The middleware in front of a router, outermost first, and the router."""
     seen: set[int] = set()
-    while app is not None and id(app) not in seen:
+    while id(app) not in seen:
         seen.add(id(app))
         yield app
         if isinstance(app, Router):
