@@ -14,7 +14,7 @@ PYTHON313 ?= $(firstword $(foreach python,python3.13 $(wildcard $(HOME)/.pyenv/v
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-3.13 lint format types docs bench bench-smoke clean
+.PHONY: help demo test test-3.13 test-releases lint format types docs bench bench-smoke clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z0-9.-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
@@ -30,6 +30,16 @@ test-3.13: ## the same on Python 3.13, where there is one
 	@$(if $(PYTHON313),\
 	  $(MAKE) $(VENV313)/.test && $(VENV313)/bin/python -m pytest $(ARGS),\
 	  echo 'test-3.13: SKIPPED, found no Python 3.13 that runs (make test-3.13 PYTHON313=/path/to/it)')
+
+RELEASES := $(wildcard tests/releases/*.txt)
+
+test-releases: $(RELEASES:tests/releases/%.txt=test-release-%) ## the adapters on older releases of their frameworks
+
+test-release-fastapi-%: .venv-fastapi-%/.release
+	$(<D)/bin/python -m pytest tests/fastapi $(ARGS)
+
+test-release-%: .venv-%/.release
+	$(<D)/bin/python -m pytest tests/flask tests/fastapi tests/django_project $(ARGS)
 
 lint: $(VENV)/.dev ## ruff: rules and format
 	$(BIN)/ruff check
@@ -54,7 +64,7 @@ bench-smoke: $(VENV)/.dev ## does every benchmark still run? Its figures mean no
 	$(BIN)/python -m benchmarks --quick
 
 clean: ## remove what make made
-	rm -rf $(VENV) $(VENV313) docs/_build .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) .venv-* docs/_build .pytest_cache .ruff_cache .mypy_cache .hypothesis
 
 # Stages of one environment, each a stamp: interpreter and pip, the package, the tools. --group needs pip 25.1.
 define make-venv
@@ -73,6 +83,14 @@ $(VENV)/.package: $(VENV)/.pip pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.package
 	$(BIN)/pip install --quiet --group dev
+	@touch $@
+
+.PRECIOUS: .venv-%/.pip .venv-%/.release
+.venv-%/.pip:
+	$(call make-venv,$(PYTHON))
+
+.venv-%/.release: .venv-%/.pip pyproject.toml tests/releases/%.txt
+	$(@D)/bin/pip install --quiet --editable '.[server]' --group adapters --requirement tests/releases/$*.txt
 	@touch $@
 
 $(VENV313)/.pip:

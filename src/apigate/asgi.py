@@ -155,7 +155,7 @@ class GatewayMiddleware:
         if "websocket.http.response" in (scope.get("extensions") or ()):
             headers = list(response.raw)
             await send({"type": "websocket.http.response.start", "status": response.status, "headers": headers})
-            await send({"type": "websocket.http.response.body", "body": response.body})
+            await send({"type": "websocket.http.response.body", "body": response.body, "more_body": False})
         else:
             await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": response.kind})
 

@@ -1,11 +1,11 @@
 """The gateway at home in Flask: the extension `Apigate`, and the request `context`.
 
-Configuration, read in `init_app` where no gateway is given: `APIGATE_CONFIG` (a TOML file, relative to the app's root),
-and any setting of `Gateway` in capitals, such as `APIGATE_CLIENT_THROTTLE`. `APIGATE_STAGE` fixes the stage;
-`APIGATE_ENABLED = False` leaves the app as it is.
+Configuration, read in `init_app`: any setting of `Gateway` in capitals, such as `APIGATE_CLIENT_THROTTLE`, or
+`APIGATE_CONFIG` alone, a TOML file relative to the app's root. Both only where no gateway is given. `APIGATE_STAGE`
+fixes the stage. With `APIGATE_ENABLED = False` nothing stands around the app, and decorated views are not throttled.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, cast, final
 
@@ -13,13 +13,15 @@ from flask import Flask, Response, current_app, request
 from flask.cli import AppGroup
 from werkzeug.local import LocalProxy
 
-from apigate.core.context import RequestContext
+from apigate.core.context import RequestContext, current
+from apigate.core.counters import Counters
 from apigate.core.errors import ConfigurationError
 from apigate.core.native import wsgi_request
-from apigate.gateway import Gateway, empty_context
+from apigate.core.policy import CompiledMethod
+from apigate.gateway import NO_STAGE, Gateway, empty_context
 from apigate.routing.flask import FlaskRouting, flask_response
 from apigate.throttling.decision import Throttled
-from apigate.wsgi import GatewayMiddleware
+from apigate.wsgi import Environ, GatewayMiddleware, StartResponse, WSGIApp
 
 __all__ = ["Apigate", "context"]
 
@@ -27,9 +29,11 @@ _PREFIX = "APIGATE_"
 
 
 def _context() -> RequestContext:
-    """The context of the request being served."""
+    """The context of the request being served; where no gate made one it is empty, and the same all the time."""
     found = request.environ.get("apigate.context")
-    return found if isinstance(found, RequestContext) else empty_context(wsgi_request(request.environ))
+    if not isinstance(found, RequestContext):
+        found = request.environ["apigate.context"] = empty_context(wsgi_request(request.environ))
+    return found
 
 
 context: RequestContext = cast("RequestContext", LocalProxy(_context))
@@ -54,8 +58,6 @@ class Apigate:
 
     def __init__(self, app: Flask | None = None, gateway: Gateway | None = None, *, stage: str | None = None) -> None:
         """Keep the gateway; put it around the app, if there is one already."""
-        if app is not None and not isinstance(app, Flask):
-            raise ConfigurationError(f"Apigate: {app!r} is not a Flask app; Apigate(app, gateway)")
         if gateway is not None and not isinstance(gateway, Gateway):
             raise ConfigurationError(f"Apigate: {gateway!r} is not a Gateway; Apigate(app, gateway)")
         self._gateway = gateway
@@ -66,30 +68,60 @@ class Apigate:
     def init_app(self, app: Flask) -> None:
         """Put the gateway around an app.
 
+        What the app wraps around `app.wsgi_app` before stands inside the gate, what it wraps after stands outside: put
+        `ProxyFix` outside, so that the gate sees the client's address.
+
         Args:
             app: The app. Routes and blueprints may be added before and after.
 
         Raises:
             ConfigurationError: The configuration cannot be used, or the app has a gateway already.
         """
-        settings = _settings(app)
+        if not isinstance(app, Flask):
+            raise ConfigurationError(f"Apigate: {app!r} is not a Flask app; Apigate(app, gateway)")
         if "apigate" in app.extensions:
             raise ConfigurationError(f"Apigate: the app {app.name!r} has a gateway already")
-        if settings.pop("enabled", True) is False:
+        settings = _settings(app)
+        enabled = settings.pop("enabled", True)
+        if not isinstance(enabled, bool):
+            raise ConfigurationError(f"APIGATE_ENABLED: {enabled!r} is not True or False")
+        if not enabled:
+            if self._gateway is not None:
+                app.wsgi_app = _exempting(app.wsgi_app, self._gateway)  # type: ignore[method-assign]  # as below
             return
-        stage = settings.pop("stage", None) if self._stage is None else self._stage
-        settings.pop("stage", None)
-        gateway = self._gateway
-        if gateway is None:
-            gateway = _configured(app, settings)
-        elif settings:
-            names = ", ".join(sorted(f"{_PREFIX}{name.upper()}" for name in settings))
-            raise ConfigurationError(f"{names}: the app was given a gateway, so these would be ignored; keep one")
-        gate = GatewayMiddleware(app.wsgi_app, gateway, stage=stage)
+        stage = settings.pop("stage", None)
+        gate = GatewayMiddleware(app.wsgi_app, self._gateway_for(app, settings), stage=self._stage or stage)
+        if gate.routing is None:  # middleware within hides where requests go, but not who may read the answers
+            gate.routing = FlaskRouting(app)
         app.extensions["apigate"] = gate
         app.wsgi_app = gate  # type: ignore[method-assign]  # as Flask documents it for middleware
-        app.register_error_handler(Throttled, _answers(gateway))
+        if Throttled not in app.error_handler_spec[None][None]:
+            app.register_error_handler(Throttled, _answers(gate.gateway))
         app.cli.add_command(_commands())
+
+    def _gateway_for(self, app: Flask, settings: dict[str, Any]) -> Gateway:  # Any: values of every setting's type
+        """The gateway given, or one of the app's own configuration."""
+        if self._gateway is None:
+            return _configured(app, settings)
+        if settings:
+            raise ConfigurationError(f"{_keys(settings)}: a gateway was given, so these would be ignored; keep one")
+        return self._gateway
+
+
+def _exempting(app: WSGIApp, gateway: Gateway) -> WSGIApp:
+    """The app, for which the decorators of the gateway do nothing."""
+
+    def exempt(environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        compiled = CompiledMethod(NO_STAGE, None, (), gateway.identity, Counters())
+        context = environ["apigate.context"] = RequestContext(wsgi_request(environ), compiled, gateway.clock.now_us())
+        context.exempt = True
+        token = current.set(context)
+        try:
+            return app(environ, start_response)
+        finally:
+            current.reset(token)
+
+    return exempt
 
 
 def _answers(gateway: Gateway) -> Callable[[Throttled], Response]:
@@ -104,29 +136,62 @@ def _answers(gateway: Gateway) -> Callable[[Throttled], Response]:
     return answer
 
 
+# ---- configuration
+
+
 def _settings(app: Flask) -> dict[str, Any]:  # Any: values of every setting's type
     """The app's `APIGATE_*` keys, in lower case."""
-    return {name[len(_PREFIX) :].lower(): value for name, value in app.config.items() if name.startswith(_PREFIX)}
+    keys = cast("Mapping[str, Any]", app.config)
+    return {key[len(_PREFIX) :].lower(): value for key, value in keys.items() if key.startswith(_PREFIX)}
 
 
-def _configured(app: Flask, settings: dict[str, Any]) -> Gateway:
-    """A gateway from an app's configuration."""
+def _keys(settings: Iterable[str]) -> str:
+    """The keys of the configuration that hold these settings."""
+    return ", ".join(sorted(f"{_PREFIX}{name.upper()}" for name in settings))
+
+
+def _configured(app: Flask, settings: dict[str, Any]) -> Gateway:  # Any: as above
+    """A gateway of an app's configuration."""
+    known = Gateway.__init__.__kwdefaults__ or {}
+    unknown = settings.keys() - known.keys() - {"config"}
+    if unknown:
+        allowed = _keys({*known, "config", "enabled", "stage"})
+        raise ConfigurationError(f"{_keys(unknown)}: no such setting; allowed are {allowed}")
     path = settings.pop("config", None)
     if path is not None:
+        objects = {name: settings.pop(name) for name in _OBJECTS & settings.keys()}
         if settings:
-            names = ", ".join(sorted(f"{_PREFIX}{name.upper()}" for name in settings))
-            raise ConfigurationError(f"{names}: APIGATE_CONFIG names a file with all settings; put them there")
-        return Gateway.from_file(Path(app.root_path) / path)
+            raise ConfigurationError(f"{_keys(settings)}: APIGATE_CONFIG names a file with all settings; put it there")
+        if not isinstance(path, str | Path):
+            raise ConfigurationError(f"APIGATE_CONFIG: {path!r} is not the path of a TOML file")
+        return Gateway.from_file(Path(app.root_path) / path, **objects)
     if not settings:
         raise ConfigurationError(
             "Apigate: no gateway was given, and the app's configuration has no APIGATE_* key, such as "
             "APIGATE_CLIENT_THROTTLE = '10/second; burst=20'"
         )
-    objects = {name: settings.pop(name) for name in ("client", "clock", "on_event", "policies") if name in settings}
+    objects = {name: settings.pop(name) for name in list(settings) if name in _OBJECTS or not _is_table(settings[name])}
     try:
         return Gateway.from_dict(settings, **objects)
     except ConfigurationError as error:
-        raise ConfigurationError(f"{_PREFIX}*: {error}") from error
+        named = [name for name in (*settings, *objects) if str(error).startswith(name)]
+        raise ConfigurationError(f"{_keys(named) or 'APIGATE_*'}: {error}") from error
+
+
+_OBJECTS = frozenset({"client", "clock", "on_event", "policies"})
+"""Settings that cannot stand in a file."""
+
+
+def _is_table(value: object) -> bool:
+    """Tell whether a value is as a file would have it; a configuration in Python may hold `Method`, `Stage` and others."""
+    if isinstance(value, Mapping):
+        return all(map(_is_table, cast("Mapping[object, object]", value).values()))
+    if isinstance(value, list):
+        return all(map(_is_table, cast("list[object]", value)))
+    return value is None or isinstance(value, str | int | float)
+
+
+# ---- the command line
 
 
 def _commands() -> AppGroup:
@@ -137,17 +202,17 @@ def _commands() -> AppGroup:
 
     group = AppGroup("apigate", help="See what the gateway around this app does.")
 
-    def gateway() -> Gateway:
-        gate: GatewayMiddleware = current_app.extensions["apigate"]
-        return gate.gateway
+    def gate() -> GatewayMiddleware:
+        found: GatewayMiddleware = current_app.extensions["apigate"]
+        return found
 
     @group.command("routes", help="List every stage and method with its limits.")
     def routes() -> None:
-        click.echo("\n".join(audit(gateway(), list(FlaskRouting(current_app).endpoints()))))
+        click.echo("\n".join(audit(gate().gateway, list(FlaskRouting(current_app).endpoints()))))
 
     @group.command("lint", help="Say what is hardly meant; exits with 1 if there is any.")
     def lint() -> None:
-        findings = gateway().lint()
+        findings = gate().gateway.lint()
         for finding in findings:
             click.echo(str(finding))
         if findings:
@@ -161,6 +226,12 @@ def _commands() -> AppGroup:
     def explain(method: str, path: str, address: str, header: tuple[str, ...]) -> None:
         from apigate.cli import parsed_headers
 
-        click.echo(str(gateway().explain(method, path, parsed_headers(header), address=address)))
+        found = gate()
+        try:
+            headers = parsed_headers(header)
+            explanation = found.gateway.explain(method, path, headers, address=address, stage=found.stage)
+        except ConfigurationError as error:
+            raise click.ClickException(str(error)) from error
+        click.echo(str(explanation))
 
     return group

@@ -105,7 +105,7 @@ class GatewayMiddleware:
         if _is_file(body, environ):
             passage.complete()  # the server sends the file by itself; that it has begun is all that can be known
             return body
-        return _Body(body, passage)
+        return _SizedBody(body, passage) if hasattr(body, "__len__") else _Body(body, passage)
 
 
 class _Passage:
@@ -191,10 +191,6 @@ class _Body:
         self.body: Iterable[bytes] = body
         self.passage: _Passage = passage
 
-    def __len__(self) -> int:
-        """How many chunks there are, where the app's own iterable tells: servers work out Content-Length from one."""
-        return len(cast("Sized", self.body))
-
     def __iter__(self) -> Iterator[bytes]:
         """The app's chunks. An app that is a generator may be throttled as late as here, before it began to answer."""
         passage = self.passage
@@ -222,6 +218,16 @@ class _Body:
                 close()
         finally:
             self.passage.complete()
+
+
+class _SizedBody(_Body):
+    """One that tells how many chunks there are: servers work out Content-Length where there is only one."""
+
+    __slots__ = ()
+
+    def __len__(self) -> int:
+        """As many as the app's own iterable has."""
+        return len(cast("Sized", self.body))
 
 
 def _is_file(body: Iterable[bytes], environ: Environ) -> bool:

@@ -316,10 +316,10 @@ class OnlySendfile(FileIO):
         raise AssertionError("the file was read instead of sent")
 
 
-def _wsgi_file(environ: Any) -> Any:
+def _wsgi_file(environ: Any, kind: type[FileIO] = OnlySendfile) -> Any:
     path = environ["HTTP_X_FILE"]
     length = str(Path(path).stat().st_size)
-    return ("200 OK", [("content-length", length)]), environ["wsgi.file_wrapper"](OnlySendfile(path))
+    return ("200 OK", [("content-length", length)]), environ["wsgi.file_wrapper"](kind(path))
 
 
 def _wsgi_endless(environ: Any) -> Any:
@@ -338,4 +338,5 @@ WSGI_ACTS: dict[str, Any] = {
     "stream": _wsgi_stream,
     "endless": _wsgi_endless,
     "file": _wsgi_file,
+    "file-read": lambda environ: _wsgi_file(environ, FileIO),
 }

@@ -1,30 +1,43 @@
-"""Every server of the table is started once, at its first test."""
+"""Every column of the table is started once, at its first test, and ended with the session."""
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from itertools import count
 
 import pytest
 
-from tests.adapters.harness import HARNESSES, Harness, Visit
+from tests.adapters.columns import started
+from tests.adapters.harness import Harness, Visit
 
 NUMBERS = count(1)
 
 
 @pytest.fixture(scope="session")
-def start() -> Iterator[Callable[[str], Harness]]:
+def running() -> Iterator[dict[str, Harness]]:
     running: dict[str, Harness] = {}
-
-    def started(name: str) -> Harness:
-        if name not in running:
-            running[name] = HARNESSES[name]()
-        return running[name]
-
-    yield started
-    for harness in running.values():
-        harness.stop()
+    yield running
+    with ExitStack() as stack:  # one that does not stop keeps no other from it
+        for harness in running.values():
+            stack.callback(harness.stop)
 
 
 @pytest.fixture
-def visit(start: Callable[[str], Harness], server: str) -> Callable[[str], Visit]:
+def visit(running: dict[str, Harness], server: str) -> Iterator[Callable[[str], Visit]]:
     """A client of a fresh cell behind the server of this test."""
-    return lambda cell: Visit(start(server), f"{cell}/{next(NUMBERS)}")
+    visits: list[Visit] = []
+
+    def visit(cell: str) -> Visit:
+        if server not in running:
+            running[server] = started(server)
+        visits.append(Visit(running[server], f"{cell}/{next(NUMBERS)}"))
+        return visits[-1]
+
+    yield visit
+    for each in visits:
+        each.end()
+
+
+@pytest.fixture
+def discard(running: dict[str, Harness], server: str) -> Callable[[], None]:
+    """End a server that this test has broken; the next test gets a new one."""
+    return lambda: running.pop(server).stop()

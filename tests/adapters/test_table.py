@@ -5,9 +5,10 @@ import json
 import pytest
 
 from tests.adapters.apps import CHUNKS
-from tests.adapters.harness import HARNESSES, Visit
+from tests.adapters.columns import COLUMNS
+from tests.adapters.harness import Visit
 
-pytestmark = pytest.mark.parametrize("server", HARNESSES)
+pytestmark = pytest.mark.parametrize("server", COLUMNS)
 
 OWN_FIELDS = [
     ("x-app", "yes"),
@@ -50,17 +51,13 @@ def test_each_level_admits_its_burst_and_refuses_the_next(visit, level):
     reply = cell.get()
     detail = f"The {level} limit of 1/10 second; burst=2 was exceeded."
     body = json.dumps(problem(429, "Too Many Requests", detail, QUOTA_EXCEEDED, [level])).encode()
-    assert reply == (
-        429,
-        [
-            ("content-type", "application/problem+json"),
-            ("content-length", str(len(body))),
-            ("retry-after", "10"),
-            ("ratelimit", f'"{level}";r=0;t=10'),
-        ],
-        body,
-        True,
-    )
+    fields = [
+        ("content-type", "application/problem+json"),
+        ("content-length", str(len(body))),
+        ("retry-after", "10"),
+        ("ratelimit", f'"{level}";r=0;t=10'),
+    ]
+    assert reply == (429, cell.in_order(fields), body, True)
 
 
 @pytest.mark.parametrize("level", ["global", "stage", "method", "client", "client-method"])
@@ -138,12 +135,8 @@ def test_a_method_has_one_bucket_whatever_its_parameters_are(visit):
 
 def test_an_admitted_response_keeps_the_apps_fields_and_gets_the_gateways_after_them(visit):
     cell = visit("global")
-    assert cell.get() == (
-        200,
-        [*OWN_FIELDS, ("ratelimit-policy", '"global";q=2;w=20'), ("ratelimit", '"global";r=1;t=10')],
-        b"hello",
-        True,
-    )
+    fields = [*OWN_FIELDS, ("ratelimit-policy", '"global";q=2;w=20'), ("ratelimit", '"global";r=1;t=10')]
+    assert cell.get() == (200, cell.in_order(fields), b"hello", True)
 
 
 @pytest.mark.parametrize(
@@ -170,14 +163,16 @@ def test_an_admitted_response_keeps_the_apps_fields_and_gets_the_gateways_after_
 )
 def test_each_version_of_the_fields(visit, cell, admitted, refused):
     client = visit(cell)
-    assert client.get().fields == [*OWN_FIELDS, *admitted]
+    assert client.get().fields == client.in_order([*OWN_FIELDS, *admitted])
     client.get()
-    assert client.get().fields[2:] == (refused if refused is not None else OWN_FIELDS[2:])
+    third = client.get()
+    own = OWN_FIELDS if refused is None else [(name, third.get(name)) for name in ("content-type", "content-length")]
+    assert third.fields == client.in_order([*own, *(refused or [])])
 
 
 def test_a_method_that_is_exempt_has_no_fields_and_takes_nothing(visit):
     cell = visit("exempt")
-    assert all(cell.get("/health").fields == OWN_FIELDS for _ in range(5))
+    assert all(cell.get("/health").fields == cell.in_order(OWN_FIELDS) for _ in range(5))
     exhausted(cell)
     assert cell.get("/health").status == 200
 
@@ -211,25 +206,21 @@ def test_amazons_body(visit):
 def test_a_customised_response(visit):
     cell = visit("custom")
     exhausted(cell)
-    assert cell.get() == (
-        420,
-        [
-            ("content-type", "text/plain"),
-            ("content-length", "4"),
-            ("ratelimit", '"global";r=0;t=10'),
-            ("retry-after", "99"),
-            ("x-why", "calm"),
-        ],
-        b"Calm",
-        True,
-    )
+    fields = [
+        ("content-type", "text/plain"),
+        ("content-length", "4"),
+        ("ratelimit", '"global";r=0;t=10'),
+        ("retry-after", "99"),
+        ("x-why", "calm"),
+    ]
+    assert cell.get() == (420, cell.in_order(fields), b"Calm", True)
 
 
 @pytest.mark.parametrize("path", ["/a/../pets/1", "/pets/.", "/%2e%2e/pets", "/pets/%2E/1", "/..%2fpets", "/a/.%2e"])
 def test_a_dot_segment_plain_or_encoded_is_refused(visit, path):
     cell = visit("global")
     reply = cell.get(path)
-    body = problem(400, "Bad Request", "The path has a dot segment or a control character.")
+    body = problem(400, "Bad Request", "The path has a dot segment, a control character, or no slash at its start.")
     assert (reply.status, reply.get("content-type"), json.loads(reply.body)) == (400, "application/problem+json", body)
     assert cell.report()["calls"] == 0
     exhausted(cell)
@@ -295,8 +286,11 @@ def test_each_stage_has_its_own_bucket(visit):
 def test_a_path_that_names_no_stage_is_not_found(visit, path):
     cell = visit("by-path")
     reply = cell.get(path)
-    assert json.loads(reply.body) == problem(404, "Not Found", "There is no such stage.")
-    assert (reply.status, cell.report()["calls"]) == (404, 0)
+    if path.startswith("//") and cell.differs("cleans a path that begins with two slashes"):
+        assert (reply.status, reply.get("ratelimit")) == (200, '"stage";r=1;t=10')  # the app too sees the cleaned path
+    else:
+        assert json.loads(reply.body) == problem(404, "Not Found", "There is no such stage.")
+        assert (reply.status, cell.report()["calls"]) == (404, 0)
 
 
 @pytest.mark.parametrize(
@@ -347,7 +341,7 @@ def test_without_a_rule_the_client_is_the_address_of_the_peer(visit):
 
 def test_an_empty_gateway_is_not_there(visit):
     bare, empty = visit("bare"), visit("empty")
-    assert empty.get() == bare.get() == (200, OWN_FIELDS, b"hello", True)
+    assert empty.get() == bare.get() == (200, bare.in_order(OWN_FIELDS), b"hello", True)
     assert json.loads(empty.get(x_do="context").body)["context"] is None
 
 
@@ -405,40 +399,40 @@ def test_a_stream_is_not_held_back(visit, cell, kind):
 
 def test_a_slot_is_held_until_the_last_chunk(visit):
     cell = visit("in-flight")
-    if not cell.harness.parallel:  # nobody comes in while it serves, so there is nobody to refuse
+    if cell.differs("serves one request at a time"):  # so there is nobody to refuse
         assert {cell.get().status for _ in range(3)} == {200}
-        return
-    with cell.stream() as (exchange, turnstile):
-        assert exchange.read() == CHUNKS[0]
-        reply = cell.get()
-        detail = "Too many requests are under way at once (global)."
-        body = json.dumps(problem(503, "Service Unavailable", detail, REDUCED_CAPACITY, ["global"])).encode()
-        content = [("content-type", "application/problem+json"), ("content-length", str(len(body)))]
-        assert reply == (503, content, body, True)  # no Retry-After: nobody can tell
-        for _ in CHUNKS[1:]:
-            turnstile.permit()
-            exchange.read()
-        assert exchange.read() == b""
-    assert settled(cell)["held"] == 0
-    assert cell.get().status == 200
+    else:
+        with cell.stream() as (exchange, turnstile):
+            assert exchange.read() == CHUNKS[0]
+            reply = cell.get()
+            detail = "Too many requests are under way at once (global)."
+            body = json.dumps(problem(503, "Service Unavailable", detail, REDUCED_CAPACITY, ["global"])).encode()
+            content = [("content-type", "application/problem+json"), ("content-length", str(len(body)))]
+            assert reply == (503, cell.in_order(content), body, True)  # no Retry-After: nobody can tell
+            for _ in CHUNKS[1:]:
+                turnstile.permit()
+                exchange.read()
+            assert exchange.read() == b""
+        assert settled(cell)["held"] == 0
+        assert cell.get().status == 200
 
 
 def test_a_client_that_has_too_many_requests_under_way_is_told_so_and_others_are_served(visit):
     cell = visit("in-flight-client")
-    if not cell.harness.parallel:
+    if cell.differs("serves one request at a time"):
         assert {cell.get(x_client="alice").status for _ in range(3)} == {200}
-        return
-    with cell.stream(x_client="alice") as (exchange, turnstile):
-        assert exchange.read() == CHUNKS[0]
-        refused = cell.get(x_client="alice")
-        assert (refused.status, refused.get("retry-after")) == (429, None)
-        assert json.loads(refused.body)["violated-policies"] == ["client"]
-        assert cell.get(x_client="bob").status == 200
-        for _ in CHUNKS[1:]:
-            turnstile.permit()
-            exchange.read()
-        assert exchange.read() == b""
-    assert settled(cell)["held"] == 0
+    else:
+        with cell.stream(x_client="alice") as (exchange, turnstile):
+            assert exchange.read() == CHUNKS[0]
+            refused = cell.get(x_client="alice")
+            assert (refused.status, refused.get("retry-after")) == (429, None)
+            assert json.loads(refused.body)["violated-policies"] == ["client"]
+            assert cell.get(x_client="bob").status == 200
+            for _ in CHUNKS[1:]:
+                turnstile.permit()
+                exchange.read()
+            assert exchange.read() == b""
+        assert settled(cell)["held"] == 0
 
 
 def test_a_refusal_by_a_rate_leaves_no_slot_taken(visit):
@@ -453,6 +447,7 @@ def test_a_refusal_by_a_rate_leaves_no_slot_taken(visit):
 def test_a_client_that_leaves_in_the_middle_frees_its_slot_and_the_body_is_closed_once(visit):
     cell = visit("in-flight")
     exchange = cell.open("GET", "/endless", x_do="endless")
+    assert exchange.status == 200
     assert exchange.read()
     exchange.leave()
     report = settled(cell, closed=1)
@@ -471,13 +466,26 @@ def test_an_app_that_breaks_before_it_answers_is_the_servers_500_and_has_taken_i
     assert [cell.get().status, cell.get().status] == [200, 429]
 
 
-def test_an_app_that_breaks_half_way_is_a_response_cut_off(visit):
+@pytest.mark.parametrize("act", ["raise-late", "throttled-late"])
+def test_an_app_that_breaks_or_is_throttled_half_way_is_a_response_cut_off(visit, discard, act):
     cell = visit("in-flight-throttled")
-    reply = cell.get(x_do="raise-late")
-    assert (reply.status, reply.body, reply.whole) == (200, b"half", False)
-    assert reply.get("ratelimit") == '"global";r=1;t=10'
+    if cell.differs("leaves a response open whose app broke half-way"):
+        exchange = cell.open("GET", "/pets/1", x_do=act)
+        assert (exchange.status, exchange.read()) == (200, b"half")
+        assert cell.harness.has_logged(f"in _{act.replace('-', '_')}")  # its traceback; no second is made of the 500
+        assert exchange.is_open()
+        exchange.leave()
+    else:
+        reply = cell.get(x_do=act)
+        cut_off = (reply.status, reply.body, reply.get("ratelimit"), reply.whole)
+        if cell.differs("may cut off a response before its head"):
+            assert cut_off in {(200, b"half", '"global";r=1;t=10', False), (0, b"", None, False)}
+        else:
+            assert cut_off == (200, b"half", '"global";r=1;t=10', False)
     assert settled(cell)["held"] == 0
     assert [cell.get().status, cell.get().status] == [200, 429]
+    if cell.differs("leaves a response open whose app broke half-way"):
+        discard()
 
 
 @pytest.mark.parametrize("cell", ["global", "in-flight-throttled"])
@@ -496,13 +504,6 @@ def test_an_app_throttled_further_in_becomes_a_429_and_gets_back_what_the_gatewa
 def test_an_app_throttled_further_in_becomes_a_429_for_head_too(visit):
     reply = visit("global").ask("HEAD", "/pets/1", x_do="throttled")
     assert (reply.status, reply.body) == (429, b"")
-
-
-def test_an_app_throttled_after_it_began_to_answer_is_a_response_cut_off(visit):
-    cell = visit("in-flight-throttled")
-    reply = cell.get(x_do="throttled-late")
-    assert (reply.status, reply.body, reply.whole) == (200, b"half", False)
-    assert settled(cell)["held"] == 0
 
 
 # ---- settlement

@@ -68,7 +68,8 @@ class DjangoRouting:
         return endpoint
 
     def _endpoint(self, view: Any, route: str, verb: str) -> Endpoint:
-        method = method_name(verb, _canonical(route))
+        # A route does not tell its verbs, so OPTIONS is named by none: a preflight stays one.
+        method = method_name("*" if verb.upper() == "OPTIONS" else verb, _canonical(route))
         endpoint = self._endpoints.get((view, method))
         if endpoint is None:
             endpoint = self._endpoints.setdefault((view, method), Endpoint(method, marks_of_view(view, verb)))

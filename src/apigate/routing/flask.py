@@ -1,27 +1,31 @@
-"""The routes of a Flask app, asked of its own URL map, with its converters, blueprints and subdomains.
+"""The routes of a Flask app, asked of its own URL map, with its converters, blueprints and hosts.
 
-Rule: the URL map answers, exactly as it will for the app. What it answered is remembered by verb and path, so that
-the same request again costs one look into a dict.
+Rule: the URL map answers, as it will for the app; only `to_python` of a user's converter is left out, which may look
+into a database or ask for an app context. What it answered is remembered by verb and path until a rule is added, so
+that the same request again costs one look into a dict. Where the answer depends on more than that (hosts, subdomains,
+WebSocket rules, an app's own `create_url_adapter`), it is asked each time.
 """
 
 import re
-from collections.abc import Iterator
-from typing import Any, final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, cast, final
 
 from flask import Flask, current_app, has_request_context, request
 from flask import Response as FlaskResponse
-from werkzeug.exceptions import HTTPException
-from werkzeug.routing import Rule
+from flask.views import MethodView
+from werkzeug.routing import BaseConverter, Map, MapAdapter, Rule
 
 from apigate.core.endpoints import Endpoint, Mark, Served, marks_of_class, marks_on, method_name
 from apigate.core.message import Field, Request, Response
-from apigate.core.native import wsgi_request
+from apigate.core.native import wsgi_path, wsgi_request
 
 __all__ = ["FlaskRouting", "flask_response", "routing_of", "served"]
 
 _REMEMBERED = 4_096
 _LONGEST = 200
 _PARAMETER = r"<(?:(?P<converter>[A-Za-z_]\w*)(?:\(.*?\))?:)?(?P<name>[A-Za-z_]\w*)>"
+
+View = Callable[..., Any]  # Any: whatever a view takes and returns
 
 
 def routing_of(app: object) -> "FlaskRouting | None":
@@ -41,58 +45,71 @@ class FlaskRouting:
     def __init__(self, app: Flask) -> None:
         """Nothing is read before the first request."""
         self._app = app
-        self._adapter: Any = None  # a MapAdapter, which does not depend on the request where hosts do not matter
-        self._known: dict[tuple[str, str], Endpoint | None] = {}
-        self._endpoints: dict[tuple[int, str], Endpoint] = {}
+        self._table: _Table | None = None
+        self._endpoints: dict[tuple[int, str], tuple[View | None, Endpoint]] = {}
+        self._failed: set[object] = set()
 
     def find(self, request: Request) -> Endpoint | None:
         """The endpoint that the app will call."""
-        app = self._app
-        url_map = app.url_map
-        if url_map._remap:  # noqa: SLF001 - set where rules were added since the last match
-            self._known = {}
-        if url_map.host_matching or app.subdomain_matching:
-            return self._matched(app.create_url_adapter(app.request_class(dict(request.native))), request)
+        table = self._table
+        if table is None or table.is_stale:
+            table = self._table = _Table(self._app)
+        if table.adapter is None or "HTTP_UPGRADE" in request.native:
+            return self._asked(table, request)
         key = (request.method, request.path)
-        try:
-            return self._known[key]
-        except KeyError:
-            pass
-        if self._adapter is None:
-            self._adapter = url_map.bind("localhost", subdomain=url_map.default_subdomain or "")
-        endpoint = self._matched(self._adapter, request)
-        if endpoint is not None and len(request.path) < _LONGEST:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            self._known[key] = endpoint
-        return endpoint
+        known = table.known.get(key)
+        if known is not None:
+            name, view, endpoint = known
+            if self._app.view_functions.get(name) is view:  # nobody has replaced it since
+                return endpoint
+        rule = table.match(table.adapter, request)
+        if rule is None:
+            return None
+        found = self._endpoint(rule, request.method)
+        if found is not None and len(request.path) < _LONGEST:
+            if len(table.known) >= _REMEMBERED:
+                table.known.clear()
+            table.known[key] = (rule.endpoint, self._view(rule), found)
+        return found
 
-    def _matched(self, adapter: Any, request: Request) -> Endpoint | None:
+    def _asked(self, table: "_Table", request: Request) -> Endpoint | None:
+        """As the app will ask: by the whole request."""
+        app = self._app
         try:
-            rule, _ = adapter.match(request.path, request.method, return_rule=True)
-        except HTTPException:  # 404, 405 or a redirect, which the app will answer by itself
+            adapter = app.create_url_adapter(app.request_class(_environ(request)))
+        except Exception:  # noqa: BLE001 - a host that is none or not trusted: the app will answer 400
             return None
-        except Exception:  # noqa: BLE001 - a converter of the user's may raise anything; it will in the app too
+        if adapter is None:
             return None
-        if request.method == "OPTIONS" and getattr(rule, "provide_automatic_options", False):
-            return None
-        return self._endpoint(rule, request.method)
+        if adapter.map is app.url_map:
+            adapter.map = table.map
+        rule = table.match(adapter, request)
+        return None if rule is None else self._endpoint(rule, request.method)
 
-    def _endpoint(self, rule: Rule, verb: str) -> Endpoint:
+    def _endpoint(self, rule: Rule, verb: str) -> Endpoint | None:
+        verb = verb.upper()
+        view = self._view(rule)
+        if verb == "OPTIONS" and _answers_options(rule, view):
+            return None
         method = method_name(verb, _canonical(rule))
         key = (id(rule), method)  # a rule is not hashable, and lives as long as the map
-        endpoint = self._endpoints.get(key)
-        if endpoint is None:
-            marks = _marks(self._app.view_functions.get(rule.endpoint), verb)
-            endpoint = self._endpoints.setdefault(key, Endpoint(method, marks))
-        return endpoint
+        known = self._endpoints.get(key)
+        if known is None or known[0] is not view:
+            known = self._endpoints[key] = (view, Endpoint(method, _marks(view, verb)))
+        return known[1]
+
+    def _view(self, rule: Rule) -> View | None:
+        return self._app.view_functions.get(rule.endpoint)
 
     def endpoints(self) -> Iterator[Endpoint]:
         """Every endpoint there is."""
         for rule in self._app.url_map.iter_rules():
-            automatic = {"HEAD", "OPTIONS"} if getattr(rule, "provide_automatic_options", False) else {"HEAD"}
-            for verb in sorted((rule.methods or {"*"}) - automatic):
-                yield self._endpoint(rule, verb)
+            if rule.build_only or rule.redirect_to is not None:
+                continue
+            for verb in sorted((rule.methods or {"*"}) - {"HEAD"}):
+                endpoint = self._endpoint(rule, verb)
+                if endpoint is not None:
+                    yield endpoint
 
     @property
     def has_cors(self) -> bool:
@@ -100,39 +117,172 @@ class FlaskRouting:
         return bool(self._app.after_request_funcs)
 
     def with_cors(self, request: Request, response: Response) -> Response:
-        """The refusal after the app's `after_request` functions; neither `before_request` nor a view runs."""
+        """The refusal with the CORS fields that the app's `after_request` functions add to it.
+
+        Neither `before_request` nor a view runs, so a function that relies on them may fail; it is passed over. What
+        else these functions do to a response, such as compressing its body, does not become part of the refusal.
+        """
         app = self._app
+        made = flask_response(app, response)
         try:
-            with app.request_context(dict(request.native)):
-                made = app.process_response(flask_response(app, response))
-                fields = [_field(name, value) for name, value in made.headers.items()]
-        except Exception:  # one that relies on what a view or `before_request` left behind
+            with app.request_context(_environ(request)):
+                for function in _after_request(app):
+                    try:
+                        changed = app.ensure_sync(function)(made)
+                        made = changed if isinstance(changed, FlaskResponse) else made
+                    except Exception as error:  # noqa: BLE001 - a user's function may raise anything
+                        self._log(function, error)
+        except Exception as error:  # noqa: BLE001 - as may what runs at the end of a request context
+            self._log(app, error)
+        fields = [_field(name, value) for name, value in made.headers.items() if _is_cors(name)]
+        return Response(response.kind, response.status, (*response.fields, *fields), response.body, response.violated)
+
+    def _log(self, function: object, error: Exception) -> None:
+        """Say once what failed."""
+        if function not in self._failed:
+            self._failed.add(function)
             from logging import getLogger
 
-            getLogger("apigate").warning("an after_request function failed on a refusal, sent without", exc_info=True)
-            return response
-        return Response(response.kind, response.status, fields, response.body, response.violated)
+            getLogger("apigate").warning("%r failed on a refusal, which is sent without it", function, exc_info=error)
+
+
+class _Table:
+    """The rules of an app as they stand, and the answers that were found in them."""
+
+    def __init__(self, app: Flask) -> None:
+        self._url_map: Any = app.url_map  # Any: what tells that rules were added since is not public
+        self._url_map.update()
+        self._size = len(self._url_map._rules_by_endpoint)  # noqa: SLF001
+        self.known: dict[tuple[str, str], tuple[str, View | None, Endpoint]] = {}
+        self.map, self._twins = _matching_only(app.url_map)
+        self.adapter: MapAdapter | None = None
+        if not _depends_on_request(app):
+            self.adapter = self.map.bind("localhost", subdomain=self.map.default_subdomain or "")
+
+    @property
+    def is_stale(self) -> bool:
+        """Whether rules were added since; one look is not enough, as the app may have sorted them in already."""
+        return bool(self._url_map._remap) or len(self._url_map._rules_by_endpoint) != self._size  # noqa: SLF001
+
+    def match(self, adapter: MapAdapter, request: Request) -> Rule | None:
+        """The rule by which the app will answer; None where it answers 404, 405 or a redirect by itself."""
+        try:
+            rule, _ = adapter.match(request.path, request.method, return_rule=True)
+        except Exception:  # noqa: BLE001 - besides HTTPException: what users' rules and converters raise
+            return None
+        return self._twins.get(id(rule), rule)
+
+
+def _matching_only(url_map: Map) -> tuple[Map, Mapping[int, Rule]]:
+    """A map that matches as this one does, without the conversions that users wrote; and whose rules its own are.
+
+    The matcher takes the first rule that the path's text fits; a conversion can only make a 404 of it.
+    """
+    converters = {name: _without_conversion(converter) for name, converter in url_map.converters.items()}
+    if converters == dict(url_map.converters):
+        return url_map, {}
+    copied = Map(
+        default_subdomain=url_map.default_subdomain,
+        strict_slashes=url_map.strict_slashes,
+        merge_slashes=url_map.merge_slashes,
+        redirect_defaults=url_map.redirect_defaults,
+        converters=converters,
+        host_matching=url_map.host_matching,
+    )
+    twins: dict[int, Rule] = {}
+    for rule in url_map.iter_rules():
+        twin = rule.empty()
+        twin.strict_slashes, twin.merge_slashes, twin.websocket = (
+            rule.strict_slashes,
+            rule.merge_slashes,
+            rule.websocket,
+        )
+        copied.add(twin)
+        twins[id(twin)] = rule
+    return copied, twins
+
+
+def _without_conversion(converter: type[BaseConverter]) -> type[BaseConverter]:
+    """The converter, if it converts as one of Werkzeug's; else one that matches the same and hands on the text."""
+    if converter.to_python.__module__.startswith("werkzeug."):
+        return converter
+
+    def to_python(_: BaseConverter, value: str) -> str:
+        return value
+
+    return type(converter.__name__, (converter,), {"to_python": to_python})
+
+
+def _depends_on_request(app: Flask) -> bool:
+    """Whether more than verb and path decides; before Flask 3.1 a `SERVER_NAME` alone brought subdomains in."""
+    return (
+        app.url_map.host_matching
+        or app.subdomain_matching
+        or app.config["SERVER_NAME"] is not None
+        or type(app).create_url_adapter is not Flask.create_url_adapter
+    )
+
+
+def _answers_options(rule: Rule, view: View | None) -> bool:
+    """Whether OPTIONS does not reach the view: Flask answers it, or a decorator, as Flask-CORS's `cross_origin`.
+
+    Source: Flask, "View Function Options".
+    """
+    if getattr(rule, "provide_automatic_options", False):
+        return True
+    decorated = "OPTIONS" in getattr(view, "required_methods", ())
+    return decorated and getattr(view, "provide_automatic_options", None) is False
+
+
+def _environ(request: Request) -> dict[str, Any]:  # Any: as PEP 3333 has it, values of every type
+    """A copy of the environ as the app will see it: the stage's part of the path is no part of it any more."""
+    asked = {"REQUEST_METHOD": request.method, "PATH_INFO": request.path}  # all there is where a user asks `explain`
+    environ = {**_LEAST, **asked, **request.native}
+    if request.prefix and wsgi_path(environ) != request.path:
+        environ["SCRIPT_NAME"] = environ.get("SCRIPT_NAME", "") + request.prefix
+        environ["PATH_INFO"] = environ["PATH_INFO"][len(request.prefix) :]
+    return environ
+
+
+_LEAST = {"SERVER_NAME": "localhost", "SERVER_PORT": "80", "wsgi.url_scheme": "http"}
 
 
 def served(arguments: tuple[object, ...]) -> Served | None:  # noqa: ARG001 - Flask's views take no request
     """The request that Flask is serving, and the marks of the view it called."""
     if not has_request_context() or request.url_rule is None:
         return None
-    app = current_app._get_current_object()  # type: ignore[attr-defined]  # noqa: SLF001 - as Flask documents it
-    marks = _marks(app.view_functions.get(request.url_rule.endpoint), request.method)
+    marks = _marks(current_app.view_functions.get(request.url_rule.endpoint), request.method)
     method = method_name(request.method, _canonical(request.url_rule))
-    return Served(wsgi_request(request.environ), method, marks, lambda response: flask_response(app, response))
+
+    def respond(response: Response) -> FlaskResponse:
+        return flask_response(current_app, response)
+
+    return Served(wsgi_request(request.environ), method, marks, respond)
 
 
-def _marks(view: Any, verb: str) -> tuple[Mark, ...]:
-    """The marks of a view function, or of the class behind it."""
+def _marks(view: View | None, verb: str) -> tuple[Mark, ...]:
+    """The marks of a view function, or of the class behind it; only a `MethodView` has methods named as verbs."""
     view_class = getattr(view, "view_class", None)
-    return marks_on(view) + (() if view_class is None else marks_of_class(view_class, verb))
+    if view_class is None:
+        return marks_on(view)
+    name = verb if issubclass(view_class, MethodView) else "dispatch_request"
+    return tuple(dict.fromkeys([*marks_on(view), *marks_of_class(view_class, name)]))
 
 
 def flask_response(app: Flask, response: Response) -> FlaskResponse:
     """One of our responses as the app's."""
     return app.response_class(response.body, response.status, [field.text for field in response.fields])
+
+
+def _after_request(app: Flask) -> Iterator[Callable[[Any], Any]]:  # Any: the app's own kind of response
+    """The functions that see each response of the request in hand, in the order Flask calls them."""
+    for name in (*request.blueprints, None):
+        yield from reversed(app.after_request_funcs.get(name, []))
+
+
+def _is_cors(name: str) -> bool:
+    """Tell whether a response field is about who may read the response (Fetch standard, section 3.3)."""
+    return name.lower() == "vary" or name.lower().startswith("access-control-")
 
 
 def _field(name: str, value: str) -> Field:
@@ -141,10 +291,10 @@ def _field(name: str, value: str) -> Field:
 
 def _canonical(rule: Rule) -> str:
     """The rule in our form: `/pets/<int:id>` is `/pets/{id}`, `<path:p>` is greedy, `{p+}`."""
-    converters = rule.map.converters if rule.map is not None else {}
+    converters = cast("Map | None", rule.map)  # None where the rule stands in no map yet
 
     def braces(found: re.Match[str]) -> str:
-        converter = converters.get(found["converter"] or "default")
+        converter = None if converters is None else converters.converters.get(found["converter"] or "default")
         return f"{{{found['name']}{'' if getattr(converter, 'part_isolating', True) else '+'}}}"
 
     return re.sub(_PARAMETER, braces, rule.rule)
