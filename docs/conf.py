@@ -32,6 +32,7 @@ napoleon_use_ivar = True  # a section "Attributes" describes members that autodo
 nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(_thread|collections\.abc|contextvars|datetime|ipaddress|os|types|typing)\..*"),
+    ("py:.*", r"(asgiref|django|fastapi|flask|starlette|werkzeug)\..*"),
     ("py:class", r"timedelta|IPv[46]Address|Mapping"),
     ("py:class", r"apigate\..*\.[A-Z]"),
 ]
