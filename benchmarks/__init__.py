@@ -4,11 +4,14 @@ Rule: a budget is a ratio within one run. A case is timed in turn with its floor
 and the median of the rounds' ratios is judged; a time in microseconds is for orientation only, for
 it says as much about the machine.
 
-    measure   rounds and ratios               budgets   what must hold, as data
-    floors    hand-written references         report    Markdown
-    peers     other limiters in memory        web       frameworks, and the limiters made for them
-    drive     requests without a server       throttling memory gate methods imports    the sections
+    measure     rounds and ratios                budgets    what must hold, as data
+    floors      hand-written references          report     Markdown
+    peers       other limiters in memory         drive      requests without a server
+    subjects    apps bare and behind a limiter:  raw_apps fastapi_apps flask_apps django_apps
+    throttling memory gate methods imports frameworks servers    the sections
+    serve nginx                                  what `servers` starts
 
-A peer that is not installed is skipped, and the report says so. `--quick` only shows that all of it
-runs; its figures mean nothing. `--profile CASE` shows where a case's time goes.
+What is not installed is skipped, and the report says so; real servers need wrk and nginx from the
+system's packages (apt-get install wrk nginx). `--quick` only shows that all of it runs; its figures
+mean nothing. `--profile CASE` shows where a case's time goes.
 """

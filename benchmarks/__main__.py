@@ -9,8 +9,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import gate, imports, memory, methods, report, throttling
-from benchmarks.measure import Case, Figure, Group, Plan, Samples, measure, missing, pinned
+from benchmarks import frameworks, gate, imports, memory, methods, report, servers, throttling
+from benchmarks.measure import Case, Figure, Group, Load, Plan, Samples, measure, missing, pinned
 
 FULL = Plan(rounds=60, batch=0.004, scale=1.0)
 QUICK = Plan(rounds=3, batch=0.0005, scale=0.02)
@@ -19,18 +19,21 @@ RESULTS = Path(__file__).with_name("RESULTS.md")
 
 
 class Section(NamedTuple):
-    """A part of the report: cases that are timed, and figures that are measured in another way."""
+    """A part of the report: cases that are timed, figures measured in another way, servers under load."""
 
     groups: Callable[[Plan], Iterable[Group]] = lambda _plan: ()
     figures: Callable[[Plan], Iterable[Figure]] = lambda _plan: ()
+    loads: Callable[[Plan], Iterable[Load]] = lambda _plan: ()
 
 
 SECTIONS = {
     "throttling": Section(throttling.groups),
     "memory": Section(memory.groups, memory.figures),
     "gate": Section(gate.groups),
+    "frameworks": Section(frameworks.groups),
     "methods": Section(methods.groups),
     "import": Section(figures=imports.figures),
+    "servers": Section(loads=servers.loads),
 }
 
 
@@ -59,7 +62,7 @@ def main() -> None:
         out.write_text(text, encoding="utf-8")
 
 
-def run(plan: Plan, sections: Sequence[Section]) -> Iterator[tuple[Group, Samples] | Figure]:
+def run(plan: Plan, sections: Sequence[Section]) -> Iterator[tuple[Group, Samples] | Load | Figure]:
     """Measure the sections one after the other, telling on stderr how far it is."""
     for section in sections:
         for group in section.groups(plan):
@@ -67,6 +70,9 @@ def run(plan: Plan, sections: Sequence[Section]) -> Iterator[tuple[Group, Sample
             with nullcontext() if group.waits else pinned():
                 samples = measure(group, plan)
             yield group, samples
+        for load in section.loads(plan):
+            print(f"{load.title} ...", file=sys.stderr)
+            yield load
         for figure in section.figures(plan):
             print(f"{figure.what} ...", file=sys.stderr)
             yield figure
@@ -90,7 +96,7 @@ def profile(plan: Plan, sections: Sequence[Section], name: str) -> None:
 
 def show(case: Case, times: int = 50_000, lines: int = 25) -> None:
     """The functions in which a case spends its time, their own time first."""
-    if (module := missing(case)) is not None:
+    if (module := missing(case.needs)) is not None:
         print(f"skipped: {module} is not installed")
         return
     batch = case.build()

@@ -6,9 +6,10 @@ Rule: only bounds stand here, never a result. A budget names the two figures who
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from benchmarks import fastapi_apps
 from benchmarks.measure import Cost
 
-__all__ = ["BOUNDS", "BUDGETS", "Budget"]
+__all__ = ["BOUNDS", "BUDGETS", "LOADS", "Budget", "Throughput"]
 
 QUIET_FLOOR_US = 0.35
 """One floor decision on the quiet machine on which the budgets in microseconds were written down.
@@ -19,15 +20,29 @@ same on any machine under any load."""
 
 @dataclass(frozen=True)
 class Budget:
-    """`cost` is to be at most `at_most` times `floor`; `note` is for the reader of the report."""
+    """`cost` is to be at most `at_most` times `floor`; `note` is for the reader of the report.
+
+    Of several floors the least counts, by their medians; the report names it.
+    """
 
     what: str
     cost: Cost
-    floor: Cost
+    floor: Cost | tuple[Cost, ...]
     at_most: float
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Throughput:
+    """`case` is to serve at least `at_least` times as many requests a second as `base`."""
+
+    what: str
+    case: str
+    base: str
+    at_least: float
+
+
+FASTAPI_PEERS = tuple(Cost(peer.name, over="FastAPI") for peer in fastapi_apps.PEERS)
 ADDED_ASGI = Cost("apigate, three levels", over="bare app")
 ADDED_WSGI = Cost("apigate, three levels", over="bare app")
 
@@ -81,7 +96,19 @@ BUDGETS: Mapping[str, tuple[Budget, ...]] = {
         Budget(
             "added, against the leanest peer",
             ADDED_ASGI,
-            Cost("FastAPI + slowapi decorator", over="FastAPI"),
+            (*FASTAPI_PEERS, Cost("Starlette + slowapi decorator", over="Starlette")),
+            1 / 8,
+        ),
+        Budget(
+            "added to FastAPI, against the leanest peer on it",
+            Cost("FastAPI + apigate", over="FastAPI"),
+            FASTAPI_PEERS,
+            1 / 8,
+        ),
+        Budget(
+            "added to Starlette, against the leanest peer on it",
+            Cost("Starlette + apigate", over="Starlette"),
+            Cost("Starlette + slowapi decorator", over="Starlette"),
             1 / 8,
         ),
         Budget(
@@ -105,6 +132,12 @@ BUDGETS: Mapping[str, tuple[Budget, ...]] = {
             Cost("Flask + Flask-Limiter", over="Flask"),
             1 / 15,
         ),
+        Budget(
+            "added to Flask, against Flask-Limiter on it",
+            Cost("Flask + apigate", over="Flask"),
+            Cost("Flask + Flask-Limiter", over="Flask"),
+            1 / 15,
+        ),
         Budget("refusal, against Flask's own request", Cost("apigate, refusing"), Cost("Flask"), 0.10),
         Budget(
             "empty gateway, against a no-op middleware",
@@ -121,6 +154,22 @@ BUDGETS: Mapping[str, tuple[Budget, ...]] = {
             3.0,
         ),
     ),
+    **{
+        f"Decorator on a {endpoint}": (
+            Budget(
+                "added per request, against the floor decision",
+                Cost("apigate", over=framework),
+                Cost("floor decision"),
+                round(4.0 / QUIET_FLOOR_US, 1),
+                "4 us on the quiet machine",
+            ),
+        )
+        for endpoint, framework in {
+            "FastAPI endpoint": "FastAPI",
+            "Flask endpoint": "Flask",
+            "Django view": "Django",
+        }.items()
+    },
     "Method table": (
         Budget(
             "static path, 100 methods against 10",
@@ -146,6 +195,30 @@ BUDGETS: Mapping[str, tuple[Budget, ...]] = {
         ),
     ),
 }
+
+LOADS: Mapping[str, tuple[Throughput, ...]] = {
+    "uvicorn, raw ASGI app": (
+        Throughput("requests/s, against the bare app", "apigate, three levels", "bare app", 0.80),
+        Throughput(
+            "requests/s, against nginx limit_req in front of the bare app",
+            "apigate, three levels",
+            "nginx limit_req in front",
+            1.0,
+        ),
+    ),
+    "uvicorn, FastAPI": (
+        Throughput("requests/s, against FastAPI's own", "FastAPI + apigate", "FastAPI", 0.95),
+        Throughput("refusals/s, against FastAPI's own requests", "FastAPI + apigate, refusing", "FastAPI", 3.0),
+        Throughput(
+            "refusals/s in front of FastAPI, against FastAPI's own requests",
+            "FastAPI behind apigate, refusing",
+            "FastAPI",
+            3.0,
+        ),
+    ),
+    "gunicorn sync, Flask": (Throughput("requests/s, against Flask's own", "Flask + apigate", "Flask", 0.96),),
+}
+"""What must hold behind a real server."""
 
 BOUNDS: Mapping[str, float] = {
     "memory of a key of 16 characters": 260,

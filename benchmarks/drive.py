@@ -6,15 +6,16 @@ it is timed.
 """
 
 import asyncio
-from collections.abc import Mapping
+import io
+from collections.abc import Callable, Mapping
 from itertools import repeat
-from typing import Any
+from typing import Any, TypeAlias
 
-from apigate.asgi import ASGIApp, Message, Receive, Scope, Send
-from apigate.wsgi import Environ, ExcInfo, StartResponse, Write, WSGIApp
+from apigate.asgi import ASGIApp, Message
+from apigate.wsgi import ExcInfo, Write, WSGIApp
 from benchmarks.measure import Batch
 
-__all__ = ["asgi_batch", "raw_asgi", "raw_wsgi", "wsgi_batch"]
+__all__ = ["Driver", "asgi_batch", "wsgi_batch"]
 
 ADDRESS = "192.0.2.1"
 SCOPE: dict[str, Any] = {
@@ -51,27 +52,16 @@ ENVIRON: dict[str, Any] = {
     "HTTP_CONNECTION": "keep-alive",
     "wsgi.version": (1, 0),
     "wsgi.url_scheme": "http",
-    "wsgi.input": None,
+    "wsgi.input": io.BytesIO(),
     "wsgi.errors": None,
     "wsgi.multithread": True,
     "wsgi.multiprocess": False,
     "wsgi.run_once": False,
 }
-BODY = b'{"pets": []}'
 LOOP = asyncio.new_event_loop()
 
-
-async def raw_asgi(scope: Scope, receive: Receive, send: Send) -> None:
-    """The smallest ASGI app that answers."""
-    fields = [(b"content-type", b"application/json"), (b"content-length", b"12")]
-    await send({"type": "http.response.start", "status": 200, "headers": fields})
-    await send({"type": "http.response.body", "body": BODY})
-
-
-def raw_wsgi(environ: Environ, start_response: StartResponse) -> tuple[bytes, ...]:
-    """The smallest WSGI app that answers."""
-    start_response("200 OK", [("Content-Type", "application/json"), ("Content-Length", "12")])
-    return (BODY,)
+Driver: TypeAlias = Callable[..., Batch]
+"""Makes an app the batch that asks it: `asgi_batch` or `wsgi_batch`."""
 
 
 async def _receive() -> Message:

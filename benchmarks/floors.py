@@ -6,6 +6,7 @@ one puts it here, and every ratio gets harder. Rates are kept as the theoretical
 """
 
 from collections.abc import Callable, Iterable
+from contextvars import ContextVar
 from functools import wraps
 from threading import Lock
 from time import monotonic
@@ -20,10 +21,13 @@ __all__ = [
     "NoOpSend",
     "NoOpStart",
     "NoOpWSGI",
+    "address",
+    "asgi_address",
     "asgi_gate",
     "one_bucket",
     "three_levels",
     "throttle",
+    "throttle_async",
     "wsgi_gate",
 ]
 
@@ -195,16 +199,55 @@ def wsgi_gate(app: WSGIApp, rate: Rate) -> WSGIApp:
     return gate
 
 
-def throttle(rate: Rate, key: Callable[..., str]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Take from a bucket before each call of any function, and raise when it is empty."""
+address: ContextVar[str] = ContextVar("address")
+"""The client's address, for functions that are not given the request."""
+
+
+def asgi_address(app: ASGIApp) -> ASGIApp:
+    """Make the client's address known to the endpoints within."""
+
+    async def known(scope: Scope, receive: Receive, send: Send) -> None:
+        if "client" in scope:
+            address.set(scope["client"][0])
+        await app(scope, receive, send)
+
+    return known
+
+
+def _raise() -> None:
+    raise RuntimeError("throttled")
+
+
+def throttle(
+    rate: Rate, key: Callable[..., str], refuse: Callable[[], Any] = _raise
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Take from a bucket before each call of any function; when it is empty, answer in its place."""
     acquire = one_bucket(rate)
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             if not acquire(key(*args, **kwargs))[0]:
-                raise RuntimeError("throttled")
+                return refuse()
             return function(*args, **kwargs)
+
+        return wrapper
+
+    return decorate
+
+
+def throttle_async(
+    rate: Rate, key: Callable[..., str], refuse: Callable[[], Any] = _raise
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The same for coroutine functions."""
+    acquire = one_bucket(rate)
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(function)
+        async def wrapper(*args: Any, **kwargs: Any) -> Any:
+            if not acquire(key(*args, **kwargs))[0]:
+                return refuse()
+            return await function(*args, **kwargs)
 
         return wrapper
 

@@ -8,10 +8,11 @@ framework's own request.
 from collections.abc import Callable
 from itertools import repeat
 
-from apigate import Gateway, Method, Rate, Throttled, asgi, wsgi
-from benchmarks import floors, web
-from benchmarks.drive import asgi_batch, raw_asgi, raw_wsgi, wsgi_batch
+from apigate import Gateway, Throttled, asgi, wsgi
+from benchmarks import floors, frameworks, raw_apps
+from benchmarks.drive import asgi_batch, wsgi_batch
 from benchmarks.measure import Batch, Case, Group, Plan
+from benchmarks.raw_apps import raw_asgi, raw_wsgi
 from benchmarks.throttling import FAST, SLOW
 
 __all__ = ["groups"]
@@ -20,8 +21,8 @@ __all__ = ["groups"]
 def groups(_plan: Plan) -> tuple[Group, ...]:
     """Around an ASGI app, around a WSGI app, around a function."""
     return (
-        Group("ASGI", (*_asgi(), *_fastapi())),
-        Group("WSGI", (*_wsgi(), *_flask())),
+        Group("ASGI", (*_asgi(), *frameworks.asgi_cases())),
+        Group("WSGI", (*_wsgi(), *frameworks.wsgi_cases())),
         Group(
             "Decorator on a function",
             (
@@ -33,12 +34,6 @@ def groups(_plan: Plan) -> tuple[Group, ...]:
     )
 
 
-def gateway(client: Rate = FAST) -> Gateway:
-    """Three levels: the gateway, the method, the client."""
-    methods = {"*": Method(throttle=FAST), "GET /pets": Method(), "GET /pets/{id}": Method()}
-    return Gateway(throttle=FAST, client_throttle=client, methods=methods)
-
-
 def _asgi() -> tuple[Case, ...]:
     return (
         Case("bare app", lambda: asgi_batch(raw_asgi)),
@@ -46,44 +41,20 @@ def _asgi() -> tuple[Case, ...]:
         Case("no-op middleware around send", lambda: asgi_batch(floors.NoOpSend(raw_asgi))),
         Case(
             "floor gate",
-            lambda: asgi_batch(floors.asgi_gate(raw_asgi, FAST), field="ratelimit-limit"),
+            lambda: asgi_batch(raw_apps.asgi_floor(), field="ratelimit-limit"),
         ),
         Case(
             "floor gate, refusing",
-            lambda: asgi_batch(floors.asgi_gate(raw_asgi, SLOW), after=1, status=429, field="retry-after"),
+            lambda: asgi_batch(raw_apps.asgi_floor(refuse=True), after=1, status=429, field="retry-after"),
         ),
         Case("apigate, empty", lambda: asgi_batch(asgi.GatewayMiddleware(raw_asgi, Gateway()))),
         Case(
             "apigate, three levels",
-            lambda: asgi_batch(asgi.GatewayMiddleware(raw_asgi, gateway()), field="ratelimit"),
+            lambda: asgi_batch(raw_apps.asgi_apigate(), field="ratelimit"),
         ),
         Case(
             "apigate, refusing",
-            lambda: asgi_batch(
-                asgi.GatewayMiddleware(raw_asgi, gateway(SLOW)),
-                after=1,
-                status=429,
-                field="retry-after",
-            ),
-        ),
-    )
-
-
-def _fastapi() -> tuple[Case, ...]:
-    slowapi = ("fastapi", "slowapi")
-    return (
-        Case("FastAPI", web.fastapi, ("fastapi",)),
-        Case("FastAPI + slowapi decorator", web.slowapi_decorator, slowapi),
-        Case("FastAPI + slowapi ASGI middleware", web.slowapi_middleware, slowapi),
-        Case(
-            "FastAPI + slowapi decorator, refusing",
-            lambda: web.slowapi_decorator(refuse=True),
-            slowapi,
-        ),
-        Case(
-            "FastAPI + slowapi ASGI middleware, refusing",
-            lambda: web.slowapi_middleware(refuse=True),
-            slowapi,
+            lambda: asgi_batch(raw_apps.asgi_apigate(refuse=True), after=1, status=429, field="retry-after"),
         ),
     )
 
@@ -95,36 +66,21 @@ def _wsgi() -> tuple[Case, ...]:
         Case("no-op middleware around start", lambda: wsgi_batch(floors.NoOpStart(raw_wsgi))),
         Case(
             "floor gate",
-            lambda: wsgi_batch(floors.wsgi_gate(raw_wsgi, FAST), field="ratelimit-limit"),
+            lambda: wsgi_batch(raw_apps.wsgi_floor(), field="ratelimit-limit"),
         ),
         Case(
             "floor gate, refusing",
-            lambda: wsgi_batch(floors.wsgi_gate(raw_wsgi, SLOW), after=1, status=429, field="retry-after"),
+            lambda: wsgi_batch(raw_apps.wsgi_floor(refuse=True), after=1, status=429, field="retry-after"),
         ),
         Case("apigate, empty", lambda: wsgi_batch(wsgi.GatewayMiddleware(raw_wsgi, Gateway()))),
         Case(
             "apigate, three levels",
-            lambda: wsgi_batch(wsgi.GatewayMiddleware(raw_wsgi, gateway()), field="ratelimit"),
+            lambda: wsgi_batch(raw_apps.wsgi_apigate(), field="ratelimit"),
         ),
         Case(
             "apigate, refusing",
-            lambda: wsgi_batch(
-                wsgi.GatewayMiddleware(raw_wsgi, gateway(SLOW)),
-                after=1,
-                status=429,
-                field="retry-after",
-            ),
+            lambda: wsgi_batch(raw_apps.wsgi_apigate(refuse=True), after=1, status=429, field="retry-after"),
         ),
-    )
-
-
-def _flask() -> tuple[Case, ...]:
-    limiter = ("flask", "flask_limiter")
-    return (
-        Case("Flask", web.flask, ("flask",)),
-        Case("Flask + Flask-Limiter", lambda: web.flask_limiter(fields=False), limiter),
-        Case("Flask + Flask-Limiter, with fields", web.flask_limiter, limiter),
-        Case("Flask + Flask-Limiter, refusing", lambda: web.flask_limiter(refuse=True), limiter),
     )
 
 

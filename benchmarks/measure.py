@@ -10,7 +10,7 @@ import importlib.util
 import os
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from statistics import median, quantiles
@@ -22,6 +22,7 @@ __all__ = [
     "Cost",
     "Figure",
     "Group",
+    "Load",
     "Plan",
     "Samples",
     "measure",
@@ -129,20 +130,42 @@ class Samples:
 
     def ratio(self, cost: Cost, floor: Cost) -> tuple[float, float, float]:
         """One figure over another: lower quartile, median and upper quartile of the rounds."""
-        low, middle, high = quantiles(
-            (a / b for a, b in zip(cost.of(self.times), floor.of(self.times), strict=True)), n=4
-        )
-        return low, middle, high
+        return _quartiles(cost.of(self.times), floor.of(self.times))
 
 
-def missing(case: Case) -> str | None:
-    """The first module that this case needs and this Python has not."""
-    return next((name for name in case.needs if importlib.util.find_spec(name) is None), None)
+@dataclass(frozen=True)
+class Load:
+    """What real servers served.
+
+    Attributes:
+        title: The heading in the report, and where `budgets` finds what must hold.
+        rates: Requests a second of each row, round by round; none where the row could not be measured.
+        left_out: The rows that could not be, and why, in plain words.
+    """
+
+    title: str
+    rates: Mapping[str, Sequence[float]]
+    left_out: Mapping[str, str]
+
+    def ratio(self, row: str, base: str) -> tuple[float, float, float]:
+        """One row over another: lower quartile, median and upper quartile of the rounds."""
+        return _quartiles(self.rates[row], self.rates[base])
+
+
+def _quartiles(dividends: Iterable[float], divisors: Iterable[float]) -> tuple[float, float, float]:
+    ratios = [a / b for a, b in zip(dividends, divisors, strict=True)]
+    low, middle, high = quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+    return low, middle, high
+
+
+def missing(needs: Iterable[str]) -> str | None:
+    """The first of these modules that this Python has not."""
+    return next((name for name in needs if importlib.util.find_spec(name) is None), None)
 
 
 def measure(group: Group, plan: Plan) -> Samples:
     """Time every case of the group that can run, round by round."""
-    left_out = {case.name: name for case in group.cases if (name := missing(case)) is not None}
+    left_out = {case.name: name for case in group.cases if (name := missing(case.needs)) is not None}
     cases = [case for case in group.cases if case.name not in left_out]
     batches = {case.name: case.build() for case in cases}
     clock, seconds = (time.perf_counter, 10 * plan.batch) if group.waits else (time.process_time, plan.batch)

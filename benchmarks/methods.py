@@ -8,8 +8,9 @@ from itertools import repeat
 
 from apigate import Gateway, Method, asgi
 from apigate.core.routes import MethodTable
-from benchmarks.drive import asgi_batch, raw_asgi
+from benchmarks.drive import asgi_batch
 from benchmarks.measure import Batch, Case, Group, Plan
+from benchmarks.raw_apps import raw_asgi
 from benchmarks.throttling import FAST, floor_once
 
 __all__ = ["groups"]

@@ -1,29 +1,51 @@
 """The report, in Markdown: what ran on what, each budget met or missed, then every figure."""
 
 import platform
+import re
+import shutil
+import subprocess
 from collections.abc import Iterable, Iterator, Sequence
 from importlib import metadata
+from statistics import median
 
-from benchmarks.budgets import BOUNDS, BUDGETS, Budget
-from benchmarks.measure import Cost, Figure, Group, Samples
+from benchmarks.budgets import BOUNDS, BUDGETS, LOADS, Budget
+from benchmarks.measure import Cost, Figure, Group, Load, Samples
 
 __all__ = ["Measured", "markdown"]
 
-PEERS = ("limits", "throttled-py", "pyrate-limiter", "fastapi", "slowapi", "Flask", "Flask-Limiter")
+PEERS = (
+    "limits",
+    "throttled-py",
+    "pyrate-limiter",
+    "fastapi",
+    "starlette",
+    "slowapi",
+    "fastapi-limiter",
+    "Flask",
+    "Flask-Limiter",
+    "Django",
+    "django-ratelimit",
+    "djangorestframework",
+)
+PROGRAMS = ("wrk", "nginx")
+SERVERS = ("uvicorn", "uvloop", "httptools", "gunicorn", *PROGRAMS)
 PREFACE = """\
 Written by `python -m benchmarks`; do not edit. A budget is a ratio within one run: each round times
 the case and its floor, and the median of the rounds' ratios counts. Microseconds are processor time
-(of threads: wall time), and for orientation only.
+(of threads: wall time), and for orientation only. Requests/s are what wrk counted, on the same
+processors as the server, in half as many rounds.
 """
-Measured = Sequence[tuple[Group, Samples] | Figure]
+Measured = Sequence[tuple[Group, Samples] | Load | Figure]
 """What the sections measured, in order."""
 
 
 def markdown(measured: Measured, how: str) -> str:
     """The whole report."""
-    groups = [item for item in measured if not isinstance(item, Figure)]
+    groups = [item for item in measured if not isinstance(item, Figure | Load)]
+    loads = [item for item in measured if isinstance(item, Load)]
     figures = [item for item in measured if isinstance(item, Figure)]
     verdicts = [row for group, samples in groups for row in _judged(group, samples)]
+    verdicts += [row for load in loads for row in _served(load)]
     verdicts += [row for figure in figures if (row := _bounded(figure))]
     parts = [
         "# Benchmarks\n",
@@ -37,6 +59,11 @@ def markdown(measured: Measured, how: str) -> str:
             f"## {group.title}\n",
             _table(("case", "us", "of the first"), _times(group, samples)),
         ]
+    for load in loads:
+        parts += [
+            f"## {load.title}\n",
+            _table(("row", "requests/s", "of the first"), _rates(load)),
+        ]
     if figures:
         rows = [(figure.what, f"{figure.value:,.1f} {figure.unit}") for figure in figures]
         parts += ["## Memory and import\n", _table(("what", "measured"), rows)]
@@ -45,28 +72,45 @@ def markdown(measured: Measured, how: str) -> str:
 
 def how(rounds: int, note: str) -> str:
     """What ran, and on what; nothing that tells whose machine it was."""
-    peers = ", ".join(f"{name} {version}" for name in PEERS if (version := _version(name)))
     return (
         f"{platform.python_implementation()} {platform.python_version()} on {platform.system()} "
-        f"{platform.machine()}; {rounds} rounds{note}. Peers: {peers or 'none installed'}."
+        f"{platform.machine()}; {rounds} rounds{note}. Peers: {_versions(PEERS)}. Servers: {_versions(SERVERS)}."
     )
 
 
+def _versions(names: Iterable[str]) -> str:
+    return ", ".join(f"{name} {version}" for name in names if (version := _version(name))) or "none installed"
+
+
 def _version(name: str) -> str | None:
+    if name in PROGRAMS:
+        return _program_version(name)
     try:
         return metadata.version(name)
     except metadata.PackageNotFoundError:
         return None
 
 
+def _program_version(name: str) -> str | None:
+    program = shutil.which(name)
+    if program is None:
+        return None
+    said = subprocess.run([program, "-v"], check=False, capture_output=True, text=True)
+    found = re.search(r"\d+(\.\d+)+", said.stdout + said.stderr)
+    return found[0] if found else "of some version"
+
+
 def _judged(group: Group, samples: Samples) -> Iterator[tuple[str, ...]]:
     for budget in BUDGETS.get(group.title, ()):
         what = f"{group.title}: {budget.what}" + (f" ({budget.note})" if budget.note else "")
-        lacking = _lacking(budget, samples)
+        floor = _floor(budget, samples)
+        lacking = _lacking(budget.cost, samples) or _lacking(floor, samples)
         if lacking is not None:
             yield what, "", "", f"<= {budget.at_most:.3g}", f"skipped: {lacking} is not installed"
             continue
-        low, middle, high = samples.ratio(budget.cost, budget.floor)
+        if floor != budget.floor:
+            what += f" ({floor.case})"
+        low, middle, high = samples.ratio(budget.cost, floor)
         spread = f"{low:.3g} to {high:.3g}"
         yield (
             what,
@@ -77,9 +121,30 @@ def _judged(group: Group, samples: Samples) -> Iterator[tuple[str, ...]]:
         )
 
 
-def _lacking(budget: Budget, samples: Samples) -> str | None:
-    names = (getattr(cost, name) for cost in (budget.cost, budget.floor) for name in ("case", "over", "per"))
+def _floor(budget: Budget, samples: Samples) -> Cost:
+    """The floor, or of several the least that was measured."""
+    if isinstance(budget.floor, Cost):
+        return budget.floor
+    measured = [cost for cost in budget.floor if _lacking(cost, samples) is None]
+    return min(measured, key=samples.seconds, default=budget.floor[0])
+
+
+def _lacking(cost: Cost, samples: Samples) -> str | None:
+    names = (cost.case, cost.over, cost.per)
     return next((samples.left_out[name] for name in names if name in samples.left_out), None)
+
+
+def _served(load: Load) -> Iterator[tuple[str, ...]]:
+    for budget in LOADS.get(load.title, ()):
+        what = f"{load.title}: {budget.what}"
+        bound = f">= {budget.at_least:g}"
+        lacking = next((load.left_out[row] for row in (budget.case, budget.base) if row in load.left_out), None)
+        if lacking is not None:
+            yield what, "", "", bound, f"skipped: {lacking}"
+            continue
+        low, middle, high = load.ratio(budget.case, budget.base)
+        verdict = "met" if middle >= budget.at_least else "**missed**"
+        yield what, f"{middle:.3g} x", f"{low:.3g} to {high:.3g}", bound, verdict
 
 
 def _bounded(figure: Figure) -> tuple[str, ...] | None:
@@ -111,6 +176,16 @@ def _times(group: Group, samples: Samples) -> Iterator[tuple[str, ...]]:
                 f"{samples.seconds(cost) * 1e6:.2f}",
                 f"{samples.ratio(cost, first)[1]:.2f}",
             )
+
+
+def _rates(load: Load) -> Iterator[tuple[str, ...]]:
+    first = next(iter(load.rates))
+    for row, rates in load.rates.items():
+        if row in load.left_out:
+            yield row, "", f"skipped: {load.left_out[row]}"
+        else:
+            of_first = "" if first in load.left_out else f"{load.ratio(row, first)[1]:.2f}"
+            yield row, f"{median(rates):,.0f}", of_first
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -1,0 +1,249 @@
+"""Real servers: requests a second of one worker under wrk on loopback, with each gate and without.
+
+Rule: all servers of a table run throughout, each in a process of its own; wrk loads one at a time, in
+a fresh order each round, and what is compared is compared within a round. A row that refuses must
+refuse whatever it is asked, any other nothing; else the run ends with AssertionError.
+
+wrk and nginx come from the system's packages. Without them the rows say so.
+"""
+
+import http.client
+import random
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from benchmarks import fastapi_apps, flask_apps, nginx, raw_apps
+from benchmarks.measure import Load, Plan, missing
+from benchmarks.subjects import Subject
+
+__all__ = ["loads"]
+
+PATH = "/pets"
+ROOT = Path(__file__).parents[1]
+PATIENCE = 30.0
+"""Seconds that a server may take to start or to stop."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table: a subject behind its server, or nginx in front of the table's first row.
+
+    Attributes:
+        name: What the table calls it.
+        subject: The app; None for nginx.
+        refuse: Whether it is to refuse.
+        limit: For nginx, its directive.
+    """
+
+    name: str
+    subject: Subject | None = None
+    refuse: bool = False
+    limit: str = ""
+
+    @property
+    def programs(self) -> tuple[str, ...]:
+        """The programs that it needs, of those that come from the system's packages."""
+        return ("wrk", "nginx") if self.subject is None else ("wrk",)
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows that are measured together. `connections` is how many requests are under way at any time."""
+
+    title: str
+    server: str
+    rows: tuple[Row, ...]
+    connections: int
+
+
+class Answers(NamedTuple):
+    """What wrk counted; `trouble` is its word on connections that failed."""
+
+    rate: float
+    total: int
+    refused: int
+    trouble: str
+
+
+def _rows(*subjects: Subject) -> tuple[Row, ...]:
+    admitting = tuple(Row(subject.name, subject) for subject in subjects)
+    refusing = tuple(Row(f"{subject.name}, refusing", subject, refuse=True) for subject in subjects if subject.limits)
+    return admitting + refusing
+
+
+RAW = (
+    Subject("bare app", raw_apps.bare_asgi, limits=False),
+    Subject("floor gate", raw_apps.asgi_floor),
+    Subject("apigate, three levels", raw_apps.asgi_apigate),
+    Subject("thin gate on limits", raw_apps.asgi_limits, ("limits",)),
+)
+NGINX = (
+    Row("nginx in front", limit=nginx.PROXY),
+    Row("nginx limit_req in front", limit=nginx.LIMITED),
+    Row("nginx limit_req in front, refusing", limit=nginx.REFUSING, refuse=True),
+)
+NO_OP = Row("Starlette BaseHTTPMiddleware, no-op", Subject("", raw_apps.asgi_base_http, ("starlette",), limits=False))
+TABLES = (
+    Table("uvicorn, raw ASGI app", "uvicorn", (*_rows(*RAW), NO_OP, *NGINX), connections=32),
+    Table("uvicorn, FastAPI", "uvicorn", _rows(*fastapi_apps.OWN, *fastapi_apps.PEERS), connections=32),
+    Table(
+        "gunicorn sync, Flask",
+        "gunicorn",
+        _rows(flask_apps.BARE, flask_apps.FLOOR, flask_apps.APIGATE, flask_apps.FLASK_LIMITER, flask_apps.THROTTLED_PY),
+        connections=8,
+    ),
+)
+
+
+def loads(plan: Plan) -> Iterator[Load]:
+    """Every table. Rounds are short, so that what disturbs one row disturbs the next; wrk's own clock counts."""
+    rounds, seconds = max(1, plan.rounds // 2), max(0.05, 0.35 * plan.scale)
+    for table in TABLES:
+        yield _measure(table, rounds, seconds)
+
+
+def _measure(table: Table, rounds: int, seconds: float) -> Load:
+    left_out = {row.name: why for row in table.rows if (why := _lacking(table, row)) is not None}
+    rows = [row for row in table.rows if row.name not in left_out]
+    rates: dict[str, list[float]] = {row.name: [] for row in table.rows}
+    order = random.Random(rounds)
+    with ExitStack() as stack:
+        ports = _start(table, rows, _Processes(stack))
+        for row in rows:
+            _check(row, ports[row.name])
+        for _ in range(rounds):
+            for row in order.sample(rows, len(rows)):
+                answers = _wrk(ports[row.name], table.connections, seconds)
+                _must_be(row, answers)
+                rates[row.name].append(answers.rate)
+                if answers.trouble:
+                    left_out[row.name] = f"wrk: {answers.trouble}"
+    return Load(table.title, rates, left_out)
+
+
+def _lacking(table: Table, row: Row) -> str | None:
+    """Why this row cannot be measured here, in plain words."""
+    for program in row.programs:
+        if shutil.which(program) is None:
+            return f"there is no {program} (apt-get install wrk nginx)"
+    needs = row.subject.needs if row.subject else ()
+    module = missing((table.server, *needs))
+    return None if module is None else f"{module} is not installed"
+
+
+class _Processes:
+    """Servers that are ended with the stack: all are told first, then all are waited for."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self.waited = stack.enter_context(ExitStack())
+        self.told = stack.enter_context(ExitStack())
+
+    def start(self, command: Sequence[str], listener: socket.socket | None = None) -> None:
+        """Start one; what it has to say goes where our own messages go."""
+        fds = () if listener is None else (listener.fileno(),)
+        process = subprocess.Popen(command, cwd=ROOT, pass_fds=fds, stdout=sys.stderr)
+        self.waited.callback(_wait, process)
+        self.told.callback(process.terminate)
+
+
+def _wait(process: subprocess.Popen[bytes]) -> None:
+    try:
+        process.wait(PATIENCE)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _start(table: Table, rows: Sequence[Row], processes: _Processes) -> Mapping[str, int]:
+    """Start all of them, and say on which port each listens."""
+    ports: dict[str, int] = {}
+    for row in rows:
+        if row.subject is not None:
+            ports[row.name] = _serve(processes, table.server, row.subject, refuse=row.refuse)
+        else:
+            ports[row.name] = _serve_nginx(processes, row.limit, ports[rows[0].name])
+    return ports
+
+
+def _serve(processes: _Processes, server: str, subject: Subject, *, refuse: bool) -> int:
+    """One server with one app. It inherits a socket that listens already, so that nobody need wait.
+
+    Ours is closed: when the server dies, clients hear of it.
+    """
+    with socket.create_server(("127.0.0.1", 0), backlog=2048) as listener:
+        app = (subject.app.__module__, subject.app.__name__, str(int(refuse)))
+        processes.start((sys.executable, "-m", "benchmarks.serve", server, *app, str(listener.fileno())), listener)
+        port: int = listener.getsockname()[1]
+    return port
+
+
+def _serve_nginx(processes: _Processes, limit: str, app_port: int) -> int:
+    """An nginx of one process in front of an app; all that it writes is in a folder that goes with it."""
+    folder = processes.waited.enter_context(tempfile.TemporaryDirectory())
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port: int = free.getsockname()[1]
+    Path(folder, "nginx.conf").write_text(nginx.configuration(port, app_port, limit), encoding="utf-8")
+    processes.start((str(shutil.which("nginx")), "-p", folder, "-c", "nginx.conf", "-e", "stderr"))
+    return port
+
+
+def _check(row: Row, port: int) -> None:
+    """See that it admits the first request, and the second unless it is to refuse."""
+    refused = row.subject.refused if row.subject else nginx.REFUSED
+    wanted = [200, refused if row.refuse else 200]
+    got = [_status(port), _status(port)]
+    if got != wanted:
+        raise AssertionError(f"{row.name}: not what is to be measured: wanted {wanted}, got {got}")
+
+
+def _must_be(row: Row, answers: Answers) -> None:
+    """See that all were admitted, or all refused but one: nginx knows no rate below one a minute."""
+    if (answers.total - answers.refused > 1) if row.refuse else answers.refused:
+        raise AssertionError(f"{row.name}: not what is to be measured: {answers.refused} of {answers.total} refused")
+
+
+def _status(port: int) -> int:
+    """The status of one request; a server that is still starting is waited for."""
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
+        try:
+            connection.request("GET", PATH)
+            return connection.getresponse().status
+        except ConnectionRefusedError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        finally:
+            connection.close()
+
+
+def _wrk(port: int, connections: int, seconds: float) -> Answers:
+    """Load one server for so long. wrk counts whole seconds only, so it is told when to stop."""
+    url = f"http://127.0.0.1:{port}{PATH}"
+    command = [str(shutil.which("wrk")), "--threads=1", f"--connections={connections}", "--duration=60s", url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            time.sleep(seconds)
+            process.send_signal(signal.SIGINT)
+            said, _ = process.communicate(timeout=PATIENCE)
+        finally:
+            process.kill()
+    rate = re.search(r"^Requests/sec:\s+([\d.]+)$", said, re.MULTILINE)
+    total = re.search(r"^\s*(\d+) requests in ", said, re.MULTILINE)
+    if rate is None or total is None:
+        raise RuntimeError(f"wrk: {said}")
+    refused = re.search(r"^\s*Non-2xx or 3xx responses: (\d+)$", said, re.MULTILINE)
+    trouble = re.search(r"^\s*(Socket errors: .*)$", said, re.MULTILINE)
+    return Answers(float(rate[1]), int(total[1]), int(refused[1]) if refused else 0, trouble[1] if trouble else "")
