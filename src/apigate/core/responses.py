@@ -20,7 +20,10 @@ from apigate.core.message import Field, Response, field
 __all__ = ["KINDS", "ErrorFormat", "GatewayResponse", "GatewayResponses"]
 
 ErrorFormat = Literal["problem", "amazon"]
-"""`problem` is application/problem+json (RFC 9457), `amazon` is `{"message": "Too Many Requests"}`."""
+"""`problem` is application/problem+json (RFC 9457).
+
+`amazon` is `{"message": "Too Many Requests"}`, with the type in x-amzn-ErrorType.
+"""
 
 _REGISTRY = "https://iana.org/assignments/http-problem-types#"  # problem types of draft-ietf-httpapi-ratelimit-headers
 
@@ -195,6 +198,14 @@ _BODIES: Mapping[str, dict[str, Any]] = {
 }
 """The bodies as OpenAPI describes them, by format."""
 
+_AMAZON: Mapping[str, str] = {
+    "THROTTLED": "TooManyRequestsException",
+    "OVERLOADED": "ServiceUnavailableException",
+    "BAD_REQUEST_PARAMETERS": "BadRequestException",
+    "RESOURCE_NOT_FOUND": "NotFoundException",
+}
+"""What Amazon's clients know a type by: their retry modes go by this field and not by the body."""
+
 _HEADERS: Mapping[str, Any] = {
     "Retry-After": {"description": "Seconds to wait (RFC 9110, section 10.2.3)", "schema": {"type": "integer"}},
     "RateLimit": {"description": "What is left of each limit that refused", "schema": {"type": "string"}},
@@ -211,7 +222,7 @@ def _standard(
     title = HTTPStatus(status).phrase if status in HTTPStatus._value2member_map_ else kind
     if error_format == "amazon":
         body = json.dumps({"message": title}).encode()
-        return body, _content("application/json", body)
+        return body, (*_content("application/json", body), field("x-amzn-ErrorType", _AMAZON[kind]))
     problem: dict[str, object] = {"type": KINDS[kind][1], "title": title, "status": status, "detail": detail}
     if violated:
         problem["violated-policies"] = list(violated)
