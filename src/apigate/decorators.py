@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, final
 
 from apigate.core.context import RequestContext, current, current_context
 from apigate.core.endpoints import Endpoint, Served, is_partial, set_mark
-from apigate.core.errors import ConfigurationError
-from apigate.routing import any_framework, served_by_framework
-from apigate.throttling.decision import Decision, Throttled
+from apigate.core.errors import ConfigurationError, ProtocolError
+from apigate.routing import answered_by_framework, any_framework, served_by_framework
+from apigate.throttling.decision import Decision, Throttled, longest_wait
+from apigate.throttling.fields import retry_after_field, seconds_up
 from apigate.throttling.mark import ONE_BUCKET, Per, ThrottleMark
 from apigate.throttling.rate import RateLike, parse_rates
 from apigate.throttling.throttle import Throttle
@@ -151,7 +152,7 @@ class _Limited:
         """Call it, or raise."""
         if self._key is None:
             context = self._context()
-            if context is not None and context.prove(self.mark):
+            if context is not None and (context.exempt or context.prove(self.mark)):
                 return wrapped(*args, **kwargs)
             served = self._served(instance, args, kwargs) if context is None else None
             if served is not None:
@@ -165,7 +166,7 @@ class _Limited:
         """Await it, or raise."""
         if self._key is None:
             context = self._context()
-            if context is not None and context.prove(self.mark):
+            if context is not None and (context.exempt or context.prove(self.mark)):
                 return await wrapped(*args, **kwargs)
             served = self._served(instance, args, kwargs) if context is None else None
             if served is not None:
@@ -175,16 +176,27 @@ class _Limited:
             self._admit(await self._throttle.acquire_async(*self._asked(instance, args, kwargs)), self._context())
         return await wrapped(*args, **kwargs)
 
-    async def generator(
-        self, wrapped: Any, instance: object, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> AsyncGenerator[Any, Any]:
-        """Iterate it, or raise at the first step; what is sent or thrown in reaches it."""
+    def generator(self, wrapped: Any, instance: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Hand it out, or raise: a framework that streams what it yields has begun its response at the first step."""
         context = self._context()
         if self._key is not None:
-            self._admit(await self._throttle.acquire_async(*self._asked(instance, args, kwargs)), context)
-        elif context is None or not context.prove(self.mark):
-            self._admit(await self._throttle.acquire_async(*self._asked_by(context)), context)
-        inner = wrapped(*args, **kwargs)
+            asked = self._asked(instance, args, kwargs)
+        elif context is not None and (context.exempt or context.prove(self.mark)):
+            return wrapped(*args, **kwargs)
+        else:
+            asked = self._asked_by(context)
+        try:
+            decision = self._throttle.acquire(*asked)
+        except ProtocolError:  # the store has to be awaited, which only its first step can
+            return self._iterated(asked, context, wrapped(*args, **kwargs))
+        self._admit(decision, context)
+        return wrapped(*args, **kwargs)
+
+    async def _iterated(
+        self, asked: tuple[dict[str, Any], int], context: RequestContext | None, inner: AsyncGenerator[Any, Any]
+    ) -> AsyncGenerator[Any, Any]:
+        """Iterate it, or raise at the first step; what is sent or thrown in reaches it."""
+        self._admit(await self._throttle.acquire_async(*asked), context)
         try:
             value = await anext(inner)
             while True:
@@ -257,11 +269,14 @@ class _Limited:
         if context.refusal is not None:
             return served.respond(context.refusal)
         context.prove(self.mark)
-        status = _SERVER_ERROR
+        status: int | None = None
         token = current.set(context)
         try:
             response = wrapped(*args, **kwargs)
-            status = getattr(response, "status_code", _OK)
+            status = served.status(response)
+        except Exception as error:
+            status = served.status(error)
+            raise
         finally:
             current.reset(token)
             self._gateway.complete(context, status)
@@ -276,11 +291,14 @@ class _Limited:
         if context.refusal is not None:
             return served.respond(context.refusal)
         context.prove(self.mark)
-        status = _SERVER_ERROR
+        status: int | None = None
         token = current.set(context)
         try:
             response = await wrapped(*args, **kwargs)
-            status = getattr(response, "status_code", _OK)
+            status = served.status(response)
+        except Exception as error:
+            status = served.status(error)
+            raise
         finally:
             current.reset(token)
             await self._gateway.complete_async(context, status)
@@ -304,10 +322,12 @@ class _Limited:
             return
         error = Throttled(decision)
         if context is None:
-            raise error
+            raise answered_by_framework(error, self.mark.refusal[0], _retry_after(decision))
         context.inner_refusal = error
         raise error
 
 
-_OK = 200
-_SERVER_ERROR = 500
+def _retry_after(decision: Decision) -> dict[str, str]:
+    """The field that says when to come again, if coming again can help."""
+    wait = longest_wait(decision.refusals())
+    return {} if wait is None else dict([retry_after_field(seconds_up(wait)).text])

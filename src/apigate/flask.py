@@ -18,7 +18,7 @@ from apigate.core.counters import Counters
 from apigate.core.errors import ConfigurationError
 from apigate.core.native import wsgi_request
 from apigate.core.policy import CompiledMethod
-from apigate.gateway import NO_STAGE, Gateway, empty_context
+from apigate.gateway import DEFAULT_STAGE, NO_STAGE, Gateway, empty_context
 from apigate.routing.flask import FlaskRouting, flask_response
 from apigate.throttling.decision import Throttled
 from apigate.wsgi import Environ, GatewayMiddleware, StartResponse, WSGIApp
@@ -87,7 +87,7 @@ class Apigate:
             raise ConfigurationError(f"APIGATE_ENABLED: {enabled!r} is not True or False")
         if not enabled:
             if self._gateway is not None:
-                app.wsgi_app = _exempting(app.wsgi_app, self._gateway)  # type: ignore[method-assign]  # as below
+                app.wsgi_app = _exempting(app.wsgi_app, self._gateway)  # type: ignore[method-assign,assignment]  # below
             return
         stage = settings.pop("stage", None)
         gate = GatewayMiddleware(app.wsgi_app, self._gateway_for(app, settings), stage=self._stage or stage)
@@ -174,8 +174,9 @@ def _configured(app: Flask, settings: dict[str, Any]) -> Gateway:  # Any: as abo
     try:
         return Gateway.from_dict(settings, **objects)
     except ConfigurationError as error:
-        named = [name for name in (*settings, *objects) if str(error).startswith(name)]
-        raise ConfigurationError(f"{_keys(named) or 'APIGATE_*'}: {error}") from error
+        words = str(error).removeprefix(f"Stage {DEFAULT_STAGE!r} ")
+        named = [name for name in (*settings, *objects) if words.startswith(name)]
+        raise ConfigurationError(f"{_keys(named) or 'APIGATE_*'}: {words}") from error
 
 
 _OBJECTS = frozenset({"client", "clock", "on_event", "policies"})
@@ -183,7 +184,7 @@ _OBJECTS = frozenset({"client", "clock", "on_event", "policies"})
 
 
 def _is_table(value: object) -> bool:
-    """Tell whether a value is as a file would have it; a configuration in Python may hold `Method`, `Stage` and others."""
+    """Tell whether a value is as a file would have it; a configuration in Python may hold a `Method` or `Stage` too."""
     if isinstance(value, Mapping):
         return all(map(_is_table, cast("Mapping[object, object]", value).values()))
     if isinstance(value, list):

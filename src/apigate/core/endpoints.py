@@ -23,6 +23,7 @@ __all__ = [
     "marks_on",
     "method_name",
     "set_mark",
+    "status_of",
 ]
 
 VERBS = frozenset({"GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "HEAD", "TRACE", "CONNECT", "QUERY"})
@@ -97,6 +98,14 @@ class Routing(Protocol):
         ...
 
 
+def status_of(outcome: object) -> int:
+    """The status of a response, or of what most frameworks will make of an exception."""
+    status = getattr(outcome, "status_code", None)
+    if isinstance(status, int):
+        return status
+    return 500 if isinstance(outcome, BaseException) else 200
+
+
 class Served(NamedTuple):
     """A request that a framework is serving by a view of its own, found at the view and not by a gate.
 
@@ -105,12 +114,14 @@ class Served(NamedTuple):
         method: Verb and canonical template.
         marks: Those of the view that the framework called.
         respond: Makes the framework's own kind of response of one of ours.
+        status: Tells the status of what the view returned or raised.
     """
 
     request: Request
     method: str
     marks: tuple[Mark, ...]
     respond: Callable[[Response], Any]  # Any: each framework has its own kind
+    status: Callable[[object], int] = status_of
 
 
 def method_name(verb: str, template: str) -> str:

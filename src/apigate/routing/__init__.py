@@ -3,14 +3,14 @@
 Each module here imports its framework, so it is imported only where that framework is loaded already.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 from sys import modules
 from typing import Any
 
 from apigate.core.endpoints import Routing, Served
 
-__all__ = ["routing_of", "served_by_framework"]
+__all__ = ["answered_by_framework", "any_framework", "routing_of", "served_by_framework"]
 
 _READERS = {
     "starlette.routing": "apigate.routing.starlette",
@@ -36,6 +36,15 @@ def served_by_framework(arguments: tuple[object, ...]) -> Served | None:
         if served is not None:
             return served
     return None
+
+
+def answered_by_framework(error: Exception, status: int, headers: Mapping[str, str]) -> Exception:
+    """The error, where a framework in use can answer it by itself as one that it does; also where no gate stands."""
+    for reader in _readers():
+        if hasattr(reader, "answered"):
+            answered: Exception = reader.answered(error, status, headers)
+            return answered
+    return error
 
 
 def any_framework() -> bool:

@@ -1,21 +1,23 @@
 """The routes of a Django project, asked of its own resolver: paths, regular expressions, includes, classes, viewsets.
 
-Rule: the resolver answers, exactly as it will for the project. What it answered is remembered by verb and path.
+Rule: the resolver answers, exactly as it will for the project. What it answered is remembered by verb and path, unless
+a converter or a pattern of the project's own has a say, which may answer otherwise the next time.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NamedTuple, TypeAlias, final
 
-from django.contrib.admindocs.utils import (
-    remove_non_capturing_groups,
-    replace_metacharacters,
-    replace_named_groups,
-    replace_unnamed_groups,
-)
+from django.conf import settings
+from django.core.handlers import asgi
 from django.core.handlers.base import BaseHandler
+from django.core.handlers.wsgi import get_path_info
 from django.http import HttpRequest, HttpResponse
-from django.urls import Resolver404, URLResolver, get_resolver
+from django.urls import ResolverMatch, URLPattern, URLResolver, converters, get_resolver
+from django.urls.resolvers import LocalePrefixPattern, RegexPattern, RoutePattern
+from django.utils.regex_helper import normalize
+from django.utils.translation import get_language_from_path, override
 
 from apigate.core.endpoints import VERBS, Endpoint, Mark, Served, marks_of_class, marks_on, method_name
 from apigate.core.message import Request, Response
@@ -23,11 +25,21 @@ from apigate.core.native import wsgi_request
 
 __all__ = ["DjangoRouting", "django_response", "routing_of", "served"]
 
+View: TypeAlias = Any  # a function, a partial, an instance with __call__: what it has is asked for by name
+Pattern: TypeAlias = RegexPattern | RoutePattern | LocalePrefixPattern
+Chain: TypeAlias = Sequence[URLPattern | URLResolver]
+
 _REMEMBERED = 4_096
 _LONGEST = 200
-_PARAMETER = r"<(?:(?P<converter>\w+):)?(?P<name>\w+)>"
-_REGEX = frozenset("^$(\\?")
-_FLAGS = r"\(\?[aiLmsux]+\)"
+_URLCONFS = 64  # one is usual; a middleware may choose among several, and tests override
+_PARAMETER = r"<(?:[^>:]+:)?(?P<name>[^>]+)>"
+_FLAGS = r"\(\?[aiLmsux-]+(?:\)|(?P<scope>:))"
+
+_script_prefix: Callable[[Mapping[str, Any]], str] = getattr(
+    asgi,
+    "get_script_prefix",  # before Django 5.0 the setting FORCE_SCRIPT_NAME had no say in the path
+    lambda scope: scope.get("root_path") or "",
+)
 
 
 def routing_of(app: object) -> "DjangoRouting | None":
@@ -37,70 +49,164 @@ def routing_of(app: object) -> "DjangoRouting | None":
 
 @final
 class DjangoRouting:
-    """Finds the views of the project."""
+    """Finds the views of the project.
 
-    def __init__(self) -> None:
+    Args:
+        in_project: Whether the gate stands in MIDDLEWARE, where requests have the path that Django routes on.
+        has_cors: Tells whether the project has a CORS layer that the gate asks by itself.
+    """
+
+    def __init__(self, *, in_project: bool = False, has_cors: Callable[[], bool] = bool) -> None:
         """Nothing is read before the first request."""
-        self._resolver: URLResolver | None = None
-        self._known: dict[tuple[str, str], Endpoint] = {}
-        self._endpoints: dict[tuple[object, str], Endpoint] = {}
+        self._in_project = in_project
+        self._has_cors = has_cors
 
-    def find(self, request: Request) -> Endpoint | None:
-        """The view that the project will call."""
-        resolver = get_resolver()
-        if resolver is not self._resolver:  # settings overridden, caches cleared
-            self._resolver, self._known, self._endpoints = resolver, {}, {}
-        key = (request.method, request.path)
-        endpoint = self._known.get(key)
-        if endpoint is not None:
-            return endpoint
+    def find(self, request: Request, urlconf: Any = None) -> Endpoint | None:  # Any: all that Django takes for one
+        """The view that the project will call.
+
+        Args:
+            request: The request; it gets the path that Django routes on.
+            urlconf: The URL configuration, where it is not that of the settings.
+        """
         try:
-            found = resolver.resolve(request.path or "/")
-        except Resolver404:
+            if not self._in_project:
+                request.path = _path_in_django(request)
+            path = request.path or "/"
+            routed = _project(get_resolver(urlconf)).routed(request.method, path)
+        except Exception:  # noqa: BLE001 - no such path; or whatever a converter raises: it will in the project too
             return None
-        except Exception:  # noqa: BLE001 - a converter of the user's may raise anything; it will in the project too
-            return None
-        endpoint = self._endpoint(found.func, str(found.route), request.method)
-        if len(request.path) < _LONGEST:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            self._known[key] = endpoint
-        return endpoint
+        if routed.alias:
+            request.alias = routed.alias
+        return routed.endpoint
 
-    def _endpoint(self, view: Any, route: str, verb: str) -> Endpoint:
-        # A route does not tell its verbs, so OPTIONS is named by none: a preflight stays one.
-        method = method_name("*" if verb.upper() == "OPTIONS" else verb, _canonical(route))
-        endpoint = self._endpoints.get((view, method))
-        if endpoint is None:
-            endpoint = self._endpoints.setdefault((view, method), Endpoint(method, marks_of_view(view, verb)))
-        return endpoint
+    def endpoint_of(self, request: HttpRequest) -> Endpoint | None:
+        """The view that the project has found by itself; None if it will answer 405."""
+        found = request.resolver_match
+        if found is None:
+            return None
+        return _project(get_resolver(getattr(request, "urlconf", None))).endpoint(found, request.method or "GET")
+
+    def load(self) -> None:
+        """Import the views, so that their decorators have left their marks."""
+        try:
+            _project(get_resolver())
+        except Exception:  # noqa: BLE001 - the project's own fault, which it will report for each request
+            return
 
     def endpoints(self) -> Iterator[Endpoint]:
         """Every view there is, for each verb that it says it serves."""
-        for view, route in _views(get_resolver(), ""):
+        project = _project(get_resolver())
+        for chain in _chains(project.resolver):
+            view = chain[-1].callback
             for verb in _verbs(view):
-                yield self._endpoint(view, route, verb)
+                yield project.known_endpoint(view, _template(chain), verb)
 
     @property
     def has_cors(self) -> bool:
-        """The gate in MIDDLEWARE asks CorsMiddleware itself; one around the whole project cannot."""
-        return False
+        """Whether CorsMiddleware adds its fields: the gate in MIDDLEWARE asks it; one around all of Django cannot."""
+        return self._has_cors()
 
     def with_cors(self, request: Request, response: Response) -> Response:  # noqa: ARG002 - as Routing has it
         """The refusal as it is."""
         return response
 
 
+class _Routed(NamedTuple):
+    """Where a verb and path lead.
+
+    Attributes:
+        endpoint: The view, or None where it will answer 405.
+        alias: The path in lower case, where a regular expression may take it for that.
+    """
+
+    endpoint: Endpoint | None
+    alias: str
+
+
+@lru_cache(maxsize=_URLCONFS)
+def _project(resolver: URLResolver) -> "_Project":
+    return _Project(resolver)
+
+
+@final
+class _Project:
+    """One URL configuration, read once.
+
+    Raises:
+        Exception: Whatever importing the project's views raises.
+    """
+
+    def __init__(self, resolver: URLResolver) -> None:
+        self.resolver = resolver
+        self._routed: dict[tuple[str, str], _Routed] = {}
+        self._endpoints: dict[tuple[int, str, str], Endpoint] = {}
+        patterns = [each.pattern for chain in _chains(resolver) for each in chain]
+        self._by_language = any(map(_is_translated, patterns))
+        self._remembers = all(map(_is_constant, patterns))
+
+    def routed(self, verb: str, path: str) -> _Routed:
+        """Where a request leads.
+
+        Raises:
+            Resolver404: Nowhere.
+        """
+        routed = self._routed.get((verb, path))
+        if routed is None:
+            found = self._resolve(path)
+            exact = all(type(each.pattern) is not RegexPattern for each in _chain(found))
+            routed = _Routed(self.endpoint(found, verb), "" if exact or path == path.lower() else path.lower())
+            if self._remembers and len(path) < _LONGEST:
+                if len(self._routed) >= _REMEMBERED:
+                    self._routed.clear()
+                self._routed[verb, path] = routed
+        return routed
+
+    def _resolve(self, path: str) -> ResolverMatch:
+        """The project's answer, in the language that its LocaleMiddleware will find in the path."""
+        if not self._by_language:
+            return self.resolver.resolve(path)
+        with override(get_language_from_path(path) or settings.LANGUAGE_CODE):
+            return self.resolver.resolve(path)
+
+    def endpoint(self, found: ResolverMatch, verb: str) -> Endpoint | None:
+        """The endpoint of a match; None where the view will answer 405, and no mark says otherwise."""
+        verb = verb.upper()
+        serves = _serves(found.func, verb)
+        endpoint = self.known_endpoint(found.func, _template(_chain(found)) or str(found.route), verb)
+        return endpoint if serves or endpoint.marks else None
+
+    def known_endpoint(self, view: View, template: str, verb: str) -> Endpoint:
+        """One object for each view, template and verb."""
+        if verb == "OPTIONS" or not (verb in VERBS or _class_serves(view, verb)):
+            verb = "*"  # a route does not name OPTIONS, so a preflight stays one
+        key = (id(view), template, verb)  # a view need not be hashable, and lives as long as its pattern
+        endpoint = self._endpoints.get(key)
+        if endpoint is None:
+            made = Endpoint(method_name(verb, template), _marks_of_view(view, verb))
+            endpoint = self._endpoints.setdefault(key, made)
+        return endpoint
+
+
+def _path_in_django(request: Request) -> str:
+    """The path that Django will route on, of a request that a gate around its handler was given."""
+    native = request.native
+    if "type" in native:
+        path: str = native["path"].removeprefix(_script_prefix(native))
+    else:
+        path = get_path_info(native)
+    return path.removeprefix(request.prefix)
+
+
 def served(arguments: tuple[object, ...]) -> Served | None:
     """The request among a view's arguments; Django REST framework wraps it in its own."""
     for each in arguments:
-        request = getattr(each, "_request", each)
+        request: object = each if isinstance(each, HttpRequest) else getattr(each, "_request", None)
         if isinstance(request, HttpRequest) and request.resolver_match is not None:
-            found = request.resolver_match
-            verb = request.method or "GET"
-            method = method_name(verb, _canonical(str(found.route)))
-            asked = wsgi_request({**request.META, "REQUEST_METHOD": verb}, request.path_info)
-            return Served(asked, method, marks_of_view(found.func, verb), django_response)
+            endpoint = DjangoRouting(in_project=True).endpoint_of(request)
+            if endpoint is None:
+                return None
+            asked = wsgi_request({**request.META, "REQUEST_METHOD": request.method}, request.path_info)
+            return Served(asked, endpoint.method, endpoint.marks, django_response)
     return None
 
 
@@ -112,14 +218,24 @@ def django_response(response: Response) -> HttpResponse:
     return made
 
 
-def marks_of_view(view: Any, verb: str) -> tuple[Mark, ...]:
+# ---- views
+
+
+def _marks_of_view(view: View, verb: str) -> tuple[Mark, ...]:
     """The marks of a view function, of the class behind it, or of a viewset's action."""
     marks = marks_on(view)
-    view_class = getattr(view, "view_class", None) or getattr(view, "cls", None)
+    view_class = _class_of(view)
     if view_class is not None:
-        actions: Mapping[str, str] | None = getattr(view, "actions", None)
-        marks += marks_of_class(view_class, verb, actions) + marks_on(_api_view(view_class, verb))
+        marks += marks_of_class(view_class, verb, getattr(view, "actions", None))
+        marks += marks_on(_api_view(view_class, verb))
+    elif not hasattr(view, "__code__"):  # an instance whose class can be called, such as a Feed
+        marks += marks_on(getattr(type(view), "__call__", None))
     return tuple(dict.fromkeys(marks))
+
+
+def _class_of(view: View) -> type | None:
+    """The class that `as_view` was called on; Django REST framework has a name of its own for it."""
+    return getattr(view, "view_class", None) or getattr(view, "cls", None)
 
 
 def _api_view(view_class: type, verb: str) -> Callable[..., object] | None:
@@ -132,34 +248,87 @@ def _api_view(view_class: type, verb: str) -> Callable[..., object] | None:
     return function
 
 
-def _views(resolver: Any, prefix: str) -> Iterator[tuple[Any, str]]:
-    for pattern in resolver.url_patterns:
-        route = prefix + str(pattern.pattern)
-        if isinstance(pattern, URLResolver):
-            yield from _views(pattern, route)
-        else:
-            yield pattern.callback, route
+def _serves(view: View, verb: str) -> bool:
+    """Tell whether a view serves a verb, as far as it says; a function does not."""
+    return _class_of(view) is None or _class_serves(view, verb)
 
 
-def _verbs(view: Any) -> tuple[str, ...]:
-    """The verbs a view serves; a function does not tell."""
-    actions: Mapping[str, str] | None = getattr(view, "actions", None)
-    if actions:
-        return tuple(sorted(verb.upper() for verb in actions if verb not in ("head", "options")))
-    view_class = getattr(view, "view_class", None) or getattr(view, "cls", None)
+def _class_serves(view: View, verb: str) -> bool:
+    view_class = _class_of(view)
     if view_class is None:
-        return ("*",)
-    return tuple(verb for verb in sorted(VERBS - {"HEAD", "OPTIONS"}) if hasattr(view_class, verb.lower())) or ("*",)
+        return False
+    actions: Mapping[str, str] = getattr(view, "actions", None) or {}
+    names = ("head", "get") if verb == "HEAD" else (verb.lower(),)
+    allowed: Sequence[str] = getattr(view_class, "http_method_names", ())
+    return any(name in allowed and (name in actions or hasattr(view_class, name)) for name in names)
 
 
-def _canonical(route: str) -> str:
-    """The route in our form: `pets/<int:id>` is `/pets/{id}`, `^legacy/(?P<id>[0-9]+)/$` is `/legacy/{id}/`."""
-    if _REGEX & set(route):
-        route = re.sub(_FLAGS, "", route)
-        route = replace_unnamed_groups(replace_named_groups(remove_non_capturing_groups(route)))
-        route = replace_metacharacters(route).replace("^", "").replace("$", "")
+def _verbs(view: View) -> tuple[str, ...]:
+    """The verbs a view serves, for listing; a function does not tell."""
+    verbs = VERBS - {"HEAD", "OPTIONS"} if _class_of(view) else frozenset[str]()
+    return tuple(verb for verb in sorted(verbs) if _class_serves(view, verb)) or ("*",)
 
-    def braces(found: re.Match[str]) -> str:
-        return f"{{{found['name']}{'+' if found['converter'] == 'path' else ''}}}"
 
-    return "/" + re.sub(_PARAMETER, braces, route).lstrip("/")
+# ---- patterns
+
+
+def _chain(found: ResolverMatch) -> Chain:
+    """The patterns that matched, outermost first: the last of those that were tried."""
+    chain: Chain = found.tried[-1] if found.tried else ()
+    return chain if chain and getattr(chain[-1], "callback", None) is found.func else ()
+
+
+def _chains(resolver: URLResolver, outer: tuple[URLResolver, ...] = ()) -> Iterator[Any]:
+    """The chain of every view; a configuration that includes itself is read once."""
+    for each in () if resolver in outer[:-1] else resolver.url_patterns:
+        if isinstance(each, URLResolver):
+            for chain in _chains(each, (*outer, each)):
+                yield chain
+        else:
+            yield (*outer, each)
+
+
+def _is_translated(pattern: Pattern) -> bool:
+    """Tell whether a pattern depends on the language: `i18n_patterns`, or a route by `gettext_lazy`."""
+    text: object = getattr(pattern, "_route", "") or getattr(pattern, "_regex", "")
+    return isinstance(pattern, LocalePrefixPattern) or not isinstance(text, str)
+
+
+def _is_constant(pattern: Pattern) -> bool:
+    """Tell whether a pattern is Django's own, and so gives the same answer each time."""
+    kinds = (RegexPattern, RoutePattern, LocalePrefixPattern)
+    own = all(type(each).__module__ == converters.__name__ for each in pattern.converters.values())
+    return type(pattern) in kinds and own
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _canonical(text: str, *, is_regex: bool, greedy: frozenset[str]) -> str:
+    """A pattern in our form.
+
+    >>> _canonical("pets/<int:id>/", is_regex=False, greedy=frozenset())
+    'pets/{id}/'
+    >>> _canonical("(?i)^legacy/(?P<id>[0-9]+)/?$", is_regex=True, greedy=frozenset())
+    'legacy/{id}'
+    """
+    if not is_regex:
+        return re.sub(_PARAMETER, lambda at: f"{{{at['name']}{'+' if at['name'] in greedy else ''}}}", text)
+    try:
+        form = normalize(re.sub(_FLAGS, lambda at: "(?:" if at["scope"] else "", text))[0][0]
+    except ValueError:
+        form = ""
+    return re.sub(r"%\((\w+)\)s", r"{\1}", form) or text.strip("^$")  # the text, where Django cannot spell it either
+
+
+def _template(chain: Chain) -> str:
+    """The template of a chain: `pets/<int:id>` is `/pets/{id}`; empty if there is none."""
+    parts = [
+        _canonical(
+            str(each.pattern),
+            is_regex=isinstance(each.pattern, RegexPattern),
+            greedy=frozenset(
+                name for name, kind in each.pattern.converters.items() if re.fullmatch(kind.regex, "a/b") is not None
+            ),
+        )
+        for each in chain
+    ]
+    return "/" + "".join(parts).lstrip("/") if parts else ""

@@ -13,9 +13,10 @@ from typing import Any, cast, final
 from flask import Flask, current_app, has_request_context, request
 from flask import Response as FlaskResponse
 from flask.views import MethodView
+from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter, Map, MapAdapter, Rule
 
-from apigate.core.endpoints import Endpoint, Mark, Served, marks_of_class, marks_on, method_name
+from apigate.core.endpoints import Endpoint, Mark, Served, marks_of_class, marks_on, method_name, status_of
 from apigate.core.message import Field, Request, Response
 from apigate.core.native import wsgi_path, wsgi_request
 
@@ -257,7 +258,18 @@ def served(arguments: tuple[object, ...]) -> Served | None:  # noqa: ARG001 - Fl
     def respond(response: Response) -> FlaskResponse:
         return flask_response(current_app, response)
 
-    return Served(wsgi_request(request.environ), method, marks, respond)
+    return Served(wsgi_request(request.environ), method, marks, respond, _status_of)
+
+
+def _status_of(outcome: object) -> int:
+    """The status of what a view returned or raised: `abort` raises one with a code, and tuples hold one."""
+    if isinstance(outcome, HTTPException):
+        return outcome.code or 500
+    if isinstance(outcome, tuple):
+        parts = cast("tuple[object, ...]", outcome)
+        given = [part for part in parts[1:] if isinstance(part, int | str)]
+        return int(str(given[0])[:3]) if given else status_of(parts[0])
+    return status_of(outcome)
 
 
 def _marks(view: View | None, verb: str) -> tuple[Mark, ...]:

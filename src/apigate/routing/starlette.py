@@ -1,158 +1,215 @@
 """The routes of Starlette and FastAPI apps: nested routers, mounts, hosts, websockets, class-based endpoints.
 
-Rule: whether a route matches is asked of the route itself; what is compiled here is only which routes are worth
-asking, by the literal segments that their templates begin with. The first full match counts, as in the framework.
+Rule: whether a route matches is asked of the route itself, with the scope as the app will have it; what is compiled
+here is only which routes are worth asking, by the literal segments that their templates begin with. The first full
+match counts, as in the framework.
 
 FastAPI from 0.137 on keeps included routers as nodes of a tree, whose `effective_route_contexts` are flattened here.
 """
 
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from copy import copy
-from typing import Any, final
+from functools import cache
+from typing import Any, NamedTuple, TypeAlias, cast, final
 
+from starlette import routing as framework
 from starlette.applications import Starlette
+from starlette.endpoints import HTTPEndpoint
+from starlette.exceptions import HTTPException, WebSocketException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection
 from starlette.responses import Response as StarletteResponse
-from starlette.routing import BaseRoute, Host, Match, Router
+from starlette.routing import BaseRoute, Host, Match, Mount, Router, compile_path
 
-from apigate.core.endpoints import Endpoint, Mark, Served, marks_of_class, marks_on, method_name
+from apigate.core.endpoints import VERBS, Endpoint, Served, marks_of_class, marks_on, method_name
 from apigate.core.message import Field, Request, Response
-from apigate.core.native import asgi_request
+from apigate.core.native import asgi_request, path_below
 
-__all__ = ["StarletteRouting", "routing_of", "served"]
+__all__ = ["StarletteRouting", "answered", "routing_of", "served"]
 
-Scope = MutableMapping[str, Any]  # Any: as the ASGI specification has it
-App = Any  # an app, a middleware or a router of any kind: what it has is asked for by name
+Scope: TypeAlias = MutableMapping[str, Any]  # Any: as the ASGI specification has it
+App: TypeAlias = Any  # an app, a middleware or a router of any kind: what it has is asked for by name
+Matches: TypeAlias = Callable[[Scope], tuple[Match, Scope]]
 
 _DEEPEST = 4
 _REMEMBERED = 4_096
 _LONGEST = 200
+_ROUTERS = 64
 _WEBSOCKET = "websocket"
+_POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
+_OWN = ("starlette.routing", "fastapi.routing")
 
 
 def routing_of(app: App) -> "StarletteRouting | None":
     """The routes of the Starlette app, or router, at the end of a stack of middleware."""
     *_, last = _layers(app)
-    return StarletteRouting(app, last) if isinstance(last, Router) else None
+    return StarletteRouting(app) if isinstance(last, Router) else None
 
 
 def _layers(app: App) -> Iterator[App]:
     """The middleware in front of a router, outermost first, and the router."""
     seen: set[int] = set()
-    while id(app) not in seen:
+    while app is not None and id(app) not in seen:
         seen.add(id(app))
         yield app
         if isinstance(app, Router):
             return
         if isinstance(app, Starlette):
-            if app.middleware_stack is None:
-                yield app.router
-                return
-            app = app.middleware_stack
+            app = app.router if app.middleware_stack is None else app.middleware_stack
         else:
             app = getattr(app, "app", None)
 
 
+def _router_of(app: App) -> Router | None:
+    *_, last = _layers(app)
+    return last if isinstance(last, Router) else None
+
+
+def _root_path(app: App) -> str:
+    """What FastAPI puts in place of the server's `root_path`; empty where it leaves that as it is."""
+    roots: list[str] = [getattr(layer, "root_path", "") for layer in _layers(app) if isinstance(layer, Starlette)]
+    return next(filter(None, reversed(roots)), "")
+
+
+def _sent_path(scope: Scope) -> str:
+    path: str = scope["path"]
+    return path
+
+
+_route_path: Callable[[Scope], str] = getattr(framework, "get_route_path", _sent_path)
+"""What of a path is left for a router: before Starlette 0.33 a mount cut the path, now it only extends `root_path`."""
+
+
+# ---- the table
+
+
 @final
 class StarletteRouting:
-    """Finds the endpoints of one app. It is read anew when routes were added.
+    """Finds the endpoints of one app. The table is compiled at the first request, and anew when routes have changed.
 
     Args:
         app: What the gate stands around.
-        router: The router within it.
     """
 
-    def __init__(self, app: App, router: Router) -> None:
+    def __init__(self, app: App) -> None:
         """Nothing is read before the first request: apps add routes until then."""
         self._app = app
-        self._router = router
-        self._read: _Level | None = None
-        self._counts: list[tuple[Sequence[object], int]] = []
-        self._known: dict[tuple[str, str, str], Endpoint] = {}
+        self._table: _Table | None = None
 
     def find(self, request: Request) -> Endpoint | None:
         """The endpoint that the framework will call."""
-        level = self._read
-        if level is None or any(len(routes) != count for routes, count in self._counts):
-            level = self._level()
-        native = request.native
-        kind: str = native["type"]
-        key = (kind, request.method, request.path)
-        endpoint = self._known.get(key)
+        table = self._current()
+        root, path = self._place(request, table)
+        kind: str = request.native["type"]
+        key = (kind, request.method, root, path)
+        endpoint = table.known.get(key)
         if endpoint is None:
-            scope = {
-                "type": kind,
-                "method": request.method,
-                "path": request.path,
-                "root_path": "",
-                "headers": native.get("headers", ()),
-                "path_params": {},
-            }
-            endpoint = level.find(scope, request.path)
-            if endpoint is not None and not level.by_host and len(request.path) < _LONGEST:
-                if len(self._known) >= _REMEMBERED:
-                    self._known.clear()
-                self._known[key] = endpoint
+            way = table.top.way(_scope(request, root, path))
+            endpoint = way[-1].endpoint(request.method) if way else None
+            if endpoint is not None and not table.top.varies and len(root) + len(path) < _LONGEST:
+                if len(table.known) >= _REMEMBERED:
+                    table.known.clear()
+                table.known[key] = endpoint
         return endpoint
 
-    def _level(self) -> "_Level":
-        self._counts = []
-        level = _Level(self._router.routes, "", self._counts)
-        self._known = {}
-        self._read = level
-        return level
+    def _current(self) -> "_Table":
+        table = self._table
+        if table is None:
+            return self._compiled()
+        for router, routes in table.read:
+            if router.routes != routes:
+                return self._compiled()
+        return table
+
+    def _compiled(self) -> "_Table":
+        read: list[tuple[Router, list[BaseRoute]]] = []
+        top = _Level(cast("Router", _router_of(self._app)), "", read)
+        for entry in top.entries():
+            _document(entry.route)
+        self._table = table = _Table(top, read, _root_path(self._app), {})
+        return table
+
+    def _place(self, request: Request, table: "_Table") -> tuple[str, str]:
+        """`root_path` and `path` as the app will have them."""
+        native = request.native
+        path: str | None = native.get("path")
+        if path is None:  # a request that is only asked about
+            return table.root, request.path
+        root: str = native.get("root_path") or ""
+        if request.prefix:  # of a stage: the gate moves it to the root
+            path = path if not root or path_below(root, path) != path else root + path
+            root += request.prefix
+        return table.root or root, path
 
     def endpoints(self) -> Iterator[Endpoint]:
         """Every endpoint there is."""
-        return self._level().endpoints()
+        for entry in self._current().top.entries():
+            if entry.below is None:
+                yield from entry.endpoints()
+
+    def document(self) -> None:
+        """Add the refusals of decorated endpoints to FastAPI's routes."""
+        self._compiled()
 
     @property
     def has_cors(self) -> bool:
-        """Whether a CORSMiddleware stands in the app."""
-        return self._cors() is not None
+        """Whether a CORSMiddleware stands in the app, or in one that is mounted in it."""
+        apps = [self._app, *(getattr(entry.route, "app", None) for entry in self._current().top.entries())]
+        return any(_is_cors(kind) for app in apps for kind in _middleware(app))
 
     def with_cors(self, request: Request, response: Response) -> Response:
-        """The refusal as the app's CORSMiddleware lets it out; nothing else of the app runs."""
-        layer = self._cors()
-        return response if layer is None else _through(layer, request, response)
+        """The refusal as the CORSMiddleware on the request's way let it out; nothing else of the app runs."""
+        table = self._current()
+        way = table.top.way(_scope(request, *self._place(request, table)))
+        apps = [self._app, *(entry.route.app for entry in way if entry.below is not None)]
+        for layer in reversed([layer for app in apps for layer in _cors_layers(app)]):
+            response = _through(layer, request, response)
+        return response
 
-    def _cors(self) -> CORSMiddleware | None:
-        app = self._app
-        if isinstance(app, Starlette) and app.middleware_stack is None:
-            app.middleware_stack = app.build_middleware_stack()  # as its first request would
-        return next((layer for layer in _layers(app) if isinstance(layer, CORSMiddleware)), None)
+
+class _Table(NamedTuple):
+    """The routes as they were when they were read.
+
+    Attributes:
+        top: Those of the router itself.
+        read: Every router that was read, with the routes it had.
+        root: What the app puts in place of `root_path`.
+        known: Endpoints found before, by all that they were found by.
+    """
+
+    top: "_Level"
+    read: list[tuple[Router, list[BaseRoute]]]
+    root: str
+    known: dict[tuple[str, str, str, str], Endpoint]
 
 
 @final
 class _Level:
-    """The routes of one router, with the mounts below them."""
+    """The routes of one router, with those below them.
 
-    def __init__(self, routes: Sequence[BaseRoute], prefix: str, counts: list[tuple[Sequence[object], int]]) -> None:
-        self.by_host = False
-        entries = [_Entry(route, prefix, counts) for route in _flat(routes, counts)]
-        self._entries = entries
-        for entry in entries:
-            self.by_host |= entry.by_host
-        keys = {entry.literal[:depth] for entry in entries for depth in range(len(entry.literal) + 1)}
-        self._index = {key: tuple(e for e in entries if e.literal == key[: len(e.literal)]) for key in keys}
+    Attributes:
+        varies: Whether anything else than type, verb and path decides somewhere.
+    """
 
-    def find(self, scope: Scope, path: str) -> Endpoint | None:
-        """The endpoint of a request.
+    def __init__(self, router: Router, prefix: str, read: list[tuple[Router, list[BaseRoute]]]) -> None:
+        self._entries = [_Entry(route, matches, prefix, read) for route, matches in _flat(router, read)]
+        self.varies: bool = any(entry.varies for entry in self._entries)
+        depths = {entry.literal[:depth] for entry in self._entries for depth in range(len(entry.literal) + 1)}
+        self._index = {key: tuple(e for e in self._entries if e.literal == key[: len(e.literal)]) for key in depths}
 
-        Args:
-            scope: The request's scope, as the routes read it.
-            path: What of its path is left for this router.
+    def way(self, scope: Scope) -> "tuple[_Entry, ...]":
+        """The routes that a request takes, outermost first; the last has an endpoint unless it was lost on the way.
+
+        Empty where the framework answers 404, 405 or a redirect: a route that matches but for its verb is not taken.
         """
-        partial = None
-        for entry in self._worth_asking(path):
-            match, child = _matched(entry.route, scope)
-            if match is Match.FULL:
-                return entry.find(scope, child)
-            if match is Match.PARTIAL:
-                partial = entry
-        del partial  # the framework answers 405 by itself
-        return None
+        try:
+            for entry in self._worth_asking(_route_path(scope)):
+                match, child = entry.matches(scope)
+                if match is Match.FULL:
+                    return (entry, *entry.way(scope, child))
+        except Exception:  # noqa: BLE001 - a convertor of the user's may raise anything; it will in the app too
+            return ()
+        return ()
 
     def _worth_asking(self, path: str) -> "tuple[_Entry, ...]":
         segments = tuple(path.split("/", _DEEPEST + 1)[1 : _DEEPEST + 1])
@@ -162,116 +219,197 @@ class _Level:
                 return found
         return ()
 
-    def endpoints(self) -> Iterator[Endpoint]:
+    def entries(self) -> "Iterator[_Entry]":
+        """Every route, those below others after them."""
         for entry in self._entries:
-            yield from entry.endpoints()
+            yield entry
+            if entry.below is not None:
+                yield from entry.below.entries()
 
 
 @final
 class _Entry:
-    """One route with what is below it."""
+    """One route with what is below it.
 
-    def __init__(self, route: BaseRoute, prefix: str, counts: list[tuple[Sequence[object], int]]) -> None:
+    Attributes:
+        route: The route, or what FastAPI keeps of one that was included.
+        matches: Asks it.
+        literal: The segments that every path it matches begins with.
+        below: The routes of what is mounted there, where these can be read.
+        varies: See `_Level`.
+    """
+
+    def __init__(self, route: Any, matches: Matches, prefix: str, read: list[tuple[Router, list[BaseRoute]]]) -> None:
         self.route = route
-        template: str = getattr(route, "path_format", "")
-        below = _below(route)
-        if below is not None:
-            template = template.removesuffix("/{path}")
-        self.literal = _literal(template)
-        self.template = prefix + _canonical(template, getattr(route, "param_convertors", {}))
-        self.below = None if below is None else _Level(below, self.template, counts)
-        self.by_host = isinstance(route, Host) or bool(self.below and self.below.by_host)
-        self._endpoints: dict[str, Endpoint] = {}
-        _document(route)
+        self.matches = matches
+        is_own = getattr(matches, "__module__", "") in _OWN  # else a class of the user's, which may ask for anything
+        self.literal: tuple[str, ...] = _literal(route) if is_own else ()
+        called = hasattr(route, "endpoint")
+        router = None if called else _router_of(getattr(route, "app", None))
+        template = _template(route) if router is None else _template(route).removesuffix("/{path+}")
+        self._template = prefix + template
+        self._opaque = router is None and not called
+        self._root = "" if router is None else _root_path(route.app)
+        self.below: _Level | None = None if router is None else _Level(router, self._template, read)
+        self.varies: bool = not is_own or isinstance(route, Host) or bool(self.below and self.below.varies)
+        self._endpoints: dict[str, Endpoint | None] = {}
 
-    def find(self, scope: Scope, child: Scope) -> Endpoint | None:
+    def way(self, scope: Scope, child: Scope) -> "tuple[_Entry, ...]":
+        """The rest of a request's way."""
         if self.below is None:
-            verb: str = "GET" if scope["type"] == _WEBSOCKET else scope["method"]
-            return self.endpoint(verb)
+            return ()
         scope = {**scope, **child}
-        root, path = scope.get("root_path", ""), scope["path"]
-        return self.below.find(scope, path.removeprefix(root))
+        if self._root:
+            scope["root_path"] = self._root
+        return self.below.way(scope)
 
-    def endpoint(self, verb: str) -> Endpoint:
-        """The endpoint for a verb."""
-        method = method_name(verb, self.template or "/")
-        endpoint = self._endpoints.get(method)
-        if endpoint is None:
-            called: object = getattr(self.route, "endpoint", None)
-            marks: tuple[Mark, ...] = marks_on(called)
-            if isinstance(called, type):
-                marks += marks_of_class(called, verb)
-            endpoint = self._endpoints.setdefault(method, Endpoint(method, marks))
-        return endpoint
+    def endpoint(self, verb: str) -> Endpoint | None:
+        """The endpoint for a verb, or None where there is none after all."""
+        verb = verb.upper()
+        if verb not in VERBS or (self._opaque and verb == "OPTIONS"):  # nobody has said that it answers OPTIONS
+            verb = "*"
+        if verb not in self._endpoints:
+            self._endpoints[verb] = None if self.below is not None else self._made(verb)
+        return self._endpoints[verb]
+
+    def _made(self, verb: str) -> Endpoint | None:
+        called: Any = getattr(self.route, "endpoint", None)
+        marks = marks_on(called)
+        if isinstance(called, type):
+            if verb != "*" and not _has_handler(called, verb):
+                return None
+            marks += marks_of_class(called, verb, {"get": "on_connect"} if hasattr(called, "on_connect") else None)
+        return Endpoint(method_name(verb, self._template or "/"), marks)
 
     def endpoints(self) -> Iterator[Endpoint]:
-        if self.below is not None:
-            yield from self.below.endpoints()
-            return
-        verbs: set[str] = set(getattr(self.route, "methods", None) or {"GET"})
-        for verb in sorted(verbs - {"HEAD"} or verbs):
-            yield self.endpoint(verb)
+        """One for each verb that the route names."""
+        verbs: set[str] = set(getattr(self.route, "methods", None) or ())
+        called: Any = getattr(self.route, "endpoint", None)
+        if isinstance(called, type):
+            verbs = verbs or {verb for verb in VERBS if hasattr(called, verb.lower())}
+        for verb in sorted(verbs - {"HEAD"} or verbs or {"*" if self._opaque else "GET"}):
+            endpoint = self.endpoint(verb)
+            if endpoint is not None:
+                yield endpoint
 
 
-def _document(route: Any) -> None:
-    """Add to a FastAPI route what its marks refuse with, where its author has not said so already."""
-    responses: object = getattr(route, "responses", None)
-    if isinstance(responses, dict):
-        for mark in marks_on(getattr(route, "endpoint", None)):
-            status, response = mark.refusal
-            responses.setdefault(status, response)
-
-
-def _flat(routes: Sequence[BaseRoute], counts: list[tuple[Sequence[object], int]]) -> Iterator[Any]:
-    """The routes in the order they are asked, those of included routers among them; notes how many there were."""
-    counts.append((routes, len(routes)))
+def _flat(router: Router, read: list[tuple[Router, list[BaseRoute]]]) -> Iterator[tuple[Any, Matches]]:
+    """The routes in the order they are asked, those of included routers among them, each with what asks it."""
+    routes = list(router.routes)
+    read.append((router, routes))
     for route in routes:
         contexts = getattr(route, "effective_route_contexts", None)
         if contexts is None:
-            yield route
+            yield route, route.matches
             continue
-        _count_included(getattr(route, "original_router", None), counts)
+        _note_included(route, read)
         for context in contexts():
-            yield getattr(context, "starlette_route", None) or context
+            original = context.original_route
+            if getattr(original.matches, "__module__", "") not in _OWN:
+                yield context, _within(context)
+            else:
+                effective = context.starlette_route or context
+                yield effective, effective.matches
 
 
-def _count_included(router: object, counts: list[tuple[Sequence[object], int]]) -> None:
-    routes: Sequence[object] = getattr(router, "routes", ())
-    counts.append((routes, len(routes)))
-    for route in routes:
-        if hasattr(route, "effective_route_contexts"):
-            _count_included(getattr(route, "original_router", None), counts)
+def _note_included(route: Any, read: list[tuple[Router, list[BaseRoute]]]) -> None:
+    """Note what an included router had, and those included in it."""
+    router: Router = route.original_router
+    routes = list(router.routes)
+    read.append((router, routes))
+    for each in routes:
+        if hasattr(each, "effective_route_contexts"):
+            _note_included(each, read)
 
 
-def _below(route: BaseRoute) -> Sequence[BaseRoute] | None:
-    """The routes of what is mounted, if it is a router or an app that has some."""
-    if hasattr(route, "endpoint") or not hasattr(route, "app"):
-        return None
-    *_, last = _layers(route.app)
-    return last.routes if isinstance(last, Router) else None
+def _within(context: Any) -> Matches:
+    """Asks an included route of a user's own class as FastAPI does: its place is told by the scope."""
+
+    def matches(scope: Scope) -> tuple[Match, Scope]:
+        found: tuple[Match, Scope] = context.original_route.matches(
+            {**scope, "fastapi": {"effective_route_context": context}}
+        )
+        return found
+
+    return matches
 
 
-def _matched(route: BaseRoute, scope: Scope) -> tuple[Match, Scope]:
-    """What the route says; one that fails to say it will fail in the framework too, and be answered there."""
-    try:
-        return route.matches(scope)
-    except Exception:  # noqa: BLE001 - a convertor of the user's may raise anything
-        return Match.NONE, {}
+def _scope(request: Request, root: str, path: str) -> Scope:
+    """The request's scope as the app's routes will read it."""
+    scope = {**request.native, "method": request.method, "path": path, "root_path": root}
+    scope.pop("fastapi", None)  # what a FastAPI app further out left there about itself
+    return scope
 
 
-def _literal(template: str) -> tuple[str, ...]:
-    """The segments before the first that has a parameter, as far as they are looked at."""
+def _template(route: Any) -> str:
+    """The route's template in our form, where a parameter that takes in slashes is greedy: `{path+}`."""
+    template: str = getattr(route, "path_format", "/{path+}")  # a Host, or a kind of route that we do not know
+    convertors: Mapping[str, Any] = {} if isinstance(route, Host) else getattr(route, "param_convertors", {})
+    for name, convertor in convertors.items():
+        if getattr(convertor, "regex", "") == ".*":
+            template = template.replace(f"{{{name}}}", f"{{{name}+}}")
+    return template
+
+
+def _literal(route: Any) -> tuple[str, ...]:
+    """The segments before the first with a parameter, as far as they are looked at.
+
+    None where the route goes by another regular expression than its path's, such as one that ignores letter case.
+    """
+    path: str | None = getattr(route, "path", None)
+    if path is None:
+        return ()
+    pattern, template, _ = compile_path(f"{path}/{{path:path}}" if isinstance(route, Mount) else path)
+    if pattern != getattr(route, "path_regex", None):
+        return ()
     segments = template.split("/")[1:]
     first = next((place for place, segment in enumerate(segments) if "{" in segment), len(segments))
     return tuple(segments[: min(first, _DEEPEST)])
 
 
-def _canonical(template: str, convertors: MutableMapping[str, Any]) -> str:
-    """The template in our form, where a parameter that takes in slashes is greedy: `{path+}`."""
-    for name, convertor in convertors.items():
-        if getattr(convertor, "regex", "") == ".*":
-            template = template.replace(f"{{{name}}}", f"{{{name}+}}")
-    return template
+def _has_handler(view: Any, verb: str) -> bool:
+    """Whether a class-based endpoint serves a verb, as far as that can be seen."""
+    if getattr(view, "dispatch", None) is not HTTPEndpoint.dispatch:
+        return True
+    return hasattr(view, verb.lower()) or (verb == "HEAD" and hasattr(view, "get"))
+
+
+def _document(route: Any) -> None:
+    """Add to a FastAPI route what its marks refuse with, where its author has not said so already."""
+    for each in (route, getattr(route, "original_route", None)):
+        said: Mapping[int | str, Any] | None = getattr(each, "responses", None)
+        if said is None:
+            continue
+        refusals = dict(mark.refusal for mark in reversed(marks_on(getattr(each, "endpoint", None))))
+        added = {status: refusal for status, refusal in refusals.items() if not {status, str(status)} & said.keys()}
+        if added:
+            cast("Any", each).responses = {**said, **added}
+
+
+# ---- CORS
+
+
+def _middleware(app: App) -> Iterator[object]:
+    """The classes of the middleware of an app, whether it has put them together yet or not."""
+    for layer in _layers(app):
+        yield type(layer)
+        if isinstance(layer, Starlette) and layer.middleware_stack is None:
+            yield from (each.cls for each in layer.user_middleware)
+
+
+def _is_cors(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, CORSMiddleware)
+
+
+def _cors_layers(app: App) -> list[CORSMiddleware]:
+    """The CORS layers of an app, outermost first."""
+    found: list[CORSMiddleware] = []
+    for layer in _layers(app):
+        if isinstance(layer, Starlette) and layer.middleware_stack is None:
+            layer.middleware_stack = layer.build_middleware_stack()  # as its first request would
+        if isinstance(layer, CORSMiddleware):
+            found.append(layer)
+    return found
 
 
 def _through(layer: CORSMiddleware, request: Request, response: Response) -> Response:
@@ -307,22 +445,71 @@ def _through(layer: CORSMiddleware, request: Request, response: Response) -> Res
     return Response(response.kind, response.status, fields, response.body, response.violated)
 
 
+# ---- where no gate stands around the app
+
+
 def served(arguments: tuple[object, ...]) -> Served | None:
     """The request or websocket among a view's arguments."""
-    connection = next((each for each in arguments if isinstance(each, HTTPConnection)), None)
-    if connection is None or connection.scope["type"] != "http":
+    scope = next((_scope_of(each) for each in arguments if isinstance(each, HTTPConnection)), None)
+    router = None if scope is None else scope.get("router")
+    if scope is None or not isinstance(router, Router):
         return None
-    scope = connection.scope
-    view: object = scope.get("endpoint")
-    marks = marks_on(view)
-    if isinstance(view, type):
-        marks += marks_of_class(view, scope["method"])
-    template = str(scope.get("root_path", "")) + getattr(scope.get("route"), "path_format", "/")
-    request = asgi_request({**scope, "root_path": scope.get("app_root_path", "")})
-    return Served(request, method_name(request.method, template), marks, _respond)
+    root: str = scope.get("app_root_path", scope.get("root_path", ""))  # before mounts added to it
+    path: str = scope["path"]
+    if _route_path is _sent_path:
+        path = scope.get("root_path", "")[len(root) :] + path
+    request = asgi_request({**scope, "root_path": root, "path": path})
+    endpoint = _routing_within(router).find(request)
+    if endpoint is None:
+        return None
+    return Served(request, endpoint.method, endpoint.marks, _close if scope["type"] == _WEBSOCKET else _respond)
+
+
+def _scope_of(connection: Any) -> Scope:
+    scope: Scope = connection.scope
+    return scope
+
+
+_routings: dict[int, StarletteRouting] = {}  # by the identity of their routers, which they keep alive
+
+
+def _routing_within(router: Router) -> StarletteRouting:
+    routing = _routings.get(id(router))
+    if routing is None:
+        if len(_routings) >= _ROUTERS:
+            _routings.clear()
+        routing = _routings[id(router)] = StarletteRouting(router)
+    return routing
 
 
 def _respond(response: Response) -> StarletteResponse:
     made = StarletteResponse(response.body, response.status)
     made.raw_headers = list(response.raw)
     return made
+
+
+def _close(response: Response) -> None:
+    """Refuse a websocket: what its endpoint returns is sent to nobody."""
+    raise WebSocketException(_POLICY_VIOLATION, response.kind)
+
+
+def answered(error: Exception, status: int, headers: Mapping[str, str]) -> Exception:
+    """The same error as one that Starlette answers by itself.
+
+    Args:
+        error: The error.
+        status: The status it is answered with.
+        headers: The fields.
+    """
+    kind = _answered_kind(cast("Any", type(error)))
+    made: Exception = kind.__new__(kind, *error.args)
+    vars(made).update(vars(error), status_code=status, detail=str(error), headers=dict(headers))
+    return made
+
+
+@cache
+def _answered_kind(kind: Any) -> Any:
+    """A class that is both, and reads as the first."""
+    bases: tuple[type, ...] = (kind, HTTPException)
+    named = {name: getattr(kind, name) for name in ("__module__", "__qualname__", "__doc__", "__str__", "__repr__")}
+    return type(kind.__name__, bases, named)

@@ -241,7 +241,6 @@ class Decision:
         return f"<Decision {'allowed' if self.allowed else 'refused by ' + ', '.join(self.violated)}: {levels}>"
 
 
-@final
 class Throttled(ApigateError):
     """A decorated function, or a reservation, was refused.
 
