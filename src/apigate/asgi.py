@@ -117,7 +117,9 @@ class GatewayMiddleware:
             if passage.withheld or (refusal is not None and not passage.started):
                 context.inner_refusal = context.inner_refusal or refusal
                 await self._refuse_within(context, receive, passage)
-                return
+                if refusal is not None:
+                    return
+                raise
             if not (passage.started or passage.left):
                 passage.status = _SERVER_ERROR  # what the server will answer in the app's place
             raise
@@ -198,9 +200,11 @@ class _Passage:
             await self.gateway.complete_async(self.context, self.status)
 
     def note(self, message: Message) -> Awaitable[None]:
-        """Send a message of a websocket, untouched."""
+        """Send a message of a websocket, untouched; but for the end that a framework makes of an uncaught refusal."""
+        if not self.started and self.context.inner_refusal is not None:
+            self.withheld = message["type"] == "websocket.close" or message.get("status") == _SERVER_ERROR
         self.started = True
-        return self.send(message)
+        return _nothing() if self.withheld else self.send(message)
 
     def heard(self, receive: Receive) -> Receive:
         """`receive`, which notes that a websocket's app has taken the connect event, and that a client has left.

@@ -321,7 +321,7 @@ def gateway_settings(table: Mapping[str, Any], known: frozenset[str]) -> dict[st
             )
             for kind, value in responses.items()
         }
-    if "cors" in settings:
+    if "cors" in settings and not _is_off(settings["cors"]):
         settings["cors"] = CORS(**_named(_table(settings["cors"], "cors"), _parameters(CORS), "cors"))
     return settings
 

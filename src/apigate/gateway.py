@@ -83,7 +83,8 @@ class Gateway:
         error_format: `"problem"` for RFC 9457 bodies, `"amazon"` for `{"message": ...}`.
         rate_limit: The version of the RateLimit fields that is sent, or None for none.
         x_rate_limit: Whether `X-RateLimit-*` is sent too, for old clients.
-        cors: Which origins may read the gateway's own responses, around apps without a CORS layer that it can find.
+        cors: Which origins may read the gateway's own responses, around apps without a CORS layer that it can find;
+            None where no page of another origin calls, and `lint` need not ask.
         policies: Gates of your own, see `apigate.core.policy.Policy`.
         on_event: Called with each event; an exception it raises is logged, and goes no further.
         clock: The clock to go by.
@@ -121,7 +122,7 @@ class Gateway:
         error_format: ErrorFormat = "problem",
         rate_limit: RateLimitDraft | None = "draft-11",
         x_rate_limit: bool = False,
-        cors: CORS | None = None,
+        cors: CORS | None | Unset = UNSET,
         policies: Sequence[Policy] = (),
         on_event: "Callable[[Event], None] | None" = None,
         clock: Clock | None = None,
@@ -145,7 +146,7 @@ class Gateway:
         self.name: str = _checked_name(name)
         self.clock: Clock = _checked_clock(clock)
         self.identity: ClientIdentity = ClientIdentity(trusted_hops, forwarding_header, client)
-        self.cors: CORS | None = _checked_cors(cors)
+        self.cors: CORS | None | Unset = _checked_cors(cors)
         self.bound: list[tuple[str, Routing | None]] = []
         self._on_event = on_event
         self._changing = Lock()
@@ -350,7 +351,9 @@ class Gateway:
 
     def bind(self, app: object, routing: Routing | None) -> None:
         """Note what an adapter stands around, for `lint` and listings."""
-        self.bound.append((f"{type(app).__module__}.{type(app).__qualname__}", routing))
+        owner: object = getattr(app, "__self__", app)  # Flask's `wsgi_app` is a method of the app
+        named: Any = owner if isinstance(owner, type) or isroutine(owner) else type(owner)  # Any: a class or function
+        self.bound.append((f"{named.__module__}.{named.__qualname__}", routing))
 
     def endpoint_of(self, request: Request) -> Endpoint | None:
         """Where the app that the gateway stands around would send a request; for explaining."""
@@ -366,7 +369,8 @@ class Gateway:
         if running is None:
             compiled = self._no_stage
         elif find is None:
-            compiled = running.routes.direct.get((request.method, request.path)) or running.find(request)
+            direct = None if request.alias else running.routes.direct.get((request.method, request.path))
+            compiled = direct or running.find(request)
         else:
             endpoint = find(request)
             context = RequestContext(request, running.find(request, endpoint), self.clock.now_us())
@@ -449,14 +453,12 @@ class Gateway:
             response: What is sent to it.
             routing: The app's routes, where the adapter can read them.
         """
-        if routing is None and self.cors is None:
-            return response
         origin = context.request.headers.get("origin")
         if origin is None:
             return response
         if routing is not None and routing.has_cors:
             return routing.with_cors(context.request, response)
-        return response if self.cors is None else self.cors.added(response, origin)
+        return self.cors.added(response, origin) if isinstance(self.cors, CORS) else response
 
     def refuse(self, context: RequestContext, error: Throttled) -> Response:
         """The response to a request whose endpoint was throttled further in: what it took out here is given back.
@@ -630,9 +632,11 @@ def _checked_flag(setting: str, value: object) -> bool:
     return value
 
 
-def _checked_cors(cors: object) -> CORS | None:
-    if cors is not None and not isinstance(cors, CORS):
-        raise ConfigurationError(f"cors: {cors!r} is not a CORS")
+def _checked_cors(cors: object) -> CORS | None | Unset:
+    if cors is None or cors == "off":
+        return None
+    if not isinstance(cors, CORS | Unset):
+        raise ConfigurationError(f"cors: {cors!r} is not a CORS, nor None")
     return cors
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import permutations
 from typing import TYPE_CHECKING, final
 
+from apigate.config import UNSET
 from apigate.core.routes import ANY, method_key
 from apigate.pipeline import RunningStage
 from apigate.staging.selector import Header, Host
@@ -225,7 +226,7 @@ def client_chosen_stage(gateway: "Gateway") -> Iterator[Finding]:
 
 def unreadable_refusals(gateway: "Gateway") -> Iterator[Finding]:
     """Pages of other origins cannot read a refusal: no CORS layer that the gate can ask, and no `cors` of its own."""
-    if gateway.cors is None:
+    if gateway.cors is UNSET:
         for app, routing in gateway.bound:
             if routing is None or not routing.has_cors:
                 yield Finding(
@@ -233,7 +234,7 @@ def unreadable_refusals(gateway: "Gateway") -> Iterator[Finding]:
                     "cors",
                     f"around {app} no CORS layer was found, so pages of other origins see a network error instead of a "
                     f"429; if browsers call from other origins, give Gateway(cors=CORS(allow_origins=[...])) or put "
-                    f"the framework's CORS layer into the app",
+                    f"the framework's CORS layer into the app, else say cors=None",
                 )
 
 

@@ -368,7 +368,7 @@ class RunningStage:
         """
         routes = self.routes
         path = request.path
-        if has_dot_segment(path) or has_control_character(path) or is_no_path(path):
+        if has_dot_segment(path) or has_control_character(path) or is_no_path(request.method, path):
             return routes.bad_path
         if (
             request.method == "OPTIONS"

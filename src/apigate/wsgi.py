@@ -111,7 +111,7 @@ class GatewayMiddleware:
 class _Passage:
     """One response on its way out."""
 
-    __slots__ = ("begin", "context", "ended", "gate", "gateway", "status", "withheld")
+    __slots__ = ("begin", "begun", "context", "ended", "gate", "gateway", "status", "withheld")
 
     def __init__(self, gate: GatewayMiddleware, context: RequestContext, begin: StartResponse) -> None:
         self.gate: GatewayMiddleware = gate
@@ -120,24 +120,29 @@ class _Passage:
         self.begin: StartResponse = begin
         self.status: int | None = None
         self.ended = False
+        self.begun = False  # whether the server has been given a head
         self.withheld = False  # whether the app's 500 was kept back: the gate answers what it was about
 
     def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None, /) -> Write:
         """Begin the response with the gateway's fields; an app may begin anew with an error."""
         self.status = int(status[:3])
-        if self.context.inner_refusal is not None and self.status in (_TOO_MANY, _SERVER_ERROR):
-            if self.status == _SERVER_ERROR:
-                self.withheld = True
-                return _write_nothing
+        self.withheld = self.context.inner_refusal is not None and self.status == _SERVER_ERROR
+        if self.withheld:
+            return _write_nothing
+        if self.context.inner_refusal is not None and self.status == _TOO_MANY:
             self.gateway.refuse(self.context, self.context.inner_refusal)  # the app has its own words for it
-        if self.context.refusal is not None:
-            return self.begin(status, headers) if exc_info is None else self.begin(status, headers, exc_info)
-        head = ResponseHead(self.status)
-        for hook in self.context.compiled.on_response:
-            hook(self.context, head)
-        if head.added:
-            headers = [*headers, *[added.text for added in head.added]]
-        return self.begin(status, headers) if exc_info is None else self.begin(status, headers, exc_info)
+        if self.context.refusal is None:
+            head = ResponseHead(self.status)
+            for hook in self.context.compiled.on_response:
+                hook(self.context, head)
+            if head.added:
+                headers = [*headers, *[added.text for added in head.added]]
+        return self.give(status, headers, exc_info)
+
+    def give(self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None) -> Write:
+        """Give the server a head; with the error where it has been given one before."""
+        begun, self.begun = self.begun, True
+        return self.begin(status, headers, exc_info) if begun and exc_info is not None else self.begin(status, headers)
 
     def followed(self, body: Iterable[bytes]) -> Iterator[bytes]:
         """The chunks; an app that is a generator runs only now, and its decorated functions ask for the context."""
@@ -156,18 +161,14 @@ class _Passage:
     def refuse(self, error: Throttled) -> Iterable[bytes]:
         """Answer in the app's place; the server raises the error again if the app's head has been sent (PEP 3333)."""
         response = self.gateway.refuse(self.context, error)
-        began = self.status is not None and not self.withheld
-        exc_info = (type(error), error, cast("TracebackType", error.__traceback__)) if began else None
-        return self.send(response, exc_info)
+        return self.send(response, (type(error), error, cast("TracebackType", error.__traceback__)))
 
     def send(self, response: Response, exc_info: ExcInfo | None = None) -> Iterable[bytes]:
         """Send the gateway's own response."""
         environ = self.context.request.native
         if "HTTP_ORIGIN" in environ:
             response = self.gateway.readable(self.context, response, self.gate.routing)
-        line = status_line(response.status)
-        fields = [added.text for added in response.fields]
-        self.begin(line, fields) if exc_info is None else self.begin(line, fields, exc_info)
+        self.give(status_line(response.status), [added.text for added in response.fields], exc_info)
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [response.body]
 
     def fail(self, error: BaseException) -> None:

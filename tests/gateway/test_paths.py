@@ -97,8 +97,8 @@ def test_a_verb_in_other_letters_and_head_take_from_the_same_bucket(verb):
 
 def test_requests_that_match_nothing_share_one_bucket():
     gateway = built(methods={"*": Method(throttle=THREE, client_throttle=TWO), "GET /pets": Method()})
-    asked = ["GET /a", "POST /b", "BREW /c/d", "GET /e", "GET *"]
-    assert [ask(gateway, each, x_client=each).status for each in asked] == [200, 200, 200, 429, 429]
+    asked = ["GET /a", "POST /b", "BREW /c/d", "GET /e"]
+    assert [ask(gateway, each, x_client=each).status for each in asked] == [200, 200, 200, 429]
     assert admitted(gateway, "GET /pets") == 2
 
 

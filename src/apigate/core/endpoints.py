@@ -5,7 +5,7 @@ so that the gate carries out all marks of a request in one pipeline with everyth
 tell is never a way around a limit. A mark that no gate has carried out is carried out where the endpoint is called.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple, Protocol, TypeAlias, cast, final, runtime_checkable
 
@@ -22,6 +22,7 @@ __all__ = [
     "marks_of_class",
     "marks_on",
     "method_name",
+    "place_of",
     "set_mark",
     "status_of",
 ]
@@ -141,12 +142,17 @@ def set_mark(wrapper: Any, mark: Mark) -> None:  # Any: a wrapper of any kind of
     setattr(wrapper, _MARK, mark)
 
 
-def marks_on(function: object) -> tuple[Mark, ...]:
-    """The marks on a function, outermost first, also below decorators of others that use `functools.wraps`."""
-    return tuple(dict.fromkeys(_marks(function)))
+def marks_on(function: object, place: str = "") -> tuple[Mark, ...]:
+    """The marks on a function, outermost first, also below decorators of others that use `functools.wraps`.
+
+    Args:
+        function: The function.
+        place: Where it stands, if that is in a class.
+    """
+    return tuple(dict.fromkeys(_marks(function, place)))
 
 
-def _marks(function: object) -> Iterator[Mark]:
+def _marks(function: object, place: str) -> Iterator[Mark]:
     """Follow what decorators leave behind: `__wrapped__`, partials, bound methods."""
     seen: set[int] = set()
     while function is not None and id(function) not in seen:
@@ -156,7 +162,8 @@ def _marks(function: object) -> Iterator[Mark]:
             yield mark
         else:  # a bound method of a decorated function knows whose it is
             yield from _marks_at(getattr(function, "_self_parent", None))
-        yield from _applied_later(function)
+        if place:
+            yield from _applied_later(function, place)
         within = "func" if is_partial(function) else "__wrapped__"
         function = getattr(function, within, None) or getattr(function, "__func__", None)
 
@@ -172,23 +179,49 @@ def _marks_at(parent: object) -> Iterator[Mark]:
         yield mark
 
 
-def _applied_later(function: object) -> Iterator[Mark]:
+def _applied_later(function: object, place: str) -> Iterator[Mark]:
     """The marks of decorators that are only applied at each call, as Django's `method_decorator` does."""
+    decorators, _ = _decorators_of(function)
+    for decorator in decorators:
+        mark_of: Callable[[str], Mark | None] | None = getattr(decorator, "mark_of", None)
+        mark = mark_of(place) if callable(mark_of) else None
+        if mark is not None:
+            yield mark
+
+
+def _decorators_of(function: object) -> tuple[Sequence[object], object]:
+    """The decorators that a function applies at each call, and the method that it applies them to."""
     code = getattr(function, "__code__", None)
     names: tuple[str, ...] = getattr(code, "co_freevars", ())
     if "decorators" not in names or "method" not in names:
-        return
+        return (), None
     cells = dict(zip(names, getattr(function, "__closure__", None) or (), strict=False))
     try:
         decorators, method = cells["decorators"].cell_contents, cells["method"].cell_contents
     except (KeyError, ValueError):
-        return
-    listed = cast("Iterable[Any]", decorators if isinstance(decorators, (list, tuple)) else ())
-    for decorator in listed:
-        mark_of: Callable[[object], Mark | None] | None = getattr(decorator, "mark_of", None)
-        mark = mark_of(method) if callable(mark_of) else None
-        if mark is not None:
-            yield mark
+        return (), None
+    return cast("Sequence[object]", decorators if isinstance(decorators, (list, tuple)) else ()), method
+
+
+def place_of(function: Any) -> str | None:  # Any: whatever is decorated
+    """Where a method stands that Django's `method_decorator` decorates for one call; None for all else."""
+    while not (is_partial(function) and hasattr(function, "__wrapped__")):
+        function = getattr(function, "__wrapped__", None)
+        if function is None:
+            return None
+    method = function.__wrapped__
+    name = getattr(method, "__name__", "")
+    for base in type(getattr(function.func, "__self__", None)).__mro__:
+        attribute: object = vars(base).get(name)
+        while attribute is not None:
+            if _decorators_of(attribute)[1] is method:
+                return _place(base, name)
+            attribute = getattr(attribute, "__wrapped__", None)
+    return None
+
+
+def _place(base: type, name: str) -> str:
+    return f"{base.__module__}.{base.__qualname__}.{name}"
 
 
 def marks_of_class(view_class: object, verb: str, names: Mapping[str, str] | None = None) -> tuple[Mark, ...]:
@@ -202,16 +235,16 @@ def marks_of_class(view_class: object, verb: str, names: Mapping[str, str] | Non
     asked = verb.lower()
     names = names or {}
     name = names.get(asked, asked)
-    if asked == "head" and _attribute(view_class, name) is None:
+    if asked == "head" and not hasattr(view_class, name):
         name = names.get("get", "get")
-    found = [*marks_on(_attribute(view_class, "dispatch")), *marks_on(_attribute(view_class, "dispatch_request"))]
-    return tuple(dict.fromkeys([*found, *marks_on(_attribute(view_class, name))]))
+    names_asked = ("dispatch", "dispatch_request", name)
+    return tuple(dict.fromkeys([mark for each in names_asked for mark in marks_on(*_attribute(view_class, each))]))
 
 
-def _attribute(view_class: object, name: str) -> object:
-    """An attribute as it stands in the class: asked for through the class, a wrapper would hand out a bound one."""
+def _attribute(view_class: object, name: str) -> tuple[object, str]:
+    """An attribute as it stands in the class, and where: asked through the class, a wrapper hands out a bound one."""
     for base in getattr(view_class, "__mro__", ()):
         attributes = cast("Mapping[str, object]", vars(base))
         if name in attributes:
-            return attributes[name]
-    return None
+            return attributes[name], _place(base, name)
+    return None, ""

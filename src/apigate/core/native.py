@@ -16,8 +16,9 @@ def asgi_request(scope: Mapping[str, Any]) -> Request:  # Any: as the specificat
     if not root:
         return Request(scope.get("method", "GET"), path, peer[0] if peer else None, scope, _ASGI)
     request = Request(scope.get("method", "GET"), path_below(root, path), peer[0] if peer else None, scope, _ASGI)
-    if path.startswith(root) and request.path == path:
-        request.alias = f"/{path[len(root) :]}"  # some frameworks cut the root off all the same
+    cut = path.partition(root)[2] if root in path else request.path  # as some frameworks do, wherever the root stands
+    if cut != request.path:
+        request.alias = cut if cut.startswith("/") else f"/{cut}"
     return request
 
 

@@ -83,15 +83,18 @@ def has_dot_segment(path: str) -> bool:
     return ("/." in path or path.startswith(".")) and any(segment in (".", "..") for segment in path.split("/"))
 
 
-def is_no_path(path: str) -> bool:
+def is_no_path(verb: str, path: str) -> bool:
     """Tell whether this is no path that a method can have: in absolute form, or without its first slash.
 
-    Some routers find their way even so. The empty path is that of an app's mount, `*` that of OPTIONS.
+    Some routers find their way even so. The empty path is that of an app's mount; `*` is for OPTIONS alone (RFC 9112,
+    section 3.2.4).
 
-    >>> is_no_path("pets"), is_no_path("http://shop.example/pets"), is_no_path("*"), is_no_path("")
-    (True, True, False, False)
+    >>> is_no_path("GET", "pets"), is_no_path("GET", "http://shop.example/pets"), is_no_path("GET", "*")
+    (True, True, True)
+    >>> is_no_path("GET", ""), is_no_path("OPTIONS", "*")
+    (False, False)
     """
-    return not path.startswith("/") and path not in ("", "*")
+    return not path.startswith("/") and bool(path) and not (path == "*" and verb == "OPTIONS")
 
 
 def has_control_character(path: str) -> bool:
@@ -182,9 +185,13 @@ class MethodTable(Generic[T]):
         verb = verb.upper()
         if verb == "HEAD":
             verb = "GET"
-        sent = self._match(verb, path or "/")
         if "\ufffd" in path:  # bytes that are no UTF-8, which some frameworks leave out
-            sent = tuple(dict.fromkeys((*sent, *self._match(verb, path.replace("\ufffd", "")))))
+            return tuple(dict.fromkeys((*self._cleaned(verb, path), *self._cleaned(verb, path.replace("\ufffd", "")))))
+        return self._cleaned(verb, path or "/")
+
+    def _cleaned(self, verb: str, path: str) -> tuple[T, ...]:
+        """What the path as sent matches, and what it matches without doubled and trailing slashes."""
+        sent = self._match(verb, path)
         if path == "/" or not (path.endswith("/") or "//" in path):
             return sent
         merged = re.sub(_SLASHES, "/", path)
