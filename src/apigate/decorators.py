@@ -13,7 +13,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, final
 
 from apigate.core.context import RequestContext, current, current_context
-from apigate.core.endpoints import Endpoint, Served, is_partial, set_mark
+from apigate.core.endpoints import Endpoint, Served, is_partial, place_of, set_mark
 from apigate.core.errors import ConfigurationError, ProtocolError
 from apigate.routing import answered_by_framework, any_framework, served_by_framework
 from apigate.throttling.decision import Decision, Throttled, longest_wait
@@ -81,7 +81,7 @@ class ThrottleDecorator:
         wrapper: Any = limited.plain  # Any: each kind has a signature of its own
         if isasyncgenfunction(function):
             wrapper = limited.generator
-        elif iscoroutinefunction(function):
+        elif _is_coroutine_function(function):
             wrapper = limited.coroutine
         wrapped = wrapt.FunctionWrapper(function, wrapper)
         if self._key is None:
@@ -89,9 +89,9 @@ class ThrottleDecorator:
         self._gateway.mark()
         return cast("Callable[P, R]", wrapped)
 
-    def mark_of(self, function: Callable[..., object]) -> ThrottleMark | None:
-        """The mark that the decorator will leave on a function; for decorators applied at each call."""
-        return None if self._key is not None else self._limited_as(_name(function)).mark
+    def mark_of(self, place: str) -> ThrottleMark | None:
+        """The mark that the decorator will leave on the method at a place; for decorators applied at each call."""
+        return None if self._key is not None else self._limited_as(place).mark
 
     def _limited_as(self, name: str) -> "_Limited":
         """The limits of a function by its name; one decorator applied twice to the same function limits it once."""
@@ -116,12 +116,23 @@ class ThrottleDecorator:
 
 
 def _name(function: Any) -> str:  # Any: whatever is decorated
-    """Module and qualified name; of a method bound to a view, that of the view's own class."""
+    """Module and qualified name; of a view made by a class, or of a method bound to one, that of the class."""
+    place = place_of(function)
+    if place is not None:
+        return place
     instance: object = getattr(function.func, "__self__", None) if is_partial(function) else None
     if instance is not None:
         return f"{_name(type(instance))}.{getattr(function.func, '__name__', '')}"
+    view_class: object = getattr(function, "view_class", None) or getattr(function, "cls", None)
+    if isinstance(view_class, type):
+        return f"{view_class.__module__}.{view_class.__name__}"  # not the qualified one: `api_view` sets only this
     named = cast("type", function if hasattr(function, "__qualname__") else type(function))
     return f"{named.__module__}.{named.__qualname__}"
+
+
+def _is_coroutine_function(function: object) -> bool:
+    """Tell whether calling it gives a coroutine; before Python 3.12, asyncio had a marker of its own for saying so."""
+    return iscoroutinefunction(function) or type(getattr(function, "_is_coroutine", None)) is object
 
 
 class _Limited:

@@ -170,7 +170,8 @@ def _configured(app: Flask, settings: dict[str, Any]) -> Gateway:  # Any: as abo
             "Apigate: no gateway was given, and the app's configuration has no APIGATE_* key, such as "
             "APIGATE_CLIENT_THROTTLE = '10/second; burst=20'"
         )
-    objects = {name: settings.pop(name) for name in list(settings) if name in _OBJECTS or not _is_table(settings[name])}
+    given = [name for name, value in settings.items() if name in _OBJECTS or value is None or not _is_table(value)]
+    objects = {name: settings.pop(name) for name in given}
     try:
         return Gateway.from_dict(settings, **objects)
     except ConfigurationError as error:

@@ -352,8 +352,10 @@ class Gateway:
     def bind(self, app: object, routing: Routing | None) -> None:
         """Note what an adapter stands around, for `lint` and listings."""
         owner: object = getattr(app, "__self__", app)  # Flask's `wsgi_app` is a method of the app
-        named: Any = owner if isinstance(owner, type) or isroutine(owner) else type(owner)  # Any: a class or function
-        self.bound.append((f"{named.__module__}.{named.__qualname__}", routing))
+        kind = type(owner)
+        module: str = getattr(owner, "__module__", kind.__module__)
+        name: str = getattr(owner, "__qualname__", kind.__qualname__)
+        self.bound.append((f"{module}.{name}", routing))
 
     def endpoint_of(self, request: Request) -> Endpoint | None:
         """Where the app that the gateway stands around would send a request; for explaining."""
@@ -457,8 +459,10 @@ class Gateway:
         if origin is None:
             return response
         if routing is not None and routing.has_cors:
-            return routing.with_cors(context.request, response)
-        return self.cors.added(response, origin) if isinstance(self.cors, CORS) else response
+            response = routing.with_cors(context.request, response)
+        if not isinstance(self.cors, CORS) or any(name == b"access-control-allow-origin" for name, _ in response.raw):
+            return response
+        return self.cors.added(response, origin)
 
     def refuse(self, context: RequestContext, error: Throttled) -> Response:
         """The response to a request whose endpoint was throttled further in: what it took out here is given back.

@@ -1,6 +1,6 @@
 """How tests ask a Flask app: in words, through its own test client."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flask import Flask
@@ -29,11 +29,27 @@ def ask(app: Any, request: str, headers: Mapping[str, str] | None = None, **envi
 
 
 def statuses(app: Any, *requests: str, headers: Mapping[str, str] | None = None) -> list[int]:
-    """The statuses of several requests, one after the other."""
-    return [ask(app, request, headers).status_code for request in requests]
+    """The statuses of several requests, one after the other; each response is closed, as every server does."""
+    found = []
+    for request in requests:
+        with ask(app, request, headers) as response:
+            found.append(response.status_code)
+    return found
 
 
 def remaining(response: Any) -> dict[str, int]:
     """What a response's RateLimit field says is left, by limit."""
-    items = response.headers.get("RateLimit", "").split(", ")
-    return {name.strip('"'): int(rest[2:].partition(";")[0]) for name, _, rest in (i.partition(";") for i in items if i)}
+    left = {}
+    for item in filter(None, response.headers.get("RateLimit", "").split(", ")):
+        name, rest, *_ = item.split(";")
+        left[name.strip('"')] = int(rest.removeprefix("r="))
+    return left
+
+
+def calling(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that calls it, and has nothing of its marks or routes."""
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    return call

@@ -4,13 +4,14 @@ import logging
 
 import pytest
 from flask import Blueprint, Flask, jsonify
+from werkzeug.exceptions import HTTPException
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from apigate import ConfigurationError, Gateway, Method, Rate, Stage, Throttled
 from apigate.flask import Apigate, context
 from apigate.testing import FakeClock
 from apigate.wsgi import GatewayMiddleware
-from tests.flask.asking import ask, gated, gateway, remaining, statuses
+from tests.flask.asking import ask, calling, gated, gateway, remaining, statuses
 
 
 def shop(**config):
@@ -109,7 +110,7 @@ def test_testing_and_debug_change_nothing(testing, debug):
     app = shop(TESTING=testing)
     app.debug = debug
     scarce = (gate := gateway(client_throttle="10/minute")).throttle("1/minute")(lambda: "scarce")
-    app.add_url_rule("/scarce", "scarce", lambda: scarce())
+    app.add_url_rule("/scarce", "scarce", calling(scarce))
     Apigate(app, gate)
     assert statuses(app, "GET /pets", "GET /scarce", "GET /scarce", "GET /pets") == [200, 200, 429, 200]
 
@@ -202,7 +203,7 @@ def test_a_view_that_calls_a_helper_that_refuses_is_answered_429_and_the_outer_t
         return "helped"
 
     app = shop()
-    app.add_url_rule("/help", "help", lambda: helper())
+    app.add_url_rule("/help", "help", calling(helper))
     gated(app, gate)
     admitted, refused = ask(app, "GET /help"), ask(app, "GET /help")
     assert (admitted.status_code, refused.status_code) == (200, 429)
@@ -217,7 +218,7 @@ def test_so_is_one_whose_helper_goes_by_its_own_arguments(outer):
     gate = gateway(**outer)
     send = gate.throttle(Rate(3), key=lambda user, n: user, cost=lambda user, n: n)(lambda user, n: f"{n} sent")
     app = shop()
-    app.add_url_rule("/send/<user>/<int:n>", "send", lambda user, n: send(user, n))
+    app.add_url_rule("/send/<user>/<int:n>", "send", calling(send))
     gated(app, gate)
     assert statuses(app, "GET /send/a/2", "GET /send/a/2", "GET /send/b/3") == [200, 429, 200]
     if outer:
@@ -227,8 +228,8 @@ def test_so_is_one_whose_helper_goes_by_its_own_arguments(outer):
 @pytest.mark.parametrize("order", ["before", "after"])
 def test_a_handler_for_throttled_of_the_users_own_answers_in_its_own_words(order):
     gate, app = gateway(client_throttle="10/minute"), shop()
-    app.add_url_rule("/scarce", "scarce", lambda: scarce())
     scarce = gate.throttle("1/minute")(lambda: "scarce")
+    app.add_url_rule("/scarce", "scarce", calling(scarce))
 
     def ours(error):
         return f"come back in {error.retry_after:.0f} s", 429
@@ -248,7 +249,7 @@ def test_a_handler_for_throttled_of_the_users_own_answers_in_its_own_words(order
 def test_a_handler_for_every_exception_does_not_turn_a_refusal_into_a_500(where):
     gate, app, blueprint = gateway(client_throttle="10/minute"), shop(), Blueprint("api", __name__)
     scarce = gate.throttle("1/minute")(lambda: "scarce")
-    blueprint.add_url_rule("/scarce", "scarce", lambda: scarce())
+    blueprint.add_url_rule("/scarce", "scarce", calling(scarce))
     blueprint.add_url_rule("/broken", "broken", lambda: 1 / 0)
 
     def anything(error):
@@ -263,6 +264,36 @@ def test_a_handler_for_every_exception_does_not_turn_a_refusal_into_a_500(where)
     assert refused.get_json()["violated-policies"] == ["method"]
     assert ask(app, "GET /broken").text == "sorry: ZeroDivisionError"
     assert remaining(ask(app, "GET /pets")) == {"client": 7}
+
+
+@pytest.mark.parametrize("what", [429, 500, HTTPException])
+def test_a_handler_for_http_errors_is_not_asked_about_a_refusal(what):
+    """Neither where the gate refuses, as Flask has not begun, nor where a function does."""
+    gate, app = gateway(client_throttle="2/minute"), shop()
+    scarce = gate.throttle("1/minute")(lambda: "scarce")
+    app.add_url_rule("/scarce", "scarce", calling(scarce))
+    app.register_error_handler(what, lambda _: ("mine", 418))
+    gated(app, gate)
+    for path, level in (("/scarce", "method"), ("/pets", "client")):
+        assert ask(app, f"GET {path}").status_code == 200
+        refused = ask(app, f"GET {path}")
+        assert (refused.status_code, refused.json["violated-policies"]) == (429, [level])
+
+
+@pytest.mark.parametrize("with_gate", [True, False])
+def test_a_blueprints_own_handler_for_throttled_answers_for_its_views_alone(with_gate):
+    gate, app, api = gateway(), shop(), Blueprint("api", __name__, url_prefix="/api")
+    scarce = gate.throttle("1/minute")(lambda: "scarce")
+    api.add_url_rule("/scarce", "scarce", calling(scarce))
+    api.register_error_handler(Throttled, lambda error: (f"{error.retry_after:.0f}", 420))
+    app.register_blueprint(api)
+    app.add_url_rule("/scarce", "scarce", calling(scarce))
+    if with_gate:
+        gated(app, gate)
+    assert ask(app, "GET /api/scarce").status_code == 200
+    refused = ask(app, "GET /api/scarce")
+    assert (refused.status_code, refused.text) == (420, "60")
+    assert ask(app, "GET /scarce").status_code == (429 if with_gate else 500)
 
 
 def test_an_error_of_the_app_stays_the_apps():
@@ -463,16 +494,19 @@ def test_flask_apigate_explain_does_not_trace_back_over_a_slip(cli):
 
 
 def test_flask_apigate_lint_exits_with_1_if_there_is_a_finding():
-    app = gated(shop(), gateway(throttle="100/second", cors=None))
+    app = gated(shop(), gateway(throttle="100/second"))
     result = app.test_cli_runner().invoke(args=["apigate", "lint"])
     assert (result.exit_code, "unreadable-refusals" in result.output) == (1, True)
+    assert "around flask.app.Flask no CORS layer was found" in result.output
 
 
 def test_flask_apigate_lint_is_silent_where_all_is_well():
-    app = shop()
-    app.after_request(lambda response: response)
-    result = gated(app, gateway(throttle="100/second")).test_cli_runner().invoke(args=["apigate", "lint"])
-    assert (result.exit_code, result.output) == (0, "")
+    with_layer = shop()
+    with_layer.after_request(lambda response: response)
+    gated(with_layer, gateway(throttle="100/second"))
+    for app in (with_layer, configured(APIGATE_THROTTLE="100/second", APIGATE_CORS=None)):
+        result = app.test_cli_runner().invoke(args=["apigate", "lint"])
+        assert (result.exit_code, result.output) == (0, "")
 
 
 def test_the_gateway_of_an_app_can_be_reached():

@@ -12,7 +12,7 @@ from werkzeug.exceptions import HTTPException
 
 from apigate import ConfigurationError, Method, Rate, Stage, Throttled
 from apigate.flask import context
-from tests.flask.asking import ask, gated, gateway, remaining, statuses
+from tests.flask.asking import ask, calling, gated, gateway, remaining, statuses
 
 TWICE = [200, 200, 429]
 
@@ -195,7 +195,7 @@ def test_every_kind_of_view_is_limited_by_the_gate(kind, per, caplog):
         assert statuses(app, *["GET /x"] * 3) == TWICE
     assert len(reached) == 2  # refused before Flask began
     assert caplog.records == []
-    assert gate.explain("GET", "/other").levels[0].remaining == 7  # one request counts once, a refused one not at all
+    assert gate.explain("GET", "/").levels[0].remaining == 7  # one request counts once, a refused one not at all
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -206,7 +206,7 @@ def test_without_a_gate_every_kind_of_view_limits_itself_and_warns_once(kind, ca
         assert statuses(app, *["GET /x"] * 3) == TWICE
     assert [record.levelname for record in caplog.records] == ["WARNING"]
     assert "no gate stands around the app" in caplog.text
-    assert gate.explain("GET", "/other").levels[0].remaining == 7
+    assert gate.explain("GET", "/").levels[0].remaining == 7
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -224,12 +224,14 @@ def test_middleware_that_rewrites_the_verb_is_no_way_around(kind, where, caplog)
     assert len(caplog.records) == (where == "inside")
     if where == "inside":
         assert "the gate cannot see the app's routes" in caplog.text
-    assert gate.explain("GET", "/other").levels[0].remaining == 97  # and given back where the endpoint refused
+    assert gate.explain("GET", "/").levels[0].remaining == 97  # and given back where the endpoint refused
 
 
 def test_the_methods_of_a_view_have_limits_of_their_own():
+    gate = gateway()
+
     class X(MethodView):
-        @(gate := gateway()).throttle("1/minute")
+        @gate.throttle("1/minute")
         def get(self):
             return "got"
 
@@ -247,8 +249,10 @@ def test_the_methods_of_a_view_have_limits_of_their_own():
 
 
 def test_a_view_that_is_no_method_view_may_have_a_helper_called_get():
+    gate = gateway()
+
     class X(View):
-        @(gate := gateway()).throttle("1/minute")
+        @gate.throttle("1/minute")
         def get(self):
             return "got"
 
@@ -320,7 +324,7 @@ def test_with_the_method_table_all_levels_are_one_decision():
     refused = ask(app, "GET /x/2")
     assert (refused.status_code, refused.get_json()["violated-policies"]) == (429, ["method"])
     levels = {state.policy: state.remaining for state in gate.explain("GET", "/x/3").levels}
-    assert (levels["global"], levels["client-method"]) == (98, 3)  # the refused one took nothing
+    assert (levels["global"], levels["client-method"]) == (99, 4)  # the refused one took nothing
 
 
 def test_a_second_call_of_a_view_within_the_request_takes_again():
@@ -332,7 +336,7 @@ def test_a_second_call_of_a_view_within_the_request_takes_again():
         return "x"
 
     app.add_url_rule("/twice", "twice", lambda: x() + x())
-    app.add_url_rule("/again", "again", lambda: x())
+    app.add_url_rule("/again", "again", calling(x))
     gated(app, gate)
     assert statuses(app, "GET /twice", "GET /x", "GET /x", "GET /again") == [200, 200, 429, 429]
 
@@ -348,7 +352,7 @@ def test_a_request_that_a_rule_exempts_takes_nothing_from_helpers_either():
     app = Flask("shop")
     gate = gateway(throttle="1/minute", exempt=lambda request: request.headers.get("x-probe") == "1")
     helper = gate.throttle("1/minute")(lambda: "helped")
-    app.add_url_rule("/x", "x", lambda: helper())
+    app.add_url_rule("/x", "x", calling(helper))
     gated(app, gate)
     assert statuses(app, *["GET /x"] * 3, headers={"x-probe": "1"}) == [200, 200, 200]
     assert statuses(app, *["GET /x"] * 2) == [200, 429]
@@ -417,7 +421,7 @@ def test_who_asks_and_what_it_costs_need_a_request_and_a_call_outside_of_one_say
 def test_a_helper_without_a_gate_that_needs_the_request_names_the_missing_line():
     app, gate = Flask("shop"), gateway()
     helper = gate.throttle("1/minute", per="client")(lambda: "helped")
-    app.add_url_rule("/x", "x", lambda: helper())
+    app.add_url_rule("/x", "x", calling(helper))
     app.testing = True
     with pytest.raises(ConfigurationError, match=r"Flask: Apigate\(app, gateway\)"):
         ask(app, "GET /x")
@@ -432,9 +436,15 @@ def test_outside_of_any_request_a_view_is_a_function_that_throttles_itself():
     assert raised.value.retry_after == 60
 
 
-@pytest.mark.parametrize(
-    "outcome", [lambda: ("no", 401), lambda: ("no", "401 NO"), lambda: ("no", 401, {}), lambda: Response("no", 401), abort]
-)
+FAILED_LOGINS = {
+    "tuple": lambda: ("no", 401),
+    "status line": lambda: ("no", "401 NO"),
+    "with fields": lambda: ("no", 401, {}),
+    "response": lambda: Response("no", 401),
+}
+
+
+@pytest.mark.parametrize("outcome", [*FAILED_LOGINS, "abort", "abort with response"])
 @pytest.mark.parametrize("with_gate", [True, False])
 def test_a_failed_login_is_told_from_a_good_one_with_and_without_a_gate(outcome, with_gate):
     """`refund` by the status: a tuple's 401, or that of `abort`, is not a 200."""
@@ -446,7 +456,9 @@ def test_a_failed_login_is_told_from_a_good_one_with_and_without_a_gate(outcome,
     def login():
         if request.args["password"] == "right":
             return ("welcome", {"x-a": "b"})
-        return outcome(401) if outcome is abort else outcome()
+        if outcome.startswith("abort"):
+            abort(Response("no", 401) if outcome == "abort with response" else 401)
+        return FAILED_LOGINS[outcome]()
 
     if with_gate:
         gated(app, gate)

@@ -83,7 +83,8 @@ def test_a_method_of_the_table_is_any_route_of_its_shape():
 def test_a_default_gives_each_route_its_own_bucket():
     app = app_with("/pets/<int:pet_id>", "/cats", "/dogs")
     gated(app, gateway(methods={"*": Method(throttle="1/minute")}))
-    assert statuses(app, "GET /pets/1", "GET /pets/2", "GET /cats", "GET /dogs", "GET /cats") == [200, 429, 200, 200, 429]
+    assert statuses(app, "GET /pets/1", "GET /pets/2", "GET /cats") == [200, 429, 200]
+    assert statuses(app, "GET /dogs", "GET /cats") == [200, 429]
 
 
 def test_what_no_route_answers_shares_one_bucket():
@@ -204,7 +205,7 @@ def test_a_converter_with_a_pattern_of_its_own():
 
 
 def test_a_converter_that_crosses_slashes_is_greedy():
-    class Rest(UnicodeConverter):
+    class Rest(BaseConverter):
         regex = ".+?"
         part_isolating = False
 
@@ -254,12 +255,18 @@ def test_no_host_makes_the_gate_raise(kind, host):
     app.add_url_rule("/", "root", anything, **({"host": "shop.example"} if kind == "host_matching" else {}))
     bare = app.wsgi_app
     gated(app, gateway(throttle="10/second"))
-    environ = {"HTTP_HOST": host}
+
+    def outcome():
+        try:
+            return ask(app, "GET /", HTTP_HOST=host).status_code
+        except ValueError as error:  # Werkzeug before 3.1 raises it at some
+            return str(error)
+
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Werkzeug warns of a host that is not the configured one
-        with_gate = ask(app, "GET /", **environ).status_code
+        warnings.filterwarnings("ignore", "Current server name")  # Werkzeug's, of a host that is not the configured one
+        with_gate = outcome()
         app.wsgi_app = bare
-        assert with_gate == ask(app, "GET /", **environ).status_code
+        assert with_gate == outcome()
 
 
 def test_an_apps_own_url_adapter_is_asked():
@@ -332,9 +339,8 @@ def test_an_options_that_a_view_answers_is_a_method_like_any_other():
 
 
 def test_a_preflight_that_flask_answers_takes_from_global_alone():
-    app = gated(
-        options_app(), gateway(throttle="3/minute", client_throttle="1/minute", methods={"*": Method(throttle="1/minute")})
-    )
+    table = {"*": Method(throttle="1/minute")}
+    app = gated(options_app(), gateway(throttle="3/minute", client_throttle="1/minute", methods=table))
     assert statuses(app, *["OPTIONS /auto"] * 2, headers=PREFLIGHT) == [200, 200]
     assert statuses(app, "POST /auto") == [200]
     assert statuses(app, "OPTIONS /auto", headers=PREFLIGHT) == [429]
@@ -434,9 +440,11 @@ def test_what_is_remembered_is_bounded():
     for number in range(5_000):
         assert routing.find(wsgi_request({**environ, "PATH_INFO": f"/{number}"})) is not None
     assert routing.find(wsgi_request({**environ, "PATH_INFO": "/" + "x" * 100_000})) is not None
+    app.url_map.add(Rule("/any", endpoint="view0"))
+    assert routing.find(wsgi_request({**environ, "REQUEST_METHOD": "X" * 100_000, "PATH_INFO": "/any"})) is not None
     assert len(routing._table.known) <= 4_096
-    assert max(len(path) for _, path in routing._table.known) < 200
-    assert len(routing._endpoints) == 1
+    assert all(len(verb) + len(path) < 200 for verb, path in routing._table.known)
+    assert len(routing._endpoints) == 2
 
 
 def test_the_endpoints_are_listed_as_they_will_be_found():

@@ -99,3 +99,18 @@ def test_lint_says_where_a_page_cannot_read_a_refusal(settings, found):
     findings = [str(finding) for finding in gateway.lint() if finding.check == "unreadable-refusals"]
     assert bool(findings) is found
     assert all("test_cors.app" in finding for finding in findings)
+
+
+def test_a_framework_whose_layer_adds_nothing_leaves_it_to_the_gateways_own():
+    from flask import Flask
+
+    from apigate.flask import Apigate
+
+    flask = Flask("shop")
+    flask.after_request(lambda response: response)  # it might have been the CORS layer
+    Apigate(flask, Gateway(throttle="1/hour", clock=FakeClock(), cors=CORS(allow_origins=[SHOP])))
+    flask.get("/")(lambda: "served")
+    client = flask.test_client()
+    codes = [client.get("/", headers={"Origin": SHOP}) for _ in range(2)]
+    assert codes[1].status_code == 429
+    assert codes[1].headers.getlist("Access-Control-Allow-Origin") == [SHOP]

@@ -67,7 +67,7 @@ class FlaskRouting:
         if rule is None:
             return None
         found = self._endpoint(rule, request.method)
-        if found is not None and len(request.path) < _LONGEST:
+        if found is not None and len(request.method) + len(request.path) < _LONGEST:
             if len(table.known) >= _REMEMBERED:
                 table.known.clear()
             table.known[key] = (rule.endpoint, self._view(rule), found)
@@ -262,9 +262,9 @@ def served(arguments: tuple[object, ...]) -> Served | None:  # noqa: ARG001 - Fl
 
 
 def _status_of(outcome: object) -> int:
-    """The status of what a view returned or raised: `abort` raises one with a code, and tuples hold one."""
+    """The status of what a view returned or raised: `abort` raises one with a code or response, and tuples hold one."""
     if isinstance(outcome, HTTPException):
-        return outcome.code or 500
+        return outcome.code or 500 if outcome.response is None else status_of(outcome.response)
     if isinstance(outcome, tuple):
         parts = cast("tuple[object, ...]", outcome)
         given = [part for part in parts[1:] if isinstance(part, int | str)]
