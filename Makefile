@@ -20,7 +20,8 @@ help: ## show this list
 	@sed -n 's/^\([a-z0-9.-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
 	@echo '  ARGS="..." goes to the program behind demo, test and bench'
 
-demo: $(VENV)/.package ## see the gateway at work (ARGS=--once: one round, then stop)
+# The frameworks come only when one is asked for: measured, they add half as much to the first `make demo`.
+demo: $(VENV)/$(if $(findstring --framework,$(ARGS)),.demo,.package) ## see the gateway at work (ARGS=--once: one round, then stop; ARGS="--framework flask")
 	$(BIN)/apigate demo $(ARGS)
 
 test: $(VENV)/.dev ## unit, property, adapter and documentation tests, doctests
@@ -79,6 +80,10 @@ $(VENV)/.pip:
 
 $(VENV)/.package: $(VENV)/.pip pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[server]'
+	@touch $@
+
+$(VENV)/.demo: $(VENV)/.package
+	$(BIN)/pip install --quiet --editable '.[demo]'
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.package

@@ -51,11 +51,11 @@ ONLY_IN = {
     # a module from outside: where it may be imported; a room stands for all that is in it
     "time": {"core.clock"},
     "asyncio": {"asgi", "core.clock", "demo", "testing"},
-    "flask": {"flask", "routing.flask"},
+    "flask": {"demo", "flask", "routing.flask"},
     "werkzeug": {"flask", "routing.flask"},
-    "fastapi": set(),
-    "starlette": {"fastapi", "routing.starlette"},
-    "django": {"django", "routing.django"},
+    "fastapi": {"demo"},
+    "starlette": {"fastapi", "routing.starlette", "routing.starlette_layers"},
+    "django": {"demo", "django", "routing.django"},
     "uvicorn": {"cli", "demo"},
     "redis": {"stores.redis"},
 }

@@ -22,6 +22,7 @@ from apigate.routing import routing_of
 
 if TYPE_CHECKING:
     from apigate.asgi import ASGIApp
+    from apigate.demo.frameworks import Framework
     from apigate.wsgi import WSGIApp
 
 __all__ = ["main"]
@@ -88,34 +89,39 @@ def _add_demo(add_parser: _AddParser) -> None:
     parser = add_parser("demo", help="see a gateway at work", description=summary)
     parser.add_argument("--once", action="store_true", help="send it requests, show what came back, and stop")
     parser.add_argument("--port", type=_port, help="where to listen; default 8000, with --once any that is free")
+    parser.add_argument(
+        "--framework",
+        choices=["plain", "flask", "fastapi", "django"],
+        default="plain",
+        help="what the store is written in; default %(default)s, which is ASGI; others need the extra `demo`",
+    )
     parser.set_defaults(command=_demo)
 
 
 def _demo(arguments: argparse.Namespace) -> int:
-    from apigate.demo.server import require_uvicorn
+    from apigate.demo.frameworks import FRAMEWORKS
 
-    require_uvicorn()
+    framework = FRAMEWORKS[arguments.framework]
+    framework.require()
     if not arguments.once:
-        return _serve_demo(8000 if arguments.port is None else arguments.port)
-    from apigate.demo.report import INTRODUCTION, report
+        return _serve_demo(framework, 8000 if arguments.port is None else arguments.port)
+    from apigate.demo.report import introduction, report
     from apigate.demo.settings import demo_gateway
     from apigate.demo.tour import take_tour
 
-    print(INTRODUCTION, flush=True)
-    tour = take_tour(demo_gateway("day"), arguments.port or 0)
+    print(introduction(framework), flush=True)
+    tour = take_tour(demo_gateway("day"), arguments.port or 0, framework)
     print(report(tour, colour=_is_coloured()), end="")
     return 0 if tour.ok else _FOUND
 
 
-def _serve_demo(port: int) -> int:
-    from apigate.asgi import GatewayMiddleware
+def _serve_demo(framework: "Framework", port: int) -> int:
     from apigate.demo.server import HOST, listening, serve
     from apigate.demo.settings import demo_gateway, invitation
-    from apigate.demo.store import PetStore
 
     with listening(port) as listener:
-        print(invitation(f"http://{HOST}:{listener.getsockname()[1]}"), flush=True)
-        serve(GatewayMiddleware(PetStore(), demo_gateway()), listener)
+        print(invitation(f"http://{HOST}:{listener.getsockname()[1]}", framework), flush=True)
+        serve(framework.create_app(demo_gateway()), listener, framework.server)
     return 0
 
 
@@ -175,9 +181,9 @@ def _parameters(function: Callable[..., object]) -> int:
 
 def _serve_asgi(app: "ASGIApp", gateway: Gateway, arguments: argparse.Namespace) -> int:
     from apigate.asgi import GatewayMiddleware
-    from apigate.demo.server import require_uvicorn
+    from apigate.demo.frameworks import PLAIN
 
-    require_uvicorn()
+    PLAIN.require()
     import uvicorn
 
     gated = GatewayMiddleware(app, gateway, stage=arguments.stage)

@@ -317,6 +317,15 @@ class _Routes:
             key: found[0] for key, found in self.table.static.items() if len(found) == 1
         }
 
+    def named_by(self, method: str) -> CompiledMethod | None:
+        """The method that a template of the framework is named by, whatever its slash at the end and its own names."""
+        verb, _, template = method.partition(" ")
+        named = self.by_shape.get(shape_of(method)) or self.by_shape.get(shape_of(f"{ANY} {template}"))
+        if named is not None or self.is_empty or "+}" in template:
+            return named
+        other = template.removesuffix("/") if template.endswith("/") else f"{template}/"
+        return next(iter((*self.table.find(verb, template), *self.table.find(verb, other))), None)
+
 
 @final
 class RunningStage:
@@ -428,8 +437,7 @@ class RunningStage:
         """
         with self._changing:
             routes = self.routes
-            template = endpoint.method.partition(" ")[2]
-            named = routes.by_shape.get(shape_of(endpoint.method)) or routes.by_shape.get(shape_of(f"{ANY} {template}"))
+            named = routes.named_by(endpoint.method)
             matched = found if named is None or named in found else (*found, named)
             names = [compiled.method for compiled in matched] or [endpoint.method]
             compiled = self._compiler.method(routes.settings, *names, marks=endpoint.marks)

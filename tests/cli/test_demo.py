@@ -1,21 +1,27 @@
 """The tour through the demo: real requests, and a verdict that can be relied on."""
 
+import json
+import re
+import signal
 import subprocess
 import sys
 import tomllib
+from contextlib import closing
+from http.client import HTTPConnection
 from socket import create_server
 
 import pytest
 
 from apigate import Gateway
-from apigate.asgi import GatewayMiddleware
 from apigate.demo import settings, tour
+from apigate.demo.frameworks import FRAMEWORKS, PLAIN, Framework
 from apigate.demo.report import report
 from apigate.demo.server import listening, served
 from apigate.demo.settings import CONFIGURATION, configuration, demo_gateway
 from apigate.demo.store import PetStore
 from apigate.demo.tour import Outcome, Scenario, Tour, scenarios, take_tour
 
+OTHERS = [framework for framework in FRAMEWORKS.values() if framework is not PLAIN]
 LEVELS = ("method", "client-method", "client", "stage", "global")
 
 
@@ -25,17 +31,24 @@ def gateway_with(old: str, new: str) -> Gateway:
     return Gateway.from_dict(tomllib.loads(configuration("day").replace(old, new)))
 
 
+def process(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+
 def failed(taken: Tour) -> list[str]:
     return [outcome.scenario.level for outcome in taken.outcomes if not outcome.ok]
 
 
-def test_once_as_a_process_goes_as_configured():
-    ended = subprocess.run(
-        [sys.executable, "-m", "apigate", "demo", "--once"], capture_output=True, text=True, timeout=60, check=False
-    )
+@pytest.mark.parametrize("option", FRAMEWORKS)
+def test_once_as_a_process_goes_as_configured(option):
+    ended = process("-m", "apigate", "demo", "--once", "--framework", option)
+    framework = FRAMEWORKS[option]
+    number = len(scenarios(decorated=framework.decorated))
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stderr == ""
-    assert "8 of 8 scenarios went as configured" in ended.stdout or "1 was skipped" in ended.stdout
+    assert f"in {framework.title} behind a gateway, served by {framework.server}; " in ended.stdout
+    assert f"{number} of {number} scenarios went as configured" in ended.stdout or "1 was skipped" in ended.stdout
+    assert ("dev GET /pets/{number}/photo  2 admitted, 2 THROTTLED" in ended.stdout) is framework.decorated
     assert "HTTP/1.1 429 Too Many Requests" in ended.stdout
     assert "\033" not in ended.stdout
     assert ended.stdout.isascii()
@@ -74,6 +87,31 @@ def test_gateway_that_does_not_do_as_configured_exits_with_1(run, monkeypatch):
     assert "stage        " in out
     assert "FAILED" in out
     assert "6 of 8 scenarios went as configured" in out
+
+
+SABOTAGE = """
+import sys
+from apigate import Gateway
+from apigate.cli import main
+from apigate.demo import settings
+{}
+sys.exit(main(["demo", "--once", "--framework", "{}"]))
+"""
+
+
+@pytest.mark.parametrize("option", FRAMEWORKS)
+def test_wrong_setting_is_noticed_in_every_framework(option):
+    change = 'settings.CONFIGURATION = settings.CONFIGURATION.replace("burst=8", "burst=9")'
+    ended = process("-c", SABOTAGE.format(change, option))
+    assert (ended.returncode, ended.stderr) == (1, "")
+    assert re.findall(r"(\w+) +FAILED$", ended.stdout, re.MULTILINE) == ["stage", "global"]
+
+
+@pytest.mark.parametrize("option", [framework.option for framework in OTHERS])
+def test_decorator_that_does_nothing_is_noticed(option):
+    ended = process("-c", SABOTAGE.format("Gateway.throttle = lambda *_, **__: lambda view: view", option))
+    assert (ended.returncode, ended.stderr) == (1, "")
+    assert re.findall(r"([\w-]+) +FAILED$", ended.stdout, re.MULTILINE) == ["client-method", "global"]
 
 
 def test_empty_gateway_fails_and_is_reported():
@@ -142,6 +180,29 @@ def test_invitation_names_where_it_listens():
     assert settings.invitation("http://127.0.0.1:1234").count("http://127.0.0.1:1234") == 10
 
 
+@pytest.mark.parametrize("framework", OTHERS, ids=lambda framework: framework.option)
+def test_invitation_shows_the_decorated_view(framework: Framework):
+    page = settings.invitation("http://127.0.0.1:1234", framework)
+    assert page.count("http://127.0.0.1:1234") == 11
+    assert "'http://127.0.0.1:1234/dev/pets/1/photo?[1-4]'" in page
+    assert f"\napigate demo --framework {framework.option} --once\n" in page
+
+
+def test_help_has_every_framework(run):
+    assert f"{{{','.join(FRAMEWORKS)}}}" in run("demo", "--help").out
+
+
+@pytest.mark.parametrize(
+    ("option", "module"), [(framework.option, module) for framework in OTHERS for module in framework.needs]
+)
+def test_missing_framework_is_said_before_anything_else(run, monkeypatch, option, module):
+    monkeypatch.setitem(sys.modules, module, None)
+    for more in ((), ("--once",)):
+        status, out, err = run("demo", "--framework", option, *more)
+        assert (status, out) == (2, "")
+        assert err == f"apigate: {module} is missing; install it with: pip install 'apigate[demo]'\n"
+
+
 @pytest.mark.parametrize("arguments", [("demo",), ("demo", "--once")])
 def test_port_that_is_taken_is_one_line(run, arguments):
     with create_server(("127.0.0.1", 0)) as listener:
@@ -151,8 +212,10 @@ def test_port_that_is_taken_is_one_line(run, arguments):
     assert err.count("\n") == 1
 
 
-def test_server_is_gone_after_the_block():
-    with served(GatewayMiddleware(PetStore(), demo_gateway()), 0) as port:
+@pytest.mark.parametrize("option", ["plain", "flask"])
+def test_server_is_gone_after_the_block(option):
+    framework = FRAMEWORKS[option]
+    with served(framework.create_app(demo_gateway()), 0, framework.server) as port:
         assert tour._outcome(port, scenarios()[0]).ok
     listening(port).close()
     assert tour._outcome(port, scenarios()[0]).failure
@@ -173,3 +236,45 @@ def test_server_is_gone_after_the_block():
 )
 def test_pet_store(verb, path, body, status):
     assert PetStore().answer(verb, path, body)[0] == status
+
+
+PET = json.dumps({"name": "Bella"})
+ASKED = [
+    # request, body: statuses that say the right thing, part of the answer's body
+    ("GET /dev/pets", "", {200}, "Tweety"),
+    ("GET /dev/pets/1", "", {200}, '"Rex"'),
+    ("GET /dev/pets/1/photo", "", {200}, "ip:127.0.0.1"),
+    ("GET /dev/pets/99", "", {404}, ""),
+    ("GET /dev/pets/99/photo", "", {404}, ""),
+    ("POST /dev/pets", PET, {201}, '"4"'),
+    ("POST /dev/pets", "[]", {400, 422}, ""),
+    ("POST /dev/pets", "{}", {400, 422}, ""),
+    ("POST /dev/pets", "{", {400, 422}, ""),
+    ("GET /dev/pets/4", "", {200}, '"Bella"'),
+    ("GET /dev/pets/1/photo", "", {429}, '"client-method"'),
+    ("GET /dev/health", "", {200}, '"well"'),
+    ("DELETE /dev/pets", "", {405}, ""),
+]
+
+
+@pytest.mark.parametrize("option", [framework.option for framework in OTHERS])
+def test_store_by_hand_answers_until_it_is_stopped(option):
+    command = [sys.executable, "-m", "apigate", "demo", "--framework", option, "--port", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as running:
+        try:
+            assert running.stdout
+            port = next(int(found[1]) for line in running.stdout if (found := re.search(r"127\.0\.0\.1:(\d+)", line)))
+            with closing(HTTPConnection("127.0.0.1", port, timeout=30)) as connection:
+                for request, sent, statuses, part in ASKED:
+                    connection.request(*request.split(), sent or None, {"Content-Type": "application/json"})
+                    answer = connection.getresponse()
+                    assert answer.status in statuses, request
+                    assert part in answer.read().decode(), request
+            running.send_signal(signal.SIGINT)
+            output, _ = running.communicate(timeout=30)
+        finally:
+            running.kill()
+    assert running.returncode == 0, output
+    assert "GET /dev/pets/1/photo" in output
+    assert "429 Too Many Requests" in output
+    assert "Traceback" not in output

@@ -6,6 +6,10 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
 
+from apigate import Gateway
+from apigate.fastapi import GatewayMiddleware
+from apigate.testing import FakeClock
+
 ADDRESS = "192.0.2.1"
 
 
@@ -141,3 +145,36 @@ def connect(app: Any, target: str = "/", **more: Any) -> Answer:
 
 DENIAL = {"websocket.http.response": {}}
 """What a server offers that can answer a handshake with a response."""
+
+
+def answer_to(app: Any, request: str, **more: Any) -> Answer:
+    """One request such as `GET /pets`; `WS /chat` is a handshake."""
+    verb, target = request.split(" ", 1)
+    return connect(app, target, **more) if verb == "WS" else ask(app, target, verb, **more)
+
+
+def statuses_of(app: Any, *requests: str, **more: Any) -> list[int]:
+    """The statuses of several requests, one after the other."""
+    return [answer_to(app, request, **more).status for request in requests]
+
+
+def gateway(**settings: Any) -> Gateway:
+    """A gateway whose time stands still."""
+    return Gateway(**{"clock": FakeClock(), **settings})
+
+
+def gated(app: Any, gate: Gateway, where: str = "last", **settings: Any) -> Any:
+    """The app with its gate: as the middleware added last, or around the app as a whole."""
+    if where == "wrapped":
+        return GatewayMiddleware(app, gate, **settings)
+    app.add_middleware(GatewayMiddleware, gateway=gate, **settings)
+    return app
+
+
+def calling(function: Any) -> Any:
+    """An async function that calls it, and has nothing of its marks or routes."""
+
+    async def call(*args: Any, **kwargs: Any) -> Any:
+        return await function(*args, **kwargs)
+
+    return call

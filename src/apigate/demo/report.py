@@ -3,23 +3,27 @@
 import json
 from collections.abc import Iterator
 
+from apigate.demo.frameworks import PLAIN, Framework
 from apigate.demo.settings import configuration, indented
 from apigate.demo.tour import SECOND_CLIENT, Answer, Outcome, Tour
 
-__all__ = ["INTRODUCTION", "report"]
+__all__ = ["introduction", "report"]
 
-INTRODUCTION = f"""\
-A pet store behind a gateway, and real HTTP requests to it over loopback. These are the gateway's settings:
+_GREEN, _RED = 32, 31
+_HEADINGS = ("#", "scenario", "sent", "admitted", "refused", "refused by", "Retry-After", "expected")
+_NUMBERS = ("#", "sent", "admitted", "refused", "Retry-After")
+
+
+def introduction(framework: Framework = PLAIN) -> str:
+    """What to print before the tour."""
+    return f"""\
+{framework.introduction}
+It is sent real HTTP requests over loopback. These are the gateway's settings:
 
 {indented(configuration("day"))}
 A request takes a token at every level that is set for it, or at none where one of them refuses.
 Rates are per day here, so that no token flows back meanwhile, and every count is exact.
 """
-"""What to print before the tour."""
-
-_GREEN, _RED = 32, 31
-_HEADINGS = ("#", "scenario", "sent", "admitted", "refused", "refused by", "Retry-After", "expected")
-_NUMBERS = ("#", "sent", "admitted", "refused", "Retry-After")
 
 
 def report(tour: Tour, *, colour: bool = False) -> str:
@@ -105,4 +109,5 @@ def _counts(tour: Tour) -> Iterator[str]:
 def _summary(tour: Tour) -> Iterator[str]:
     good = sum(outcome.ok for outcome in tour.outcomes)
     skipped = "" if tour.left_out is None else ", 1 was skipped"
-    yield f"{good} of {len(tour.outcomes)} scenarios went as configured{skipped}. To try it by hand: apigate demo"
+    by_hand = f"To try it by hand: {tour.framework.command}"
+    yield f"{good} of {len(tour.outcomes)} scenarios went as configured{skipped}. {by_hand}"

@@ -2,6 +2,7 @@
 
 import tomllib
 
+from apigate.demo.frameworks import PLAIN, Framework
 from apigate.gateway import Gateway
 
 __all__ = ["CONFIGURATION", "configuration", "demo_gateway", "indented", "invitation"]
@@ -48,18 +49,21 @@ def demo_gateway(period: str = "minute") -> Gateway:
     return Gateway.from_dict(tomllib.loads(configuration(period)), name="pet-store")
 
 
-def invitation(url: str) -> str:
+def invitation(url: str, framework: Framework = PLAIN) -> str:
     """What to try on the demo, which listens on `url`, and what to expect."""
-    tries = "\n".join(f"  # {what}\n  curl {arguments}\n" for what, arguments in _TRIES).replace("URL", url)
+    chosen = [entry for entry in _TRIES if entry is not _DECORATED or framework.decorated]
+    tries = "\n".join(f"  # {what}\n  curl {arguments}\n" for what, arguments in chosen).replace("URL", url)
     return f"""\
-A pet store behind a gateway. These are its settings; save them as apigate.toml, and `apigate run` puts the same
-gateway around an app of yours:
+{framework.introduction}
+These are the gateway's settings; save them as apigate.toml, and `apigate run` puts the same gateway around an app of
+yours:
 
 {indented(CONFIGURATION)}
 It listens on {url} until Ctrl-C. Try, in another terminal:
 
 {tries}
-Every second to six seconds a token flows back, as the rates say. `apigate demo --once` does all of this by itself.
+Every second to six seconds a token flows back, as the rates say. All of this by itself:
+{framework.command} --once
 """
 
 
@@ -69,13 +73,18 @@ def indented(text: str) -> str:
 
 
 _STATUSES = "-s -o /dev/null -w '%{http_code} '"
+_DECORATED = (
+    """a view with @gateway.throttle("2/day", per="client"): 2 are admitted, then level client-method refuses""",
+    f"{_STATUSES} 'URL/dev/pets/1/photo?[1-4]'",
+)
 _TRIES = (
     ("one request; the field RateLimit says what is left at the level with the fewest tokens", "-i URL/prod/pets"),
     (
         "5 new pets: 3 are admitted, then level method refuses; this shows the statuses",
-        f"""{_STATUSES} -d '{{"name": "Bella"}}' 'URL/prod/pets?[1-5]'""",
+        f"""{_STATUSES} -H Content-Type:application/json -d '{{"name": "Bella"}}' 'URL/prod/pets?[1-5]'""",
     ),
     ("one pet, 4 times: 2 are admitted, then level client-method refuses", f"{_STATUSES} 'URL/prod/pets/1?[1-4]'"),
+    _DECORATED,
     (
         "25 times: until the client's 20 tokens are spent, then level client refuses",
         f"{_STATUSES} 'URL/prod/pets?[1-25]'",

@@ -3,12 +3,18 @@
 import json
 from typing import TypeAlias, final
 
-from apigate.asgi import Receive, Scope, Send
+from apigate.asgi import ASGIApp, GatewayMiddleware, Receive, Scope, Send
+from apigate.gateway import Gateway
 
-__all__ = ["PetStore"]
+__all__ = ["PetStore", "create_app"]
 
 Answer: TypeAlias = tuple[int, object]
 """A status, and the content to be sent as JSON."""
+
+
+def create_app(gateway: Gateway) -> ASGIApp:
+    """The pet store behind a gateway."""
+    return GatewayMiddleware(PetStore(), gateway)
 
 
 @final

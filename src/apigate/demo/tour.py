@@ -12,9 +12,8 @@ from http.client import HTTPConnection, HTTPException
 from socket import AF_INET, SOCK_STREAM, socket
 from typing import NamedTuple, final
 
-from apigate.asgi import GatewayMiddleware
+from apigate.demo.frameworks import PLAIN, Framework
 from apigate.demo.server import HOST, served
-from apigate.demo.store import PetStore
 from apigate.gateway import Gateway
 
 __all__ = ["SECOND_CLIENT", "Answer", "Outcome", "Scenario", "Tour", "scenarios", "take_tour"]
@@ -23,6 +22,7 @@ SECOND_CLIENT = "127.0.0.2"
 """Another address to come from; Linux and Windows have all of 127.0.0.0/8, macOS by default only the first."""
 
 _BODY = b'{"name": "Bella"}'
+_JSON = {"Content-Type": "application/json"}
 _TIMEOUT = 10.0  # seconds, which only a server that hangs ever takes
 
 
@@ -125,11 +125,13 @@ class Tour(NamedTuple):
         outcomes: What became of each scenario.
         stats: What the gateway counted itself, see `Gateway.stats`.
         left_out: A scenario that this machine cannot do, if there is one.
+        framework: What the store is written in.
     """
 
     outcomes: Sequence[Outcome]
     stats: Mapping[str, Mapping[str, Mapping[str, int]]]
     left_out: Scenario | None
+    framework: Framework = PLAIN
 
     @property
     def is_counted_right(self) -> bool:
@@ -148,11 +150,12 @@ class Tour(NamedTuple):
         return self.is_counted_right and all(outcome.ok for outcome in self.outcomes)
 
 
-def scenarios(*, second_client: bool = True) -> tuple[Scenario, ...]:
+def scenarios(*, second_client: bool = True, decorated: bool = False) -> tuple[Scenario, ...]:
     """The scenarios for `demo_gateway("day")`, in an order in which one level at a time refuses.
 
     Args:
         second_client: Whether there is a second address to come from.
+        decorated: Whether the store has a decorated view.
     """
     pets = "GET /prod/pets"
     first = [
@@ -172,13 +175,15 @@ def scenarios(*, second_client: bool = True) -> tuple[Scenario, ...]:
             sent=15,
             admitted=10,
             level="client",
-            why="its bucket of 20 gave 5 + 3 + 2 tokens above; the requests refused there took none, at no level",
+            why="its bucket of 20 gave 5 + 3 + 2 tokens above; requests refused there took none, at no level",
         ),
         _SECOND,
         Scenario("a stage at its limit", "GET /beta/pets", 10, 8, "stage", "the stage beta has a burst of 8"),
     ]
     if not second_client:
         first.remove(_SECOND)
+    if decorated:
+        first.append(_DECORATED)
     left = 40 - sum(scenario.admitted for scenario in first)
     why = f"of 40 tokens the requests admitted above, in whatever stage, have left {left}"
     return (
@@ -197,32 +202,43 @@ _SECOND = Scenario(
     why=f"{SECOND_CLIENT} has a bucket of its own, untouched by what the first client did",
     client=SECOND_CLIENT,
 )
+_DECORATED = Scenario(
+    title="a view with a decorator",
+    request="GET /dev/pets/1/photo",
+    sent=4,
+    admitted=2,
+    level="client-method",
+    why="""@gateway.throttle("2/day", per="client") stands on the view, nothing in the settings""",
+)
 
 
-def take_tour(gateway: Gateway, port: int = 0) -> Tour:
+def take_tour(gateway: Gateway, port: int = 0, framework: Framework = PLAIN) -> Tour:
     """Serve a pet store behind a gateway, and send it the requests of every scenario.
 
     Args:
         gateway: The gateway.
         port: The port to serve on; 0 for any that is free.
+        framework: What the store is written in.
 
     Raises:
         ConfigurationError: The port cannot be had.
     """
     second_client = _is_ours(SECOND_CLIENT)
-    with served(GatewayMiddleware(PetStore(), gateway), port) as actual:
-        outcomes = [_outcome(actual, scenario) for scenario in scenarios(second_client=second_client)]
-    return Tour(outcomes, gateway.stats(), None if second_client else _SECOND)
+    planned = scenarios(second_client=second_client, decorated=framework.decorated)
+    with served(framework.create_app(gateway), port, framework.server) as actual:
+        outcomes = [_outcome(actual, scenario) for scenario in planned]
+    return Tour(outcomes, gateway.stats(), None if second_client else _SECOND, framework)
 
 
 def _outcome(port: int, scenario: Scenario) -> Outcome:
     """Send the requests of a scenario, all on one connection."""
     verb, path = scenario.request.split()
+    body, fields = (_BODY, _JSON) if verb == "POST" else (None, {})
     answers: list[Answer] = []
     try:
         with closing(HTTPConnection(HOST, port, timeout=_TIMEOUT, source_address=(scenario.client, 0))) as connection:
             for _ in range(scenario.sent):
-                connection.request(verb, path, _BODY if verb == "POST" else None)
+                connection.request(verb, path, body, fields)
                 answer = connection.getresponse()
                 answers.append(Answer(answer.status, answer.reason, answer.getheaders(), answer.read()))
     except (OSError, HTTPException) as error:

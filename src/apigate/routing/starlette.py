@@ -7,28 +7,24 @@ match counts, as in the framework.
 FastAPI from 0.137 on keeps included routers as nodes of a tree, whose `effective_route_contexts` are flattened here.
 """
 
-from collections.abc import Callable, Iterator, Mapping, MutableMapping
-from copy import copy
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from typing import Any, NamedTuple, TypeAlias, cast, final
 
 from starlette import routing as framework
-from starlette.applications import Starlette
 from starlette.endpoints import HTTPEndpoint
 from starlette.exceptions import HTTPException, WebSocketException
-from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import HTTPConnection
 from starlette.responses import Response as StarletteResponse
 from starlette.routing import BaseRoute, Host, Match, Mount, Router, compile_path
 
 from apigate.core.endpoints import VERBS, Endpoint, Served, marks_of_class, marks_on, method_name
-from apigate.core.message import Field, Request, Response
+from apigate.core.message import Request, Response
 from apigate.core.native import asgi_request, path_below
+from apigate.routing.starlette_layers import App, Scope, has_cors_layer, root_path_of, router_of, through_cors
 
 __all__ = ["StarletteRouting", "answered", "routing_of", "served"]
 
-Scope: TypeAlias = MutableMapping[str, Any]  # Any: as the ASGI specification has it
-App: TypeAlias = Any  # an app, a middleware or a router of any kind: what it has is asked for by name
 Matches: TypeAlias = Callable[[Scope], tuple[Match, Scope]]
 
 _DEEPEST = 4
@@ -42,33 +38,7 @@ _OWN = ("starlette.routing", "fastapi.routing")
 
 def routing_of(app: App) -> "StarletteRouting | None":
     """The routes of the Starlette app, or router, at the end of a stack of middleware."""
-    *_, last = _layers(app)
-    return StarletteRouting(app) if isinstance(last, Router) else None
-
-
-def _layers(app: App) -> Iterator[App]:
-    """The middleware in front of a router, outermost first, and the router."""
-    seen: set[int] = set()
-    while app is not None and id(app) not in seen:
-        seen.add(id(app))
-        yield app
-        if isinstance(app, Router):
-            return
-        if isinstance(app, Starlette):
-            app = app.router if app.middleware_stack is None else app.middleware_stack
-        else:
-            app = getattr(app, "app", None)
-
-
-def _router_of(app: App) -> Router | None:
-    *_, last = _layers(app)
-    return last if isinstance(last, Router) else None
-
-
-def _root_path(app: App) -> str:
-    """What FastAPI puts in place of the server's `root_path`; empty where it leaves that as it is."""
-    roots: list[str] = [getattr(layer, "root_path", "") for layer in _layers(app) if isinstance(layer, Starlette)]
-    return next(filter(None, reversed(roots)), "")
+    return None if router_of(app) is None else StarletteRouting(app)
 
 
 def _sent_path(scope: Scope) -> str:
@@ -123,10 +93,10 @@ class StarletteRouting:
 
     def _compiled(self) -> "_Table":
         read: list[tuple[Router, list[BaseRoute]]] = []
-        top = _Level(cast("Router", _router_of(self._app)), "", read)
+        top = _Level(cast("Router", router_of(self._app)), "", read)
         for entry in top.entries():
             _document(entry.route)
-        self._table = table = _Table(top, read, _root_path(self._app), {})
+        self._table = table = _Table(top, read, root_path_of(self._app), {})
         return table
 
     def _place(self, request: Request, table: "_Table") -> tuple[str, str]:
@@ -155,16 +125,14 @@ class StarletteRouting:
     def has_cors(self) -> bool:
         """Whether a CORSMiddleware stands in the app, or in one that is mounted in it."""
         apps = [self._app, *(getattr(entry.route, "app", None) for entry in self._current().top.entries())]
-        return any(_is_cors(kind) for app in apps for kind in _middleware(app))
+        return any(map(has_cors_layer, apps))
 
     def with_cors(self, request: Request, response: Response) -> Response:
         """The refusal as the CORSMiddleware on the request's way let it out; nothing else of the app runs."""
         table = self._current()
         way = table.top.way(_scope(request, *self._place(request, table)))
         apps = [self._app, *(entry.route.app for entry in way if entry.below is not None)]
-        for layer in reversed([layer for app in apps for layer in _cors_layers(app)]):
-            response = _through(layer, request, response)
-        return response
+        return through_cors(apps, request, response)
 
 
 class _Table(NamedTuple):
@@ -245,11 +213,11 @@ class _Entry:
         is_own = getattr(matches, "__module__", "") in _OWN  # else a class of the user's, which may ask for anything
         self.literal: tuple[str, ...] = _literal(route) if is_own else ()
         called = hasattr(route, "endpoint")
-        router = None if called else _router_of(getattr(route, "app", None))
+        router = None if called else router_of(getattr(route, "app", None))
         template = _template(route) if router is None else _template(route).removesuffix("/{path+}")
         self._template = prefix + template
         self._opaque = router is None and not called
-        self._root = "" if router is None else _root_path(route.app)
+        self._root = "" if router is None else root_path_of(route.app)
         self.below: _Level | None = None if router is None else _Level(router, self._template, read)
         self.varies: bool = not is_own or isinstance(route, Host) or bool(self.below and self.below.varies)
         self._endpoints: dict[str, Endpoint | None] = {}
@@ -354,7 +322,7 @@ def _template(route: Any) -> str:
 def _literal(route: Any) -> tuple[str, ...]:
     """The segments before the first with a parameter, as far as they are looked at.
 
-    None where the route goes by another regular expression than its path's, such as one that ignores letter case.
+    None of them where the route goes by another regular expression than its path's, say one that ignores letter case.
     """
     path: str | None = getattr(route, "path", None)
     if path is None:
@@ -384,65 +352,6 @@ def _document(route: Any) -> None:
         added = {status: refusal for status, refusal in refusals.items() if not {status, str(status)} & said.keys()}
         if added:
             cast("Any", each).responses = {**said, **added}
-
-
-# ---- CORS
-
-
-def _middleware(app: App) -> Iterator[object]:
-    """The classes of the middleware of an app, whether it has put them together yet or not."""
-    for layer in _layers(app):
-        yield type(layer)
-        if isinstance(layer, Starlette) and layer.middleware_stack is None:
-            yield from (each.cls for each in layer.user_middleware)
-
-
-def _is_cors(kind: object) -> bool:
-    return isinstance(kind, type) and issubclass(kind, CORSMiddleware)
-
-
-def _cors_layers(app: App) -> list[CORSMiddleware]:
-    """The CORS layers of an app, outermost first."""
-    found: list[CORSMiddleware] = []
-    for layer in _layers(app):
-        if isinstance(layer, Starlette) and layer.middleware_stack is None:
-            layer.middleware_stack = layer.build_middleware_stack()  # as its first request would
-        if isinstance(layer, CORSMiddleware):
-            found.append(layer)
-    return found
-
-
-def _through(layer: CORSMiddleware, request: Request, response: Response) -> Response:
-    """Send a response out through a copy of the layer that stands in front of nothing else."""
-    sent: list[Scope] = []
-
-    async def answer(_scope: Scope, _receive: object, send: Any) -> None:
-        await send({"type": "http.response.start", "status": response.status, "headers": list(response.raw)})
-        await send({"type": "http.response.body", "body": response.body})
-
-    async def receive() -> Scope:
-        return {"type": "http.disconnect"}
-
-    async def send(message: Scope) -> None:
-        sent.append(message)
-
-    alone = copy(layer)
-    alone.app = answer
-    sending = alone({**request.native, "type": "http"}, receive, send)
-    try:
-        sending.send(None)  # nothing in it waits: whoever it sends to is a list
-    except StopIteration:
-        pass
-    else:
-        sending.close()
-        return response  # a subclass that does wait cannot be asked
-    head = next(message for message in sent if message["type"] == "http.response.start")
-    if head["status"] != response.status:
-        return response  # it answered by itself, a preflight: that is not what was refused
-    fields = [
-        Field((name.decode("latin-1"), value.decode("latin-1")), (name, value)) for name, value in head["headers"]
-    ]
-    return Response(response.kind, response.status, fields, response.body, response.violated)
 
 
 # ---- where no gate stands around the app
