@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, cast, final
 from apigate.core.context import RequestContext, current
 from apigate.core.endpoints import Routing
 from apigate.core.message import Response, ResponseHead
-from apigate.core.native import asgi_request, path_below
+from apigate.core.native import asgi_request, staged_path
 from apigate.gateway import Gateway, check_app
 from apigate.routing import routing_of
 from apigate.throttling.decision import Throttled
@@ -30,13 +30,6 @@ _BODY = ("http.response.body", "http.response.zerocopysend", "http.response.path
 _TOO_MANY = 429
 _SERVER_ERROR = 500
 _POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
-
-
-def _under_stage(scope: Scope, root: str, prefix: str) -> Scope:
-    """The scope with the stage's segment in `root_path`; `path` begins with that, as the specification has it."""
-    path: str = scope["path"]
-    mounted = not root or path_below(root, path) != path
-    return {**scope, "root_path": root + prefix, "path": path if mounted else root + path}
 
 
 def _refusal_in(error: Exception) -> Throttled | None:
@@ -93,8 +86,10 @@ class GatewayMiddleware:
         if context.refusal is not None:
             await self._refuse(context, context.refusal, receive, send)
             return
-        if context.request.prefix:
-            scope = _under_stage(scope, scope.get("root_path") or "", context.request.prefix)
+        if prefix := context.request.prefix:
+            root = scope.get("root_path") or ""
+            path = staged_path(root, scope["path"], prefix, has_root=getattr(self.routing, "path_has_root", True))
+            scope = {**scope, "root_path": root + prefix, "path": path}
         if outer is not None:
             context.outer = outer
         scope["apigate"] = context

@@ -5,7 +5,7 @@ from typing import Any
 
 from apigate.core.message import Headers, Reader, Request
 
-__all__ = ["asgi_request", "path_below", "wsgi_path", "wsgi_request"]
+__all__ = ["asgi_request", "path_below", "staged_path", "wsgi_path", "wsgi_request"]
 
 
 def asgi_request(scope: Mapping[str, Any]) -> Request:  # Any: as the specification has it, values of every type
@@ -43,6 +43,24 @@ def path_below(root: str, path: str) -> str:
     if path.startswith(root) and (len(path) == len(root) or path[len(root)] == "/"):
         return path[len(root) :]
     return path
+
+
+def staged_path(root: str, path: str, prefix: str, *, has_root: bool) -> str:
+    """The path of an ASGI scope whose `root_path` is extended by a stage's prefix.
+
+    Args:
+        root: The `root_path` before.
+        path: The path before; some servers leave the root out of it.
+        prefix: What names the stage.
+        has_root: Whether the app expects its path to begin with `root_path`, as the specification has it.
+
+    >>> staged_path("", "/prod/pets", "/prod", has_root=True), staged_path("", "/prod/pets", "/prod", has_root=False)
+    ('/prod/pets', '/pets')
+    """
+    below = path_below(root, path) if root else path
+    if has_root:
+        return path if not root or below != path else root + path
+    return path[: len(path) - len(below)] + below[len(prefix) :]
 
 
 def wsgi_path(environ: Mapping[str, Any]) -> str:

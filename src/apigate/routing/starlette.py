@@ -20,7 +20,7 @@ from starlette.routing import BaseRoute, Host, Match, Mount, Router, compile_pat
 
 from apigate.core.endpoints import VERBS, Endpoint, Served, marks_of_class, marks_on, method_name
 from apigate.core.message import Request, Response
-from apigate.core.native import asgi_request, path_below
+from apigate.core.native import asgi_request, staged_path
 from apigate.routing.starlette_layers import App, Scope, has_cors_layer, root_path_of, router_of, through_cors
 
 __all__ = ["StarletteRouting", "answered", "routing_of", "served"]
@@ -59,7 +59,12 @@ class StarletteRouting:
 
     Args:
         app: What the gate stands around.
+
+    Attributes:
+        path_has_root: Whether the framework takes `root_path` off the path by itself.
     """
+
+    path_has_root: bool = _route_path is not _sent_path
 
     def __init__(self, app: App) -> None:
         """Nothing is read before the first request: apps add routes until then."""
@@ -107,7 +112,7 @@ class StarletteRouting:
             return table.root, request.path
         root: str = native.get("root_path") or ""
         if request.prefix:  # of a stage: the gate moves it to the root
-            path = path if not root or path_below(root, path) != path else root + path
+            path = staged_path(root, path, request.prefix, has_root=self.path_has_root)
             root += request.prefix
         return table.root or root, path
 
