@@ -78,7 +78,7 @@ class GatewayMiddleware:
         if (
             gateway.is_empty
             or scope["type"] not in _GATED
-            or (outer is not None and gateway.has_passed(outer, self.stage))
+            or (outer is not None and gateway.has_passed(outer, self.stage, scope))
         ):
             await self.app(scope, receive, send)
             return
@@ -121,6 +121,7 @@ class GatewayMiddleware:
         finally:
             if token is not None:
                 current.reset(token)
+            context.ended = True
             if context.compiled.on_complete and not passage.ended:
                 passage.ended = True
                 await gateway.complete_async(context, passage.status)

@@ -229,7 +229,8 @@ class _Limited:
     def _context(self) -> RequestContext | None:
         """The context of the request being served, if it came through a gate of this gateway."""
         context = current_context()
-        return None if context is None else context.of(self._gateway.identity)
+        known = None if context is None else context.of(self._gateway.identity)
+        return None if known is None or known.ended else known
 
     def _asked(
         self, instance: object, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -246,7 +247,7 @@ class _Limited:
         """Key and cost of one call by the request being served."""
         if context is not None:
             self._warn(context)
-            return {self._level: self.mark.key(context)}, self.mark.cost(context.request)
+            return self._asked_at(context)
         if self.mark.needs_request:
             raise ConfigurationError(
                 "throttle: this call needs the request it serves, and no gate stands around it; put one around the "
@@ -256,6 +257,10 @@ class _Limited:
             )
         self._warn(None)
         return {self._level: ONE_BUCKET}, self.mark.fixed_cost or 0
+
+    def _asked_at(self, context: RequestContext) -> tuple[dict[str, Any], int]:
+        """Key and cost of one request, by its context."""
+        return {self._level: self.mark.key(context)}, self.mark.cost(context.request)
 
     def _served(
         self, instance: object, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -275,44 +280,58 @@ class _Limited:
         self, found: tuple[Served, Endpoint], wrapped: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """Be the gate, here at the endpoint."""
+        gateway = self._gateway
         served, endpoint = found
-        context = self._gateway.enter(served.request, None, lambda _: endpoint)
+        context = gateway.enter(served.request, None, lambda _: endpoint)
         if context.refusal is not None:
             return served.respond(context.refusal)
-        context.prove(self.mark)
         status: int | None = None
         token = current.set(context)
         try:
+            if not (context.exempt or context.prove(self.mark)):  # a preflight, which the framework sends here
+                self._admit(self._throttle.acquire(*self._asked_at(context)), context)
             response = wrapped(*args, **kwargs)
             status = served.status(response)
+        except Throttled as error:
+            refusal = gateway.refuse(context, error)
+            status = refusal.status
+            return served.respond(refusal)
         except Exception as error:
             status = served.status(error)
             raise
         finally:
             current.reset(token)
-            self._gateway.complete(context, status)
+            context.ended = True
+            gateway.complete(context, status)
         return response
 
     async def _serve_async(
         self, found: tuple[Served, Endpoint], wrapped: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """`_serve` for tasks."""
+        gateway = self._gateway
         served, endpoint = found
-        context = await self._gateway.enter_async(served.request, None, lambda _: endpoint)
+        context = await gateway.enter_async(served.request, None, lambda _: endpoint)
         if context.refusal is not None:
             return served.respond(context.refusal)
-        context.prove(self.mark)
         status: int | None = None
         token = current.set(context)
         try:
+            if not (context.exempt or context.prove(self.mark)):  # as in _serve
+                self._admit(await self._throttle.acquire_async(*self._asked_at(context)), context)
             response = await wrapped(*args, **kwargs)
             status = served.status(response)
+        except Throttled as error:
+            refusal = await gateway.refuse_async(context, error)
+            status = refusal.status
+            return served.respond(refusal)
         except Exception as error:
             status = served.status(error)
             raise
         finally:
             current.reset(token)
-            await self._gateway.complete_async(context, status)
+            context.ended = True
+            await gateway.complete_async(context, status)
         return response
 
     def _warn(self, context: RequestContext | None) -> None:
@@ -335,6 +354,7 @@ class _Limited:
         if context is None:
             raise answered_by_framework(error, self.mark.refusal[0], _retry_after(decision))
         context.inner_refusal = error
+        context.unserved = context.endpoint is None or self.mark in context.endpoint.marks
         raise error
 
 

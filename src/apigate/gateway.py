@@ -31,6 +31,7 @@ from apigate.core.counters import Counters
 from apigate.core.endpoints import Endpoint, FindEndpoint, Routing
 from apigate.core.errors import ConfigurationError
 from apigate.core.message import Request, Response
+from apigate.core.native import is_same_request
 from apigate.core.policy import CompiledMethod, Completion, Policy, refuse_awaitable
 from apigate.core.responses import ErrorFormat, GatewayResponse, GatewayResponses
 from apigate.pipeline import Compiler, GlobalSettings, RunningStage
@@ -307,7 +308,7 @@ class Gateway:
         self,
         rate: RateLike,
         *,
-        per: str | Callable[[Request], str] = "method",
+        per: str | Callable[[Request], str | None] = "method",
         key: Callable[..., str | int] | None = None,
         cost: int | Callable[..., int] = 1,
     ) -> "ThrottleDecorator":
@@ -318,7 +319,7 @@ class Gateway:
         Args:
             rate: The rate of the function's own buckets.
             per: One bucket per `"method"` (the function), per `"client"` of the request that is being served, or per
-                text that a function of the request gives.
+                text that a function of the request gives; where that is None, per client.
             key: A function of the call's own arguments that gives the bucket; instead of `per`.
             cost: Tokens of one call: a number, or a function of what `per` or `key` are given.
 
@@ -439,11 +440,18 @@ class Gateway:
         """Tell whether a request was routed as a CORS preflight; for explaining."""
         return any(context.compiled is stage.routes.preflight for stage in self._stages.values())
 
-    def has_passed(self, context: object, stage: str | None) -> bool:
-        """Tell whether a request was sent through this gateway before, by a gate further out; it counts once."""
+    def has_passed(self, context: object, stage: str | None, native: Mapping[str, Any]) -> bool:
+        """Tell whether a request was sent through this gateway before, by a gate further out; it counts once.
+
+        Args:
+            context: What the gate further out left.
+            stage: The stage, where this one fixes it.
+            native: The request as it is now: a copy with another path, as an app makes one for a request of its own,
+                is another request.
+        """
         while isinstance(context, RequestContext):
             if context.compiled.identify is self.identity and stage in (None, context.stage):
-                return True
+                return is_same_request(context.request.native, native)
             context = context.outer
         return False
 
@@ -465,7 +473,10 @@ class Gateway:
         return self.cors.added(response, origin)
 
     def refuse(self, context: RequestContext, error: Throttled) -> Response:
-        """The response to a request whose endpoint was throttled further in: what it took out here is given back.
+        """The response to a request that was throttled further in.
+
+        What it took out here is given back if the endpoint itself was refused. Where it had begun its work, and a
+        function that it called was refused, that stays taken; or the endpoint could be made to work without end.
 
         Raises:
             ProtocolError: The store has to be awaited; use `refuse_async`.
@@ -481,6 +492,8 @@ class Gateway:
         return self._throttled(context, error)
 
     def _give_back(self, context: RequestContext) -> Completion:
+        if not context.unserved:
+            return None
         for policy in context.compiled.policies:
             if isinstance(policy, ThrottlePolicy):
                 return policy.give_back(context, self.clock.now_us())

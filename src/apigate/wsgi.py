@@ -75,7 +75,7 @@ class GatewayMiddleware:
         """Serve one request."""
         gateway = self.gateway
         outer = environ.get("apigate.context")
-        if gateway.is_empty or (outer is not None and gateway.has_passed(outer, self.stage)):
+        if gateway.is_empty or (outer is not None and gateway.has_passed(outer, self.stage, environ)):
             return self.app(environ, start_response)
         context = gateway.enter(wsgi_request(environ), self.stage, self._find)
         passage = _Passage(self, context, start_response)
@@ -91,8 +91,9 @@ class GatewayMiddleware:
         try:
             body = self.app(environ, passage.start_response)
         except Throttled as error:
+            answer = passage.refuse(error)
             passage.complete()
-            return passage.refuse(error)
+            return answer
         except BaseException as error:
             passage.fail(error)
             passage.complete()
@@ -179,7 +180,7 @@ class _Passage:
     def complete(self) -> None:
         """Settle, once."""
         if not self.ended:
-            self.ended = True
+            self.ended = self.context.ended = True
             self.gateway.complete(self.context, self.status)
 
 

@@ -35,6 +35,9 @@ class RequestContext:
         exempt: Whether the request takes from no level, by the rule of its method.
         endpoint: Where the framework sends it, or None where the gate cannot see that.
         inner_refusal: What a decorated function raised further in, or None.
+        unserved: Whether that was the endpoint itself, so that nothing of the request was served.
+        settled: Whether what it took was settled or given back, which happens once.
+        ended: Whether the response has ended; what still runs afterwards is no part of the request.
     """
 
     # Defaults of the class, not slots set for each request: most stay as they are, and this saves 0.15 us.
@@ -46,7 +49,9 @@ class RequestContext:
     outer: "RequestContext | None" = None
     endpoint: "Endpoint | None" = None
     inner_refusal: Any = None  # a throttling.Throttled
-    _carried_out: "set[Mark] | None" = None
+    unserved: bool = False
+    settled: bool = False
+    ended: bool = False
     _client: str | None = None
     _request_id: str | None = None
     _state: dict[object, Any] | None = None
@@ -108,12 +113,13 @@ class RequestContext:
         """
         if mark not in self.compiled.marks:
             return False
-        left = self._carried_out
-        if left is None:
-            left = self._carried_out = set(self.compiled.marks)
-        if mark not in left:
+        left: set[Mark] = self.__dict__.setdefault(
+            "_left_to_prove", set(self.compiled.marks)
+        )  # at once, also for threads
+        try:
+            left.remove(mark)
+        except KeyError:
             return False
-        left.discard(mark)
         return True
 
     def of(self, owner: object) -> "RequestContext | None":

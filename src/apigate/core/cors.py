@@ -14,6 +14,7 @@ from apigate.core.message import Field, Response, field
 
 __all__ = ["CORS"]
 
+_LONGEST = 300  # a host name has at most 253 characters
 _READABLE = ("Retry-After", "RateLimit", "RateLimit-Policy")
 
 
@@ -70,13 +71,19 @@ class CORS:
         """The response with the fields for a page of this origin."""
         anyone = "*" in self.allow_origins and not self.allow_credentials
         fields: list[Field] = [] if anyone else [field("Vary", "Origin")]
-        if _is_plain(origin) and self.allows(origin):
-            fields.append(field("Access-Control-Allow-Origin", "*" if anyone else origin))
+        if _is_plain(origin) and len(origin) <= _LONGEST and self.allows(origin):
+            fields.append(_allowed("*" if anyone else origin))
             if self.allow_credentials:
                 fields.append(field("Access-Control-Allow-Credentials", "true"))
             if self.expose_headers:
                 fields.append(field("Access-Control-Expose-Headers", ", ".join(self.expose_headers)))
         return Response(response.kind, response.status, (*response.fields, *fields), response.body, response.violated)
+
+
+def _allowed(origin: str) -> Field:
+    """The field that names an origin; not one that is remembered, as clients choose it."""
+    name = "Access-Control-Allow-Origin"
+    return Field((name, origin), (name.lower().encode(), origin.encode("ascii")))
 
 
 def _is_plain(text: str) -> bool:

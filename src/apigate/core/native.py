@@ -5,7 +5,7 @@ from typing import Any
 
 from apigate.core.message import Headers, Reader, Request
 
-__all__ = ["asgi_request", "path_below", "staged_path", "wsgi_path", "wsgi_request"]
+__all__ = ["asgi_request", "is_same_request", "path_below", "staged_path", "wsgi_path", "wsgi_request"]
 
 
 def asgi_request(scope: Mapping[str, Any]) -> Request:  # Any: as the specification has it, values of every type
@@ -61,6 +61,25 @@ def staged_path(root: str, path: str, prefix: str, *, has_root: bool) -> str:
     if has_root:
         return path if not root or below != path else root + path
     return path[: len(path) - len(below)] + below[len(prefix) :]
+
+
+def is_same_request(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Tell whether two native requests ask for the same path, though one may be mounted deeper than the other.
+
+    >>> is_same_request({"path": "/shop/pets"}, {"root_path": "/shop", "path": "/pets"})
+    True
+    >>> is_same_request({"SCRIPT_NAME": "", "PATH_INFO": "/batch"}, {"SCRIPT_NAME": "", "PATH_INFO": "/orders"})
+    False
+    """
+    if one is other:
+        return True
+    sent, found = _whole_path(one), _whole_path(other)
+    return sent == found or sent.endswith(found)
+
+
+def _whole_path(native: Mapping[str, Any]) -> str:
+    path: str | None = native.get("path")
+    return f"{native.get('SCRIPT_NAME', '')}{native.get('PATH_INFO', '')}" if path is None else path
 
 
 def wsgi_path(environ: Mapping[str, Any]) -> str:

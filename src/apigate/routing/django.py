@@ -6,8 +6,9 @@ a converter or a pattern of the project's own has a say, which may answer otherw
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import lru_cache
-from typing import Any, NamedTuple, TypeAlias, final
+from typing import Any, NamedTuple, TypeAlias, cast, final
 
 from django.conf import settings
 from django.core.handlers import asgi
@@ -33,6 +34,7 @@ _REMEMBERED = 4_096
 _LONGEST = 200
 _URLCONFS = 64  # one is usual; a middleware may choose among several, and tests override
 _PARAMETER = r"<(?:[^>:]+:)?(?P<name>[^>]+)>"
+_EITHER_CASE = r"\[(\w)(?i:\1)\]"
 _FLAGS = r"\(\?[aiLmsux-]+(?:\)|(?P<scope>:))"
 
 _script_prefix: Callable[[Mapping[str, Any]], str] = getattr(
@@ -58,7 +60,7 @@ class DjangoRouting:
 
     def __init__(self, *, in_project: bool = False, has_cors: Callable[[], bool] = bool) -> None:
         """Nothing is read before the first request."""
-        self._in_project = in_project
+        self.in_project: bool = in_project
         self._has_cors = has_cors
 
     def find(self, request: Request, urlconf: Any = None) -> Endpoint | None:  # Any: all that Django takes for one
@@ -69,7 +71,7 @@ class DjangoRouting:
             urlconf: The URL configuration, where it is not that of the settings.
         """
         try:
-            if not self._in_project:
+            if not self.in_project:
                 request.path = _path_in_django(request)
             path = request.path or "/"
             routed = _project(get_resolver(urlconf)).routed(request.method, path)
@@ -152,21 +154,21 @@ class _Project:
         """
         routed = self._routed.get((verb, path))
         if routed is None:
-            found = self._resolve(path)
-            exact = all(type(each.pattern) is not RegexPattern for each in _chain(found))
-            routed = _Routed(self.endpoint(found, verb), "" if exact or path == path.lower() else path.lower())
+            with self._language_of(path):
+                found = self.resolver.resolve(path)
+                exact = all(type(each.pattern) is not RegexPattern for each in _chain(found))
+                routed = _Routed(self.endpoint(found, verb), "" if exact or path == path.lower() else path.lower())
             if self._remembers and len(path) < _LONGEST:
                 if len(self._routed) >= _REMEMBERED:
                     self._routed.clear()
                 self._routed[verb, path] = routed
         return routed
 
-    def _resolve(self, path: str) -> ResolverMatch:
-        """The project's answer, in the language that its LocaleMiddleware will find in the path."""
+    def _language_of(self, path: str) -> AbstractContextManager[object]:
+        """The language that the project's LocaleMiddleware will find in the path, where any pattern depends on it."""
         if not self._by_language:
-            return self.resolver.resolve(path)
-        with override(get_language_from_path(path) or settings.LANGUAGE_CODE):
-            return self.resolver.resolve(path)
+            return nullcontext()
+        return override(get_language_from_path(path) or settings.LANGUAGE_CODE)
 
     def endpoint(self, found: ResolverMatch, verb: str) -> Endpoint | None:
         """The endpoint of a match; None where the view will answer 405, and no mark says otherwise."""
@@ -177,12 +179,12 @@ class _Project:
 
     def known_endpoint(self, view: View, template: str, verb: str) -> Endpoint:
         """One object for each view, template and verb."""
-        if verb == "OPTIONS" or not (verb in VERBS or _class_serves(view, verb)):
-            verb = "*"  # a route does not name OPTIONS, so a preflight stays one
+        verb = verb if verb in VERBS or _class_serves(view, verb) else "*"
         key = (id(view), template, verb)  # a view need not be hashable, and lives as long as its pattern
         endpoint = self._endpoints.get(key)
         if endpoint is None:
-            made = Endpoint(method_name(verb, template), _marks_of_view(view, verb))
+            named = "*" if verb == "OPTIONS" else verb  # a route does not name it, so a preflight stays one
+            made = Endpoint(method_name(named, template), _marks_of_view(view, verb))
             endpoint = self._endpoints.setdefault(key, made)
         return endpoint
 
@@ -193,7 +195,7 @@ def _path_in_django(request: Request) -> str:
     if "type" in native:
         path: str = native["path"].removeprefix(_script_prefix(native))
     else:
-        path = get_path_info(native)
+        path = get_path_info(cast("dict[str, Any]", native))
     return path.removeprefix(request.prefix)
 
 
@@ -229,7 +231,7 @@ def _marks_of_view(view: View, verb: str) -> tuple[Mark, ...]:
         marks += marks_of_class(view_class, verb, getattr(view, "actions", None))
         marks += marks_on(_api_view(view_class, verb))
     elif not hasattr(view, "__code__"):  # an instance whose class can be called, such as a Feed
-        marks += marks_on(getattr(type(view), "__call__", None))
+        marks += marks_on(cast("Any", type(view)).__call__)
     return tuple(dict.fromkeys(marks))
 
 
@@ -282,8 +284,7 @@ def _chains(resolver: URLResolver, outer: tuple[URLResolver, ...] = ()) -> Itera
     """The chain of every view; a configuration that includes itself is read once."""
     for each in () if resolver in outer[:-1] else resolver.url_patterns:
         if isinstance(each, URLResolver):
-            for chain in _chains(each, (*outer, each)):
-                yield chain
+            yield from _chains(each, (*outer, each))
         else:
             yield (*outer, each)
 
@@ -312,8 +313,9 @@ def _canonical(text: str, *, is_regex: bool, greedy: frozenset[str]) -> str:
     """
     if not is_regex:
         return re.sub(_PARAMETER, lambda at: f"{{{at['name']}{'+' if at['name'] in greedy else ''}}}", text)
+    plain = re.sub(_FLAGS, lambda at: "(?:" if at["scope"] else "", text)
     try:
-        form = normalize(re.sub(_FLAGS, lambda at: "(?:" if at["scope"] else "", text))[0][0]
+        form = normalize(re.sub(_EITHER_CASE, lambda at: at[1].lower(), plain))[0][0]
     except ValueError:
         form = ""
     return re.sub(r"%\((\w+)\)s", r"{\1}", form) or text.strip("^$")  # the text, where Django cannot spell it either

@@ -81,7 +81,7 @@ class StarletteRouting:
         if endpoint is None:
             way = table.top.way(_scope(request, root, path))
             endpoint = way[-1].endpoint(request.method) if way else None
-            if endpoint is not None and not table.top.varies and len(root) + len(path) < _LONGEST:
+            if endpoint is not None and not table.top.varies and len(request.method) + len(root) + len(path) < _LONGEST:
                 if len(table.known) >= _REMEMBERED:
                     table.known.clear()
                 table.known[key] = endpoint

@@ -5,6 +5,8 @@ Rule: to learn what a CORS layer adds to a refusal, the layer itself is asked, a
 
 from collections.abc import Iterator, MutableMapping
 from copy import copy
+from functools import cache
+from logging import getLogger
 from typing import Any, TypeAlias
 
 from starlette.applications import Starlette
@@ -81,6 +83,12 @@ def _cors_layers(app: App) -> list[CORSMiddleware]:
     return found
 
 
+@cache
+def _log_failure(layer: str) -> None:
+    """Say once for each kind of layer that it failed."""
+    getLogger("apigate").warning("%s failed on a refusal, sent without its fields", layer, exc_info=True)
+
+
 def _through(layer: CORSMiddleware, request: Request, response: Response) -> Response:
     """Send a response out through a copy of the layer that stands in front of nothing else."""
     sent: list[Scope] = []
@@ -102,6 +110,9 @@ def _through(layer: CORSMiddleware, request: Request, response: Response) -> Res
         sending.send(None)  # nothing in it waits: whoever it sends to is a list
     except StopIteration:
         pass
+    except Exception:  # a subclass that needs what only the layers in front of it give
+        _log_failure(type(layer).__qualname__)
+        return response
     else:
         sending.close()
         return response  # a subclass that does wait cannot be asked

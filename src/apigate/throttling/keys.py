@@ -95,8 +95,10 @@ def _unquoted_split(text: str, separator: str) -> list[str]:
     for place in range(len(text) - 1, -1, -1):
         character = text[place]
         if character == '"':
-            before = text[:place]
-            escaped = (len(before) - len(before.rstrip("\\"))) % 2 == 1
+            first = place
+            while first and text[first - 1] == "\\":
+                first -= 1
+            escaped = (place - first) % 2 == 1
             quoted = quoted if escaped and quoted else not quoted
         elif character == separator and not quoted:
             parts.append(text[place + 1 : end])

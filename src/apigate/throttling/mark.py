@@ -14,8 +14,11 @@ __all__ = ["ONE_BUCKET", "Per", "ThrottleMark"]
 ONE_BUCKET = "method"
 """The key of a bucket that all callers of a function share."""
 
-Per: TypeAlias = str | Callable[[Request], str]
-"""One bucket for the function (`"method"`), one a client (`"client"`), or one for each text a function gives."""
+Per: TypeAlias = str | Callable[[Request], str | None]
+"""One bucket for the function (`"method"`), one a client (`"client"`), or one for each text a function gives.
+
+Where the function gives None, it is the client's.
+"""
 
 
 @final
@@ -72,7 +75,8 @@ class ThrottleMark:
         """Whose bucket a request takes from."""
         if self._per == "method":
             return ONE_BUCKET
-        return bucket_key(self._per(context.request) if callable(self._per) else context.client)
+        own = self._per(context.request) if callable(self._per) else None
+        return bucket_key(context.client if own is None else own)
 
     def cost(self, request: Request) -> int:
         """What a request takes.

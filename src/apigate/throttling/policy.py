@@ -139,10 +139,11 @@ class ThrottlePolicy:
         return self._judge(context, await answer)
 
     def give_back(self, context: RequestContext, now: int) -> Completion:
-        """Return what a request took, as if it had never come."""
+        """Return what a request took, as if it had never come; unless it was settled before."""
         decision: Decision | None = context.decision
-        if decision is None or not decision.allowed:
+        if decision is None or not decision.allowed or context.settled:
             return None
+        context.settled = True
         return self.buckets.adjust(self.keys(context), decision.settling(0), now)
 
 
@@ -259,8 +260,9 @@ class SettlementPolicy:
     def on_complete(self, context: RequestContext, status: int | None) -> Completion:
         """Settle; an outcome that never came leaves the tokens taken."""
         decision: Decision | None = context.decision
-        if decision is None or not decision.allowed or status is None:
+        if decision is None or not decision.allowed or status is None or context.settled:
             return None
+        context.settled = True
         if status in self._refund:
             cost = 0
         elif self._final_cost is not None:
