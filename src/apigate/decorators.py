@@ -77,6 +77,11 @@ class ThrottleDecorator:
 
         if not callable(function):
             raise ConfigurationError(f"throttle: {function!r} cannot be called, so not be decorated")
+        if hasattr(function, "routes"):
+            raise ConfigurationError(
+                f"throttle: {type(function).__name__} has routes; decorate its endpoints, or limit them together by "
+                f"methods={{'* /prefix/{{rest+}}': Method(throttle=...)}}"
+            )
         limited = self._limited_as(_name(function))
         wrapper: Any = limited.plain  # Any: each kind has a signature of its own
         if isasyncgenfunction(function):
@@ -348,7 +353,7 @@ class _Limited:
 
     def _admit(self, decision: Decision, context: RequestContext | None) -> None:
         """Raise unless admitted; the gate is told, as frameworks make a 500 of what nobody catches."""
-        if decision.allowed:
+        if decision.allowed or (self._key is None and self._gateway.mode(self.mark.level) != "enforce"):
             return
         error = Throttled(decision)
         if context is None:

@@ -358,6 +358,10 @@ class Gateway:
         name: str = getattr(owner, "__qualname__", kind.__qualname__)
         self.bound.append((f"{module}.{name}", routing))
 
+    def mode(self, level: str) -> Mode:
+        """How a level is held where neither a stage nor a method says otherwise; for decorators."""
+        return self._compiler.mode(level)
+
     def endpoint_of(self, request: Request) -> Endpoint | None:
         """Where the app that the gateway stands around would send a request; for explaining."""
         for _, routing in self.bound:

@@ -3,13 +3,14 @@
 Each check is one function from a gateway to its findings; `CHECKS` lists them.
 """
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import permutations
 from typing import TYPE_CHECKING, final
 
 from apigate.config import UNSET
-from apigate.core.routes import ANY, method_key
+from apigate.core.routes import ANY, method_key, shape_of
 from apigate.pipeline import RunningStage
 from apigate.staging.selector import Header, Host
 from apigate.throttling.in_flight import InFlightPolicy
@@ -224,6 +225,29 @@ def client_chosen_stage(gateway: "Gateway") -> Iterator[Finding]:
             )
 
 
+def unserved_method(gateway: "Gateway") -> Iterator[Finding]:
+    """A method that no route of the app matches, so that its limits hold for nothing: a slip of the pen, perhaps."""
+    routings = [routing for _, routing in gateway.bound]
+    if not routings or None in routings:
+        return
+    served = {
+        shape_of(endpoint.method.partition(" ")[2])
+        for routing in routings
+        if routing is not None
+        for endpoint in routing.endpoints()
+    }
+    for _, name, where in _methods(gateway):
+        asked = "" if name is None else shape_of(method_key(name)[1])
+        if asked and not any(_covers(asked, route) or _covers(route, asked) for route in served):
+            yield Finding("unserved-method", where, "no route of the app matches it; is it a slip?")
+
+
+def _covers(template: str, other: str) -> bool:
+    """Tell whether a template matches what another one stands for, whatever the slash at its end."""
+    pattern = re.escape(template.rstrip("/")).replace(re.escape("{+}"), ".+").replace(re.escape("{}"), "[^/]+")
+    return re.fullmatch(pattern, other.rstrip("/").replace("{+}", "x/x").replace("{}", "x")) is not None
+
+
 def unreadable_refusals(gateway: "Gateway") -> Iterator[Finding]:
     """Pages of other origins cannot read a refusal: no CORS layer that the gate can ask, and no `cors` of its own."""
     if gateway.cors is UNSET:
@@ -249,6 +273,7 @@ CHECKS: Sequence[Callable[["Gateway"], Iterator[Finding]]] = (
     stage_by_missing,
     untrusted_proxy,
     client_chosen_stage,
+    unserved_method,
     unreadable_refusals,
 )
 """Every check, in the order their findings are listed."""

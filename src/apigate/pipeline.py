@@ -24,7 +24,7 @@ from apigate.core.routes import (
 from apigate.throttling.fields import Draft
 from apigate.throttling.identity import ClientIdentity
 from apigate.throttling.in_flight import InFlightPolicy, SlotLimit, Slots
-from apigate.throttling.limit import Limit, Mode, limits_of
+from apigate.throttling.limit import MODES, Limit, Mode, limits_of
 from apigate.throttling.mark import ThrottleMark
 from apigate.throttling.policy import (
     ExemptPolicy,
@@ -230,19 +230,32 @@ class Compiler:
         only = settings[0] if len(settings) == 1 else Method()  # what is doubtful is not given back
         refund = parse_statuses(only.refund) if isinstance(only.refund, str) else None
         final_cost = only.final_cost if callable(only.final_cost) else None
-        throttles = [mark for mark in marks if isinstance(mark, ThrottleMark)]
+        throttles = [
+            (mark, mode == "enforce")
+            for mark in marks
+            if isinstance(mark, ThrottleMark) and (mode := self.mode(mark.level, stage, names)) != "off"
+        ]
         return self._throttle_policies(self.limits(stage, *names), throttles, cost, refund, final_cost)
+
+    def mode(self, level: str, stage: Stage | None = None, names: Sequence[str | None] = ()) -> Mode:
+        """How a level is held at these methods of a stage, or in the whole gateway; of several modes the strictest."""
+        modes: Mapping[str, Mode] = self.settings.modes
+        if stage is not None:
+            modes = {**modes, **_given(stage.modes)}
+            found = [_given(stage.settings(name).modes).get(level, modes.get(level, "enforce")) for name in names]
+            return min(found, key=MODES.index)
+        return modes.get(level, "enforce")
 
     def _throttle_policies(
         self,
         limits: tuple[Limit, ...],
-        marks: Sequence[ThrottleMark],
+        marks: Sequence[tuple[ThrottleMark, bool]],  # and whether it is enforced
         cost: Any,  # a number or a function of the request, as in Method
         refund: frozenset[int] | None,
         final_cost: Callable[[RequestContext, int], int] | None,
     ) -> list[Policy]:
-        for mark in marks:
-            limits += mark.limits(sum(limit.level == mark.level for limit in limits))
+        for mark, enforced in marks:
+            limits += mark.limits(sum(limit.level == mark.level for limit in limits), enforced=enforced)
         if not limits:
             return []
         throttle = ThrottlePolicy(
@@ -250,7 +263,7 @@ class Compiler:
             self.store.open(limits, self.clock.now_us()),
             self.refusals,
             cost=cost,
-            marks=marks,
+            marks=[mark for mark, _ in marks],
             on_shadow=self._on_shadow,
         )
         policies: list[Policy] = [throttle]

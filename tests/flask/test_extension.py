@@ -195,7 +195,7 @@ def test_an_async_view_finds_the_context():
 
 @pytest.mark.parametrize("per", ["method", "client"])
 @pytest.mark.parametrize("outer", [{}, {"client_throttle": "10/minute"}])
-def test_a_view_that_calls_a_helper_that_refuses_is_answered_429_and_the_outer_take_given_back(per, outer):
+def test_a_view_that_calls_a_helper_that_refuses_is_answered_429_and_has_paid_for_its_work(per, outer):
     gate = gateway(**outer)
 
     @gate.throttle("1/minute", per=per)
@@ -209,7 +209,7 @@ def test_a_view_that_calls_a_helper_that_refuses_is_answered_429_and_the_outer_t
     assert (admitted.status_code, refused.status_code) == (200, 429)
     assert refused.headers["Retry-After"] == "60"
     if outer:
-        assert remaining(ask(app, "GET /pets")) == {"client": 8}  # two were admitted; the refused one took nothing
+        assert remaining(ask(app, "GET /pets")) == {"client": 7}  # or the view could be made to work without end
     assert gate.stats()["default"]["GET /help"] == {"admitted": 1, "THROTTLED": 1}
 
 
@@ -222,7 +222,7 @@ def test_so_is_one_whose_helper_goes_by_its_own_arguments(outer):
     gated(app, gate)
     assert statuses(app, "GET /send/a/2", "GET /send/a/2", "GET /send/b/3") == [200, 429, 200]
     if outer:
-        assert remaining(ask(app, "GET /pets")) == {"client": 7}
+        assert remaining(ask(app, "GET /pets")) == {"client": 6}
 
 
 @pytest.mark.parametrize("order", ["before", "after"])
@@ -242,7 +242,7 @@ def test_a_handler_for_throttled_of_the_users_own_answers_in_its_own_words(order
     assert ask(app, "GET /scarce").status_code == 200
     refused = ask(app, "GET /scarce")
     assert (refused.status_code, refused.text) == (429, "come back in 60 s")
-    assert remaining(ask(app, "GET /pets")) == {"client": 8}
+    assert remaining(ask(app, "GET /pets")) == {"client": 7}
 
 
 @pytest.mark.parametrize("where", ["app", "blueprint"])
@@ -263,13 +263,13 @@ def test_a_handler_for_every_exception_does_not_turn_a_refusal_into_a_500(where)
     assert (refused.status_code, refused.headers["Retry-After"]) == (429, "60")
     assert refused.get_json()["violated-policies"] == ["method"]
     assert ask(app, "GET /broken").text == "sorry: ZeroDivisionError"
-    assert remaining(ask(app, "GET /pets")) == {"client": 7}
+    assert remaining(ask(app, "GET /pets")) == {"client": 6}
 
 
 @pytest.mark.parametrize("what", [429, 500, HTTPException])
 def test_a_handler_for_http_errors_is_not_asked_about_a_refusal(what):
     """Neither where the gate refuses, as Flask has not begun, nor where a function does."""
-    gate, app = gateway(client_throttle="2/minute"), shop()
+    gate, app = gateway(client_throttle="3/minute"), shop()
     scarce = gate.throttle("1/minute")(lambda: "scarce")
     app.add_url_rule("/scarce", "scarce", calling(scarce))
     app.register_error_handler(what, lambda _: ("mine", 418))

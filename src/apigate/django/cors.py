@@ -1,6 +1,8 @@
 """The project's own CORS layer, asked to add its fields to refusals: pages of other origins cannot read them else."""
 
 from collections.abc import Callable
+from functools import cache
+from logging import getLogger
 from typing import Any, TypeAlias, cast
 
 from django.conf import settings
@@ -30,7 +32,11 @@ def add_cors_fields(layer: Layer, request: HttpRequest, made: HttpResponseBase) 
             for name, value in answer.items():
                 if name.lower() == "vary" or name.lower().startswith("access-control-"):
                     made.headers[name] = value
-    except Exception:  # a rule of the user's that needs what only later middleware gives
-        from logging import getLogger
+    except Exception as error:  # noqa: BLE001 - a rule of the user's may need what only later middleware gives
+        _log_failure(type(error).__qualname__)
 
-        getLogger("apigate").warning("CorsMiddleware failed on a refusal, sent without", exc_info=True)
+
+@cache
+def _log_failure(error: str) -> None:
+    """Say once for each kind of error that the layer failed."""
+    getLogger("apigate").warning("CorsMiddleware raised %s on a refusal, which is sent without its fields", error)

@@ -16,7 +16,7 @@ from flask.views import MethodView
 from werkzeug.exceptions import HTTPException
 from werkzeug.routing import BaseConverter, Map, MapAdapter, Rule
 
-from apigate.core.endpoints import Endpoint, Mark, Served, marks_of_class, marks_on, method_name, status_of
+from apigate.core.endpoints import VERBS, Endpoint, Mark, Served, marks_of_class, marks_on, method_name, status_of
 from apigate.core.message import Field, Request, Response
 from apigate.core.native import wsgi_path, wsgi_request
 
@@ -93,7 +93,8 @@ class FlaskRouting:
         if verb == "OPTIONS" and _answers_options(rule, view):
             return None
         method = method_name(verb, _canonical(rule))
-        key = (id(rule), method)  # a rule is not hashable, and lives as long as the map
+        own = verb in VERBS or verb in (rule.methods or ())
+        key = (id(rule), verb if own else "*")  # a rule is not hashable, and lives as long as the map
         known = self._endpoints.get(key)
         if known is None or known[0] is not view:
             known = self._endpoints[key] = (view, Endpoint(method, _marks(view, verb)))

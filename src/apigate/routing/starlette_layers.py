@@ -84,9 +84,9 @@ def _cors_layers(app: App) -> list[CORSMiddleware]:
 
 
 @cache
-def _log_failure(layer: str) -> None:
+def _log_failure(layer: str, error: str) -> None:
     """Say once for each kind of layer that it failed."""
-    getLogger("apigate").warning("%s failed on a refusal, sent without its fields", layer, exc_info=True)
+    getLogger("apigate").warning("%s raised %s on a refusal, which is sent without its fields", layer, error)
 
 
 def _through(layer: CORSMiddleware, request: Request, response: Response) -> Response:
@@ -110,8 +110,8 @@ def _through(layer: CORSMiddleware, request: Request, response: Response) -> Res
         sending.send(None)  # nothing in it waits: whoever it sends to is a list
     except StopIteration:
         pass
-    except Exception:  # a subclass that needs what only the layers in front of it give
-        _log_failure(type(layer).__qualname__)
+    except Exception as error:  # noqa: BLE001 - a subclass may need what only the layers in front of it give
+        _log_failure(type(layer).__qualname__, type(error).__qualname__)
         return response
     else:
         sending.close()

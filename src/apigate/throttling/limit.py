@@ -6,7 +6,7 @@ from typing import Literal, final
 from apigate.core.errors import ConfigurationError
 from apigate.throttling.rate import Rate
 
-__all__ = ["LEVELS", "Limit", "Mode", "checked_cost", "checked_mode", "limits_of"]
+__all__ = ["LEVELS", "MODES", "Limit", "Mode", "checked_cost", "checked_mode", "limits_of"]
 
 LEVELS = ("global", "stage", "method", "client", "client-method")
 """The levels of a gateway, from the widest bucket to the narrowest."""
@@ -14,7 +14,8 @@ LEVELS = ("global", "stage", "method", "client", "client-method")
 Mode = Literal["enforce", "shadow", "off"]
 """`enforce` refuses; `shadow` counts what it would have refused; `off` is not there at all."""
 
-_MODES = ("enforce", "shadow", "off")
+MODES: tuple[Mode, ...] = ("enforce", "shadow", "off")
+"""The strictest first."""
 
 
 @final
@@ -83,7 +84,7 @@ def checked_mode(setting: str, mode: object) -> Mode:
     Raises:
         ConfigurationError: It is none of the three.
     """
-    for known in _MODES:
+    for known in MODES:
         if mode == known:
-            return known  # type: ignore[return-value]  # mypy keeps a str here
-    raise ConfigurationError(f"{setting}: {mode!r} is no mode; allowed are {', '.join(_MODES)}")
+            return known
+    raise ConfigurationError(f"{setting}: {mode!r} is no mode; allowed are {', '.join(MODES)}")

@@ -53,7 +53,7 @@ class ThrottleMark:
         self._per = per
         self._cost = cost
 
-    def limits(self, others: int) -> tuple[Limit, ...]:
+    def limits(self, others: int, *, enforced: bool = True) -> tuple[Limit, ...]:
         """Its limits, called after their level and numbered on from the `others` that the level has already."""
         level = self.level
         return tuple(
@@ -62,6 +62,7 @@ class ThrottleMark:
                 level,
                 level if others + number == 1 else f"{level}-{others + number}",
                 rate,
+                enforced=enforced,
             )
             for number, rate in enumerate(self.rates, start=1)
         )
@@ -72,11 +73,19 @@ class ThrottleMark:
         return self._per != "method" or callable(self._cost)
 
     def key(self, context: RequestContext) -> Key:
-        """Whose bucket a request takes from."""
+        """Whose bucket a request takes from.
+
+        Raises:
+            ValueError: The function gave something else than a text or None.
+        """
         if self._per == "method":
             return ONE_BUCKET
-        own = self._per(context.request) if callable(self._per) else None
-        return bucket_key(context.client if own is None else own)
+        own: object = self._per(context.request) if callable(self._per) else None
+        if own is None:
+            return bucket_key(context.client)
+        if not isinstance(own, str):
+            raise ValueError(f"throttle per: {own!r} is neither a text nor None")  # noqa: TRY004 - as for costs
+        return bucket_key(own)
 
     def cost(self, request: Request) -> int:
         """What a request takes.
