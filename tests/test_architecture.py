@@ -50,7 +50,7 @@ EXCEPTIONS = {
 ONLY_IN = {
     # a module from outside: where it may be imported; a room stands for all that is in it
     "time": {"core.clock"},
-    "asyncio": {"asgi", "core.clock", "demo", "testing"},
+    "asyncio": {"asgi", "django", "core.clock", "demo", "testing"},
     "flask": {"demo", "flask", "routing.flask"},
     "werkzeug": {"flask", "routing.flask"},
     "fastapi": {"demo"},

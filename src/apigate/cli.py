@@ -8,7 +8,7 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter, iscoroutinefunction, signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -246,7 +246,7 @@ def _routes(arguments: argparse.Namespace) -> int:
     if config is not None:
         gateway = Gateway.from_file(config)
     elif app is not None:
-        gateway = _gateway(app, found)
+        gateway, _ = _gateway(app, found)
     else:
         raise ConfigurationError("routes: name a gateway, such as shop:gateway, or a file with --config")
     print("\n".join(audit(gateway, _endpoints(found))))
@@ -259,46 +259,51 @@ def _endpoints(found: object) -> list[Endpoint]:
     return [] if routing is None else list(routing.endpoints())
 
 
-def _gateway(name: str, found: Any) -> Gateway:  # Any: whatever a user's module holds
-    """The gateway that was named, or the one around the app that was named."""
-    candidates: list[object] = [found, getattr(found, "gateway", None)]
-    candidates += [each.kwargs.get("gateway") for each in getattr(found, "user_middleware", ())]  # Starlette
-    candidates.append(getattr(getattr(found, "extensions", {}).get("apigate"), "gateway", None))  # Flask
+def _gateway(name: str, found: Any) -> tuple[Gateway, str | None]:  # Any: whatever a user's module holds
+    """The gateway that was named, or the one around the app that was named, and the stage that is fixed there."""
+    gates: list[Any] = [found, getattr(found, "extensions", {}).get("apigate")]  # itself, Flask
+    candidates: list[tuple[object, str | None]] = [(found, None)]
+    candidates += [(getattr(gate, "gateway", None), getattr(gate, "stage", None)) for gate in gates]
+    layers: list[Mapping[str, Any]] = [each.kwargs for each in getattr(found, "user_middleware", ())]  # Starlette
+    candidates += [(layer.get("gateway"), layer.get("stage")) for layer in layers]
     if type(found).__module__.startswith("django.core.handlers"):
         from apigate.django import gateway_of_settings
 
-        candidates.append(gateway_of_settings()[0])
-    gateway = next((each for each in candidates if isinstance(each, Gateway)), None)
-    if gateway is None:
-        raise ConfigurationError(
-            f"{name} is a {type(found).__name__}, neither a Gateway nor an app that one stands around; name the "
-            f"gateway itself, such as shop:gateway"
-        )
-    return gateway
+        candidates.append(gateway_of_settings())
+    for gateway, stage in candidates:
+        if isinstance(gateway, Gateway):
+            return gateway, stage
+    raise ConfigurationError(
+        f"{name} is a {type(found).__name__}, neither a Gateway nor an app that one stands around; name the gateway "
+        f"itself, such as shop:gateway"
+    )
 
 
 # ---- lint, explain
 
+_TARGET = "the gateway's settings, as apigate.toml; or a Gateway, or an app with one around it"
+
 
 def _add_lint(add_parser: _AddParser) -> None:
-    summary = "Say what is allowed in a configuration file and yet hardly meant. Exits with 1 if there is any."
+    summary = "Say what is allowed in a gateway's settings and yet hardly meant. Exits with 1 if there is any."
     parser = add_parser("lint", help="find what is hardly meant", description=summary)
-    parser.add_argument("config", metavar="FILE", help="the gateway's settings, as apigate.toml")
+    parser.add_argument("target", metavar="FILE|module:app", help=_TARGET)
     parser.set_defaults(command=_lint)
 
 
 def _lint(arguments: argparse.Namespace) -> int:
-    findings = Gateway.from_file(arguments.config).lint()
+    gateway, _ = _gateway_at(arguments.target)
+    findings = gateway.lint()
     for finding in findings:
         print(finding)
-    print(f"{arguments.config}: {len(findings) or 'no'} finding{'' if len(findings) == 1 else 's'}")
+    print(f"{arguments.target}: {len(findings) or 'no'} finding{'' if len(findings) == 1 else 's'}")
     return _FOUND if findings else 0
 
 
 def _add_explain(add_parser: _AddParser) -> None:
     summary = "Say what would become of a request, and why, if every bucket were full. No request is sent."
     parser = add_parser("explain", help="say what would become of a request", description=summary)
-    parser.add_argument("config", metavar="FILE", help="the gateway's settings, as apigate.toml")
+    parser.add_argument("target", metavar="FILE|module:app", help=_TARGET)
     parser.add_argument("method", metavar="METHOD", help="the verb, such as GET")
     parser.add_argument("path", metavar="PATH", help="the path, such as /pets/1")
     parser.add_argument("-H", "--header", metavar="'NAME: VALUE'", action="append", default=[], help="may be repeated")
@@ -308,10 +313,26 @@ def _add_explain(add_parser: _AddParser) -> None:
 
 
 def _explain(arguments: argparse.Namespace) -> int:
-    gateway = Gateway.from_file(arguments.config)
+    gateway, fixed = _gateway_at(arguments.target)
     headers = parsed_headers(arguments.header)
-    print(gateway.explain(arguments.method, arguments.path, headers, address=arguments.address, stage=arguments.stage))
+    stage = arguments.stage or fixed
+    print(gateway.explain(arguments.method, arguments.path, headers, address=arguments.address, stage=stage))
     return 0
+
+
+def _gateway_at(target: str) -> tuple[Gateway, str | None]:
+    """The gateway of a file, or the one that `module:app` names, bound to the app's routes; and the stage fixed there.
+
+    Starlette puts its middleware around the app at the first request only, and here none comes.
+    """
+    _, _, name = target.partition(":")
+    if not name.replace(".", "").isidentifier() or Path(target).exists():
+        return Gateway.from_file(target), None
+    found = _load(target)
+    gateway, stage = _gateway(target, found)
+    if not gateway.bound and (routing := routing_of(found)) is not None:
+        gateway.bind(found, routing)
+    return gateway, stage
 
 
 def parsed_headers(texts: Sequence[str]) -> dict[str, str]:

@@ -359,7 +359,7 @@ class _Limited:
         if context is None:
             raise answered_by_framework(error, self.mark.refusal[0], _retry_after(decision))
         context.inner_refusal = error
-        context.unserved = context.endpoint is None or self.mark in context.endpoint.marks
+        context.unserved = context.endpoint is not None and self.mark in context.endpoint.marks
         raise error
 
 

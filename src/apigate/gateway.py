@@ -479,8 +479,9 @@ class Gateway:
     def refuse(self, context: RequestContext, error: Throttled) -> Response:
         """The response to a request that was throttled further in.
 
-        What it took out here is given back if the endpoint itself was refused. Where it had begun its work, and a
-        function that it called was refused, that stays taken; or the endpoint could be made to work without end.
+        What it took out here is given back if the endpoint itself was refused, or if the gate cannot tell. Where the
+        endpoint had begun its work, and something that it called was refused, that stays taken; or the endpoint could
+        be made to work without end.
 
         Raises:
             ProtocolError: The store has to be awaited; use `refuse_async`.
@@ -496,7 +497,7 @@ class Gateway:
         return self._throttled(context, error)
 
     def _give_back(self, context: RequestContext) -> Completion:
-        if not context.unserved:
+        if not (context.unserved or context.endpoint is None):
             return None
         for policy in context.compiled.policies:
             if isinstance(policy, ThrottlePolicy):

@@ -239,12 +239,12 @@ class Compiler:
 
     def mode(self, level: str, stage: Stage | None = None, names: Sequence[str | None] = ()) -> Mode:
         """How a level is held at these methods of a stage, or in the whole gateway; of several modes the strictest."""
-        modes: Mapping[str, Mode] = self.settings.modes
-        if stage is not None:
-            modes = {**modes, **_given(stage.modes)}
-            found = [_given(stage.settings(name).modes).get(level, modes.get(level, "enforce")) for name in names]
-            return min(found, key=MODES.index)
-        return modes.get(level, "enforce")
+        everywhere: Mode = self.settings.modes.get(level, "enforce")
+        if stage is None:
+            return everywhere
+        here: Mode = _given(stage.modes).get(level, everywhere)
+        found: list[Mode] = [_given(stage.settings(name).modes).get(level, here) for name in names]
+        return min(found, key=MODES.index)
 
     def _throttle_policies(
         self,

@@ -91,9 +91,10 @@ class GatewayMiddleware:
         try:
             body = self.app(environ, passage.start_response)
         except Throttled as error:
-            answer = passage.refuse(error)
-            passage.complete()
-            return answer
+            try:
+                return passage.refuse(error)
+            finally:  # the server raises it again where something has gone out
+                passage.complete()
         except BaseException as error:
             passage.fail(error)
             passage.complete()

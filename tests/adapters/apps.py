@@ -1,15 +1,18 @@
-"""One app in both protocols. `x-do` says what it does, so that the path is left to the gateway's method table."""
+"""One app in both protocols, without a framework; `flask_app`, `fastapi_app` and `django_app` do the same at home.
+
+`x-do` says what it does, so that the path is left to the gateway's method table.
+"""
 
 import asyncio
 import json
 import socket
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import suppress
 from io import FileIO
 from itertools import chain
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeAlias
 
 from apigate import Rate, Throttle, Throttled
 
@@ -17,6 +20,14 @@ OWN_FIELDS = [("x-app", "yes"), ("set-cookie", "a=1"), ("set-cookie", "b=2")]
 CHUNKS = [b"one", b"two", b"three"]
 PIECE = b"x" * 65_536
 DEADLINE = 20.0
+
+Mark: TypeAlias = Callable[[Any], Any]
+"""A decorator of an endpoint."""
+
+
+def unmarked(endpoint: Any) -> Any:
+    """The endpoint as it is."""
+    return endpoint
 
 
 class Ledger:
@@ -60,6 +71,33 @@ def described(context: Any, native: dict[str, Any]) -> bytes:
 
 
 # ---- ASGI
+
+
+async def half_async(error: Exception) -> AsyncIterator[bytes]:
+    yield b"half"
+    raise error
+
+
+async def turnstile_async(port: int) -> AsyncIterator[bytes]:
+    """Three chunks; the second and the third only after the test has seen the one before and said so."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield CHUNKS[0]
+        for chunk in CHUNKS[1:]:
+            await reader.readexactly(1)
+            yield chunk
+    finally:
+        writer.close()
+
+
+async def pieces_async(ledger: Ledger) -> AsyncIterator[bytes]:
+    """Goes on until it is closed."""
+    try:
+        while True:
+            yield PIECE
+            await asyncio.sleep(0)
+    finally:
+        ledger.add("closed")
 
 
 def encoded(fields: Iterable[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
@@ -107,6 +145,10 @@ async def _status(scope: Any, receive: Any, send: Any, asked: dict[str, str]) ->
     await answer(send, int(asked["x-status"]), b"")
 
 
+async def _missing(scope: Any, receive: Any, send: Any, asked: dict[str, str]) -> None:
+    await answer(send, 404, b"")
+
+
 async def _context(scope: Any, receive: Any, send: Any, asked: dict[str, str]) -> None:
     native = {"path": scope["path"], "mount": scope.get("root_path", ""), "query": scope["query_string"].decode()}
     await answer(send, 200, described(scope.get("apigate"), native))
@@ -133,17 +175,11 @@ async def _throttled_late(scope: Any, receive: Any, send: Any, asked: dict[str, 
 
 
 async def _stream(scope: Any, receive: Any, send: Any, asked: dict[str, str]) -> None:
-    """Three chunks; the second and the third only after the test has seen the one before and said so."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(asked["x-turnstile"]))
     kind = asked.get("x-type", "text/plain").encode()
     await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", kind)]})
-    await send({"type": "http.response.body", "body": CHUNKS[0], "more_body": True})
-    for chunk in CHUNKS[1:]:
-        await reader.readexactly(1)
+    async for chunk in turnstile_async(int(asked["x-turnstile"])):
         await send({"type": "http.response.body", "body": chunk, "more_body": True})
     await send({"type": "http.response.body"})
-    writer.close()
-    await writer.wait_closed()
 
 
 async def _endless(scope: Any, receive: Any, send: Any, asked: dict[str, str]) -> None:
@@ -166,6 +202,7 @@ ASGI_ACTS: dict[str, Any] = {
     "hello": _hello,
     "echo": _echo,
     "status": _status,
+    "missing": _missing,
     "context": _context,
     "raise": _raise,
     "raise-late": _raise_late,
@@ -280,13 +317,13 @@ def _wsgi_raise(environ: Any) -> Any:
     raise RuntimeError("the app is broken")
 
 
-def _half(error: Exception) -> Iterator[bytes]:
+def half(error: Exception) -> Iterator[bytes]:
     yield b"half"
     raise error
 
 
 def _wsgi_raise_late(environ: Any) -> Any:
-    return ("200 OK", [("content-length", "100")]), _half(RuntimeError("the app broke down half-way"))
+    return ("200 OK", [("content-length", "100")]), half(RuntimeError("the app broke down half-way"))
 
 
 def _wsgi_throttled(environ: Any) -> Any:
@@ -294,10 +331,11 @@ def _wsgi_throttled(environ: Any) -> Any:
 
 
 def _wsgi_throttled_late(environ: Any) -> Any:
-    return ("200 OK", [("content-length", "100")]), _half(throttled())
+    return ("200 OK", [("content-length", "100")]), half(throttled())
 
 
-def _turnstile(environ: Any) -> Iterator[bytes]:
+def turnstile(environ: Any) -> Iterator[bytes]:
+    """As `turnstile_async`."""
     with socket.create_connection(("127.0.0.1", int(environ["HTTP_X_TURNSTILE"])), timeout=DEADLINE) as turnstile:
         yield CHUNKS[0]
         for chunk in CHUNKS[1:]:
@@ -306,7 +344,16 @@ def _turnstile(environ: Any) -> Iterator[bytes]:
 
 
 def _wsgi_stream(environ: Any) -> Any:
-    return ("200 OK", [("content-type", environ.get("HTTP_X_TYPE", "text/plain"))]), _turnstile(environ)
+    return ("200 OK", [("content-type", environ.get("HTTP_X_TYPE", "text/plain"))]), turnstile(environ)
+
+
+def pieces(ledger: Ledger) -> Iterator[bytes]:
+    """As `pieces_async`."""
+    try:
+        while True:
+            yield PIECE
+    finally:
+        ledger.add("closed")
 
 
 class OnlySendfile(FileIO):
@@ -330,6 +377,7 @@ WSGI_ACTS: dict[str, Any] = {
     "hello": _wsgi_hello,
     "echo": _wsgi_echo,
     "status": _wsgi_status,
+    "missing": lambda environ: _full("404 Not Found", b""),
     "context": _wsgi_context,
     "raise": _wsgi_raise,
     "raise-late": _wsgi_raise_late,

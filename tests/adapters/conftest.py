@@ -6,7 +6,7 @@ from itertools import count
 
 import pytest
 
-from tests.adapters.columns import started
+from tests.adapters.columns import started, surrounded
 from tests.adapters.harness import Harness, Visit
 
 NUMBERS = count(1)
@@ -32,12 +32,16 @@ def visit(running: dict[str, Harness], server: str) -> Iterator[Callable[[str], 
         visits.append(Visit(running[server], f"{cell}/{next(NUMBERS)}"))
         return visits[-1]
 
-    yield visit
-    for each in visits:
-        each.end()
+    with surrounded(server):
+        yield visit
+        for each in visits:
+            each.end()
 
 
 @pytest.fixture
-def discard(running: dict[str, Harness], server: str) -> Callable[[], None]:
-    """End a server that this test has broken; the next test gets a new one."""
-    return lambda: running.pop(server).stop()
+def discard(running: dict[str, Harness], server: str) -> Iterator[Callable[[], None]]:
+    """Say that this test breaks its server, which ends with it; the next test gets a new one."""
+    broken: list[bool] = []
+    yield lambda: broken.append(True)
+    if broken:
+        running.pop(server).stop()

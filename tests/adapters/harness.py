@@ -105,11 +105,21 @@ class Visit:
 
     def differs(self, how: str) -> bool:
         """Whether the server, or the host, does otherwise than the table promises."""
-        return not {self.harness.server, self.harness.host}.isdisjoint(DIFFERENCES[how])
+        who = {self.harness.server, self.harness.host, f"{self.harness.server}+{self.harness.host}"}
+        return not who.isdisjoint(DIFFERENCES[how])
 
     def in_order(self, fields: Fields) -> Fields:
-        """The fields in the order in which this server sends them."""
-        return sorted(fields, key=lambda field: field[0]) if self.differs("sorts fields by name") else list(fields)
+        """The fields in the order in which this server, or this framework, sends them."""
+        if self.differs("sorts fields by name"):
+            return sorted(fields, key=lambda field: field[0])
+        if self.differs("sends cookies last"):
+            return sorted(fields, key=lambda field: field[0] == "set-cookie")
+        return list(fields)
+
+    @property
+    def counted_as(self) -> str:
+        """The method that requests for `/pets/1` are counted under, where the gateway names none."""
+        return "GET /pets/{id}" if self.differs("counts each of its endpoints") else "*"
 
     def open(self, method: str, target: str, body: bytes = b"", **fields: str) -> Exchange:
         exchange = self._begin(method, target, body, fields)

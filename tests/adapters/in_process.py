@@ -15,6 +15,8 @@ from tests.adapters.hosts import HOSTS
 
 # ---- ASGI in process
 
+BROKEN = object()
+
 
 class AsgiExchange:
     def __init__(self, harness: "AsgiInProcess", scope: dict[str, Any], body: bytes) -> None:
@@ -26,7 +28,7 @@ class AsgiExchange:
         self._gone: asyncio.Event
         self._serving = asyncio.run_coroutine_threadsafe(self._serve(harness.app, scope), self._loop)  # loops are weak
         first = self._outbox.get(timeout=DEADLINE)
-        if isinstance(first, Exception):
+        if first is BROKEN:
             self.status, self.fields, self._done = 500, [], True
             return
         assert first["type"] == "http.response.start"
@@ -37,8 +39,8 @@ class AsgiExchange:
         self._gone = asyncio.Event()
         try:
             await app(scope, self._receive, self._send)
-        except Exception as error:  # noqa: BLE001 - what a server answers with 500, or cuts off
-            self._outbox.put(error)
+        except Exception:  # noqa: BLE001 - what a server answers with 500, or cuts off
+            self._outbox.put(BROKEN)  # not the error, which would keep alive what the app was about
         else:
             self._outbox.put(None)
 
@@ -56,7 +58,7 @@ class AsgiExchange:
     def read(self) -> bytes:
         while not self._done:
             message = self._outbox.get(timeout=DEADLINE)
-            if message is None or isinstance(message, Exception):
+            if message is None or message is BROKEN:
                 self.whole = message is None
                 self._done = True
             elif message["type"] == "http.response.body" and (body := message.get("body", b"")):
@@ -121,7 +123,7 @@ class WsgiExchange:
 
     def _start_response(self, status: str, headers: Any, exc_info: Any = None) -> Callable[[bytes], None]:
         self.status = int(status.partition(" ")[0])
-        self.fields = named(headers)
+        self.fields = named((name, value.strip()) for name, value in headers)  # Django begins cookies with a space
         return self._chunks.append
 
     def read(self) -> bytes:

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.adapters.columns import COLUMNS, PROTOCOLS
+from tests.adapters.columns import COLUMNS, CORE, PLAIN, PROTOCOLS, WHOLE, WITH_WEBSOCKETS, columns, columns_of
 from tests.adapters.differences import DIFFERENCES
 from tests.adapters.harness import DEADLINE
 from tests.adapters.hosts import HOSTS
+from tests.adapters.in_process import IN_PROCESS
 from tests.adapters.servers import RealServer
 
 HERE = Path(__file__).parent
@@ -35,6 +36,47 @@ def test_every_server_runs_every_host_of_its_protocol():
     }
 
 
+def test_every_column_runs_the_core_and_every_host_runs_every_row_in_process_and_on_a_server():
+    rows = {name: [node.name for _, node in nodes(name) if is_row(node)] for name in ROWS}
+    core = [row for about in CORE.values() for row in about]
+    assert sorted(core) == sorted({*core} & {*rows["test_table.py"], *rows["test_websocket.py"]})
+    assert WHOLE.keys() == HOSTS.keys()
+    for host, servers in WHOLE.items():
+        everywhere = [server for server, each in COLUMNS.values() if each == host]
+        assert set(servers) <= set(everywhere)
+        assert {server in IN_PROCESS for server in servers} == {True, False}
+        assert host not in PLAIN.values() or set(servers) == set(everywhere)
+    for row in rows["test_table.py"]:
+        assert columns_of(row) == (columns(*HOSTS) if row in core else whole(*HOSTS))
+    for row in rows["test_websocket.py"]:
+        with_websockets = [
+            name for name in columns(*WITH_WEBSOCKETS, real=True) if row in core or name in whole(*HOSTS)
+        ]
+        assert columns_of(row, *WITH_WEBSOCKETS, real=True) == with_websockets
+
+
+def test_nothing_but_the_table_of_columns_says_where_a_row_runs():
+    given = [
+        (name, ast.unparse(node.args[1]).partition("(")[0])
+        for name, node in nodes(*ROWS)
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("parametrize")
+        if "server" in ast.unparse(node.args[0])
+    ]
+    assert given == [
+        ("test_table.py", "columns_of"),
+        ("test_websocket.py", "columns_of"),
+        ("test_wsgi_shapes.py", "columns"),
+    ]
+
+
+def whole(*hosts: str) -> list[str]:
+    return [name for name in columns(*hosts) if COLUMNS[name][0] in WHOLE[COLUMNS[name][1]]]
+
+
+def is_row(node: ast.AST) -> bool:
+    return isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+
+
 def test_every_difference_is_asserted_and_has_a_reason():
     asked = {
         node.args[0].value
@@ -43,7 +85,7 @@ def test_every_difference_is_asserted_and_has_a_reason():
     }
     assert asked == set(DIFFERENCES)
     for who in DIFFERENCES.values():
-        assert who.keys() <= {*PROTOCOLS, *HOSTS}
+        assert who.keys() <= {*PROTOCOLS, *HOSTS, *COLUMNS}
         assert all(who.values())
 
 
@@ -57,7 +99,7 @@ def test_no_row_is_skipped_or_left_early():
     returns = [
         (name, each.lineno)
         for name, node in nodes(*ROWS)
-        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+        if is_row(node)
         for each in ast.walk(node)
         if isinstance(each, ast.Return)
     ]

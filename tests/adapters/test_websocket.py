@@ -7,10 +7,12 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from tests.adapters.columns import columns
+from tests.adapters.columns import WITH_WEBSOCKETS, columns_of
 from tests.adapters.harness import DEADLINE, Visit
 
-pytestmark = pytest.mark.parametrize("server", columns("asgi_host", real=True))
+
+def pytest_generate_tests(metafunc):
+    metafunc.parametrize("server", columns_of(metafunc.function.__name__, *WITH_WEBSOCKETS, real=True))
 
 
 def chat(visit: Visit, path="/pets/1", subprotocols=None, **fields):
@@ -136,9 +138,19 @@ def test_a_client_that_is_cut_off_frees_its_slot(visit):
 
 
 @pytest.mark.parametrize("act", ["throttled", "throttled-connected"])
-def test_an_app_throttled_before_it_accepts_refuses_the_handshake_and_gives_back_what_was_taken(visit, act):
+def test_an_app_throttled_before_it_accepts_refuses_the_handshake_and_an_endpoint_keeps_what_it_took(visit, act):
     cell = visit("in-flight-throttled")
     refused = refusal(cell, x_do=act)
     assert is_refused(refused, cell, 429, retry_after="30")
     assert released(cell)
-    assert [cell.get().status for _ in range(3)] == [200, 200, 429]
+    left = 2 if cell.differs("has no endpoints") else 1
+    assert [cell.get().status for _ in range(left + 1)] == [200] * left + [429]
+
+
+def test_a_handshake_takes_from_the_decorator_of_its_endpoint(visit):
+    cell = visit("marked")
+    for _ in range(2):
+        with chat(cell):
+            pass
+    assert is_refused(refusal(cell), cell, 429, retry_after="10")
+    assert cell.report()["calls"] == 2

@@ -66,6 +66,68 @@ def test_explain_at_a_fixed_stage(run):
     assert "stage   beta" in run("explain", "stages.toml", "GET", "/", "--stage", "beta").out
 
 
+FRAMEWORK_APP = {
+    "FastAPI": """
+from fastapi import FastAPI
+from apigate import Gateway, Stage
+from apigate.fastapi import GatewayMiddleware
+
+gateway = Gateway(throttle="9/day", stages=[Stage("prod"), Stage("beta")], cors=None)
+app = FastAPI()
+app.add_middleware(GatewayMiddleware, gateway=gateway, stage="beta")
+
+@app.get("/pets/{id}")
+@gateway.throttle("5/day", per="client")
+def pet(id: int): ...
+""",
+    "Flask": """
+from flask import Flask
+from apigate import Gateway, Stage
+from apigate.flask import Apigate
+
+gateway = Gateway(throttle="9/day", stages=[Stage("prod"), Stage("beta")], cors=None)
+app = Flask("shop")
+Apigate(app, gateway, stage="beta")
+
+@app.get("/pets/<int:id>")
+@gateway.throttle("5/day", per="client")
+def pet(id): ...
+""",
+}
+
+
+@pytest.mark.parametrize("framework", FRAMEWORK_APP)
+def test_explain_over_an_app_knows_its_routes_and_its_stage(run, shop, framework):
+    (shop / "shop.py").write_text(FRAMEWORK_APP[framework])
+    status, out, err = run("explain", "shop:app", "GET", "/pets/1", "--address", "192.0.2.7")
+    assert (status, err) == (0, "")
+    for part in ("stage   beta", "method  GET /pets/{id}", "5/day", "4 left", "ip:192.0.2.7"):
+        assert part in out
+    assert "stage   prod" in run("explain", "shop:app", "GET", "/pets/1", "--stage", "prod").out
+
+
+@pytest.mark.parametrize("framework", FRAMEWORK_APP)
+def test_lint_over_an_app_looks_for_its_cors_layer(run, shop, framework):
+    text = FRAMEWORK_APP[framework].replace(', stages=[Stage("prod"), Stage("beta")]', "").replace("beta", "default")
+    (shop / "shop.py").write_text(text)
+    assert run("lint", "shop:app") == (0, "shop:app: no findings\n", "")
+    sys.modules.pop("shop")
+    (shop / "shop.py").write_text(text.replace(", cors=None", ""))
+    status, out, _ = run("lint", "shop:app")
+    assert status == 1
+    assert "[unreadable-refusals]\nshop:app: 1 finding\n" in out
+
+
+def test_lint_and_explain_over_a_gateway(run, shop):
+    assert "[never-binds]" not in run("lint", "shop:open_gateway").out
+    assert "method  GET /pets/{id}" in run("explain", "shop:gateway", "GET", "/prod/pets/1").out
+
+
+def test_a_file_with_a_colon_in_its_name_is_a_file(run, shop):
+    (shop / "shop:gateway").write_text('client_throttle = "3/day"\n')
+    assert "3/day" in run("explain", "shop:gateway", "GET", "/").out
+
+
 ROUTES = """\
 gateway shop, stage by PathPrefix()
 

@@ -14,6 +14,8 @@ FAILURES = {
     "lint typo.toml": "typo.toml: the configuration: 'throtle' is no setting; did you mean 'throttle'?",
     "lint rate.toml": "rate.toml: Stage 'prod' throttle: ",
     "explain none.toml GET /": "none.toml: No such file",
+    "explain none:app GET /": "importing none failed: ModuleNotFoundError: No module named 'none'",
+    "lint shop:asgi_app": "shop:asgi_app is a function, neither a Gateway nor an app that one stands around",
     "explain apigate.toml GET / -H nothing": "-H 'nothing' is not a header",
     "explain apigate.toml GET / -H :value": "-H ':value' is not a header",
     "explain apigate.toml GET / --stage beta": "'beta' is no stage",

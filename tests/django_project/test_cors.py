@@ -5,9 +5,13 @@ from corsheaders.middleware import CorsMiddleware
 from corsheaders.signals import check_request_enabled
 from django.http import HttpResponse
 from django.urls import path
+from django.views import View
 
-from apigate import CORS, Stage
+from apigate import CORS, Method, Stage
+from apigate.asgi import GatewayMiddleware as ASGIGate
+from apigate.django.cors import _log_failure
 from apigate.staging import PathPrefix
+from apigate.wsgi import GatewayMiddleware as WSGIGate
 from tests.django_project.asking import ask, gateway, hello, module, project
 
 LAYER = "corsheaders.middleware.CorsMiddleware"
@@ -81,10 +85,12 @@ def test_layer_that_was_derived(via):
 
 
 def test_layer_that_fails_on_a_refusal_is_left_out(via, caplog):
+    _log_failure.cache_clear()  # it is said once for each kind of error, by the whole process
     with project(via, [path("x", hello)], gateway(throttle="1/minute"), after=["made_layers.Broken"], **ALLOWED) as app:
-        refused = [ask(app, "GET /x", SHOP) for _ in range(2)][1]
-        assert (refused.status, "access-control-allow-origin" in refused.headers) == (429, False)
-    assert "CorsMiddleware failed on a refusal" in caplog.text
+        _, *refused = [ask(app, "GET /x", SHOP) for _ in range(3)]
+        assert [(each.status, "access-control-allow-origin" in each.headers) for each in refused] == [(429, False)] * 2
+    said = [record.getMessage() for record in caplog.records if record.name == "apigate"]
+    assert said == ["CorsMiddleware raised AttributeError on a refusal, which is sent without its fields"]
 
 
 def test_rules_of_the_project_hold(via):
@@ -126,6 +132,51 @@ def test_options_that_is_no_preflight_counts(via):
     with project(via, [path("x", marked)], gate) as app:
         assert [ask(app, "OPTIONS /x").status for _ in range(2)] == [200, 429]
         assert ask(app, "OPTIONS /x", PREFLIGHT).status == 429, "the view is called, so its mark holds"
+
+
+class Busy(View):
+    """One whose `dispatch` works for every verb, whatever it says it serves."""
+
+    http_method_names = ("get",)
+
+    def dispatch(self, request, *args, **kwargs):
+        return HttpResponse("worked")
+
+
+@pytest.mark.parametrize("view", [hello, Busy.as_view()], ids=["function", "class"])
+@pytest.mark.parametrize("named", ["* /search/", "*"])
+def test_preflight_is_an_ordinary_request_of_the_view_where_there_is_no_layer(named, view, via):
+    """Else it would run the view as often as it likes."""
+    gate = gateway(methods={named: Method(client_throttle="2/minute")})
+    with project(via, [path("search/", view)], gate) as app:
+        assert [ask(app, "OPTIONS /search/", PREFLIGHT).status for _ in range(4)] == [200, 200, 429, 429]
+
+
+def test_preflight_is_an_ordinary_request_to_a_gate_around_the_project(via):
+    """It cannot ask the project's layer, nor see whether a view is run after all."""
+    gate = gateway(methods={"* /search/": Method(client_throttle="2/minute")})
+    with project(via, [path("search/", hello)], None) as app:
+        outside = (WSGIGate if via == "wsgi" else ASGIGate)(app, gate)
+        outside_of = type("Gated", (), {"is_wsgi": via == "wsgi", "__call__": lambda _, *given: outside(*given)})()
+        assert [ask(outside_of, "OPTIONS /search/", PREFLIGHT).status for _ in range(3)] == [200, 200, 429]
+
+
+@pytest.mark.parametrize("after", [[LAYER], [COMMON, LAYER], ["made_layers.middleware"]])
+def test_preflight_is_left_to_the_layer(after, via):
+    gate = gateway(throttle="9/minute", methods={"* /search/": Method(client_throttle="1/minute")})
+    with project(via, [path("search/", hello)], gate, after=after, **ALLOWED) as app:
+        answers = [ask(app, "OPTIONS /search/", PREFLIGHT) for _ in range(4)]
+        assert [(answer.status, answer.body, answer.left) for answer in answers] == [
+            (200, b"", {"global": left}) for left in (8, 7, 6, 5)
+        ]
+        assert [ask(app, "GET /search/", SHOP).status for _ in range(2)] == [200, 429]
+
+
+def test_preflight_that_the_layer_passes_on_is_an_ordinary_request_of_the_view(via):
+    gate = gateway(throttle="9/minute", methods={"* /search/": Method(client_throttle="2/minute")})
+    with project(via, [path("search/", hello)], gate, after=[LAYER], CORS_URLS_REGEX=r"^/api/", **ALLOWED) as app:
+        assert [ask(app, "OPTIONS /search/", PREFLIGHT).status for _ in range(4)] == [200, 200, 429, 429]
+    assert gate.explain("GET", "/nowhere").levels[0].remaining == 6, "each was counted once, those refused not at all"
 
 
 def test_gateways_own_rule_where_there_is_no_layer(via):

@@ -563,7 +563,8 @@ def test_mark_joins_the_method_table(via):
     assert gate.explain("GET", "/nowhere").levels[0].remaining == 96
 
 
-def test_what_was_taken_outside_is_given_back_when_a_function_further_in_refuses(via):
+def test_what_was_taken_outside_stays_taken_when_a_function_further_in_refuses(via):
+    """The view has begun its work; it could be made to work without end else."""
     gate = gateway(throttle="100/minute")
 
     @gate.throttle("1/minute")
@@ -577,11 +578,11 @@ def test_what_was_taken_outside_is_given_back_when_a_function_further_in_refuses
     with project(via, [path("x", view)], gate) as app:
         assert statuses(app, *THRICE) == [200, 429, 429]
         assert ask(app, "GET /x").headers["content-type"] == "application/problem+json"
-    assert gate.explain("GET", "/nowhere").levels[0].remaining == 98
+    assert gate.explain("GET", "/nowhere").levels[0].remaining == 95
     assert (counted(gate), counted(gate, "THROTTLED")) == (1, 3)
 
 
-def test_coroutine_function_further_in_refuses(via):
+def test_coroutine_function_further_in_refuses_and_what_was_taken_outside_stays_taken(via):
     gate = gateway(throttle="100/minute")
 
     @gate.throttle("1/minute", per="client")
@@ -594,7 +595,42 @@ def test_coroutine_function_further_in_refuses(via):
 
     with project(via, [path("x", view)], gate) as app:
         assert statuses(app, *TWICE) == [200, 429]
-    assert gate.explain("GET", "/nowhere").levels[0].remaining == 98
+    assert gate.explain("GET", "/nowhere").levels[0].remaining == 97
+
+
+def test_function_with_a_key_refuses_and_what_was_taken_outside_stays_taken(via):
+    gate = gateway(throttle="100/minute", client_throttle="3/minute")
+
+    @gate.throttle("1/minute", key=lambda name: name)
+    def send_mail(name):
+        pass
+
+    def view(request):
+        send_mail("alice")
+        return HttpResponse()
+
+    with project(via, [path("x", view)], gate) as app:
+        answers = [ask(app, "GET /x") for _ in range(4)]
+    assert [answer.status for answer in answers] == [200, 429, 429, 429]
+    assert [answer.json["violated-policies"] for answer in answers[1:]] == [["client-method"]] * 2 + [["client"]]
+
+
+def test_what_was_taken_outside_is_given_back_where_the_views_own_mark_is_refused_at_the_view(via):
+    """A second call of it is one that the gate knew nothing of, so it had not carried out the mark."""
+    gate = gateway(throttle="100/minute")
+
+    @gate.throttle("1/minute")
+    def view(request):
+        return HttpResponse()
+
+    def twice(request):
+        view(request)
+        return view(request)
+
+    twice.__wrapped__ = view
+    with project(via, [path("x", twice)], gate) as app:
+        assert ask(app, "GET /x").status == 429
+    assert gate.explain("GET", "/nowhere").levels[0].remaining == 99
 
 
 def test_view_may_answer_a_refusal_by_itself(via):

@@ -4,7 +4,7 @@ import pytest
 from django.conf.urls.i18n import i18n_patterns
 from django.http import HttpResponse
 from django.test import override_settings
-from django.urls import include, path, re_path, register_converter, resolve, reverse
+from django.urls import get_resolver, include, path, re_path, register_converter, resolve, reverse
 from django.utils.translation import gettext_lazy
 from django.views import View
 from rest_framework.response import Response
@@ -13,7 +13,7 @@ from rest_framework.viewsets import ViewSet
 
 from apigate import Gateway, Method, Stage
 from apigate.core.native import wsgi_request
-from apigate.routing.django import DjangoRouting
+from apigate.routing.django import DjangoRouting, _project
 from apigate.staging import PathPrefix
 from tests.django_project.asking import (
     ahello,
@@ -118,7 +118,7 @@ PATTERNS = [
         ("GET /shop/carts/01234567-89ab-cdef-0123-456789abcdef", "GET /shop/carts/{pk}"),
         ("GET /shop/carts", "GET /shop/carts"),
         ("POST /shop/carts", "POST /shop/carts"),
-        ("OPTIONS /shop/carts", "* /shop/carts"),
+        ("OPTIONS /shop/carts", "OPTIONS /shop/carts"),
         ("PUT /shop/carts", None),
         ("GET /legacy/12/", "GET /legacy/{pk}/"),
         ("GET /a/by/b", "GET /{_0}/by/{_1}"),
@@ -187,6 +187,25 @@ def test_each_route_has_a_bucket_of_its_own_and_what_has_none_shares_one(via):
             statuses(app, "GET /nowhere", "GET /nor/here", "PUT /shop/carts", "DELETE /api/things/")
             == [404] + [429] * 3
         )
+
+
+def test_what_is_remembered_is_bounded_in_length_and_number():
+    with override_settings(ROOT_URLCONF=urlconf([path("<path:rest>", hello)])):
+        remembered = _project(get_resolver())._routed
+        routing = DjangoRouting()
+
+        def asked(verb, target):
+            assert routing.find(wsgi_request({"REQUEST_METHOD": verb, "PATH_INFO": target})).method.endswith(" /{rest+}")
+            return len(remembered)
+
+        assert asked("GET", "/x") == 1
+        assert asked("X" * 197, "/x") == 2
+        assert asked("X" * 198, "/x") == 2
+        assert asked("X" * 100_000, "/x") == 2
+        assert asked("GET", "/" + "x" * 195) == 3
+        assert asked("GET", "/" + "x" * 196) == 3
+        assert max(asked("GET", f"/{number}") for number in range(5_000)) == 4_096
+        assert max(len(verb) + len(target) for verb, target in remembered) < 200
 
 
 def test_405_of_a_class_is_a_405(via):

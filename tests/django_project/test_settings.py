@@ -87,7 +87,17 @@ WRONG = {
     "no gateway either": ({"GATEWAY": 7}, "APIGATE GATEWAY: 7 is a int, not a Gateway"),
     "file that is not there": ({"CONFIG": "/no/such.toml"}, "/no/such.toml: No such file or directory"),
     "no path": ({"CONFIG": 7}, "APIGATE CONFIG: 7 is not the path of a TOML file"),
-    "unknown setting": ({"CLIENT_THROTLE": "1/second"}, "APIGATE: the configuration: 'client_throtle' is no setting"),
+    "unknown setting": (
+        {"CLIENT_THROTLE": "1/second"},
+        "APIGATE: 'CLIENT_THROTLE' is no setting; did you mean 'CLIENT_THROTTLE'?",
+    ),
+    "gateway misspelt": ({"GATWAY": "a.b"}, "APIGATE: 'GATWAY' is no setting; did you mean 'GATEWAY'?"),
+    "stage misspelt": ({"GATEWAY": "a.b", "STGE": "prod"}, "APIGATE: 'STGE' is no setting; did you mean 'STAGE'?"),
+    "no setting at all": ({"ZZZ": 1}, "APIGATE: 'ZZZ' is no setting; allowed are CLIENT, CLIENT_IN_FLIGHT, "),
+    "setting of a method that is none": (
+        {"METHODS": {"GET /x": {"throtle": "1/second"}}},
+        "'throtle' is no setting; did you mean 'throttle'?",
+    ),
     "wrong rate": ({"CLIENT_THROTTLE": "often"}, "APIGATE: Stage 'default' client_throttle: 'often' is not a rate"),
     "function that is not there": (
         {"THROTTLE": "1/second", "CLIENT": "no_such.who"},

@@ -1,6 +1,8 @@
 """The setting `APIGATE`: which gateway a project has."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from inspect import Parameter, signature
 from os import PathLike, fspath
 from typing import Any, cast
 
@@ -36,6 +38,7 @@ def _load(table: object) -> tuple[Gateway, str | None]:
             f"APIGATE: {table!r} is no table of settings; write APIGATE = {{'GATEWAY': 'mysite.gateway.gateway'}}, or "
             f"settings such as {{'CLIENT_THROTTLE': '10/second; burst=20'}}"
         )
+    _check_names(given)
     sources = [name for name in ("gateway", "config") if name in given]
     if sources and len(given) > 1:
         others = ", ".join(sorted(name.upper() for name in given if name != sources[0]))
@@ -50,6 +53,24 @@ def _load(table: object) -> tuple[Gateway, str | None]:
     except ConfigurationError as error:
         raise ConfigurationError(f"APIGATE: {error}") from error
 
+
+def _check_names(given: Mapping[str, object]) -> None:
+    """Find what is no setting, and say which was meant."""
+    known = {name.upper() for name in (*_parameters(Gateway), *_OWN)}
+    for name in map(str.upper, given):
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"allowed are {', '.join(sorted(known))}"
+            raise ConfigurationError(f"APIGATE: {name!r} is no setting; {hint}")
+
+
+def _parameters(kind: type) -> Iterator[str]:
+    """What a class takes by name."""
+    return (name for name, each in signature(kind).parameters.items() if each.kind is Parameter.KEYWORD_ONLY)
+
+
+_OWN = ("gateway", "config", "stage")
+"""Settings beside those of `Gateway`."""
 
 _OBJECTS = ("client", "clock", "on_event", "policies")
 """Settings that a file cannot have; here they may be written as the path to import them by."""

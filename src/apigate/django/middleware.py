@@ -4,6 +4,7 @@ Rule: a request is counted before the project works for it, by the view that it 
 on the way (another path, another verb, another URL configuration) is seen just before the view, and counted instead.
 """
 
+from asyncio import current_task
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any, cast, final
@@ -256,6 +257,8 @@ class GatewayMiddleware:
             settle = partial(self._settle, visit, response.status_code)
             _closers(response).append(settle)
             _when_closed(request, settle)  # a middleware further out may drop the response for one of its own
+            if self._is_async and (task := current_task()) is not None:
+                task.add_done_callback(lambda _: settle())  # Django closes no response that broke, or had nobody left
         if self.gateway.marked and isinstance(response, StreamingHttpResponse) and not _is_file(response):
             followed = _FollowedAsync if response.is_async else _Followed
             response.streaming_content = followed(context, response.streaming_content)

@@ -64,7 +64,7 @@ class DjangoRouting:
         self._has_cors = has_cors
 
     def find(self, request: Request, urlconf: Any = None) -> Endpoint | None:  # Any: all that Django takes for one
-        """The view that the project will call.
+        """The view that the project will call; None for a preflight that its CORS layer answers.
 
         Args:
             request: The request; it gets the path that Django routes on.
@@ -79,6 +79,8 @@ class DjangoRouting:
             return None
         if routed.alias:
             request.alias = routed.alias
+        if request.method == "OPTIONS" and _is_preflight(request) and self._has_cors():
+            return None  # the layer answers; where its settings say otherwise, the gate sees the view before it is run
         return routed.endpoint
 
     def endpoint_of(self, request: HttpRequest) -> Endpoint | None:
@@ -158,7 +160,7 @@ class _Project:
                 found = self.resolver.resolve(path)
                 exact = all(type(each.pattern) is not RegexPattern for each in _chain(found))
                 routed = _Routed(self.endpoint(found, verb), "" if exact or path == path.lower() else path.lower())
-            if self._remembers and len(path) < _LONGEST:
+            if self._remembers and len(verb) + len(path) < _LONGEST:
                 if len(self._routed) >= _REMEMBERED:
                     self._routed.clear()
                 self._routed[verb, path] = routed
@@ -171,11 +173,15 @@ class _Project:
         return override(get_language_from_path(path) or settings.LANGUAGE_CODE)
 
     def endpoint(self, found: ResolverMatch, verb: str) -> Endpoint | None:
-        """The endpoint of a match; None where the view will answer 405, and no mark says otherwise."""
+        """The endpoint of a match; None where the view will answer 405, and no mark says otherwise.
+
+        OPTIONS always has one: without, a request that looks like a preflight would take from the global level alone,
+        whatever the view's `dispatch` does with it.
+        """
         verb = verb.upper()
         serves = _serves(found.func, verb)
         endpoint = self.known_endpoint(found.func, _template(_chain(found)) or str(found.route), verb)
-        return endpoint if serves or endpoint.marks else None
+        return endpoint if serves or endpoint.marks or verb == "OPTIONS" else None
 
     def known_endpoint(self, view: View, template: str, verb: str) -> Endpoint:
         """One object for each view, template and verb."""
@@ -183,10 +189,14 @@ class _Project:
         key = (id(view), template, verb)  # a view need not be hashable, and lives as long as its pattern
         endpoint = self._endpoints.get(key)
         if endpoint is None:
-            named = "*" if verb == "OPTIONS" else verb  # a route does not name it, so a preflight stays one
-            made = Endpoint(method_name(named, template), _marks_of_view(view, verb))
+            made = Endpoint(method_name(verb, template), _marks_of_view(view, verb))
             endpoint = self._endpoints.setdefault(key, made)
         return endpoint
+
+
+def _is_preflight(request: Request) -> bool:
+    """Tell whether a request with the verb OPTIONS is a CORS preflight (Fetch standard, CORS-preflight fetch)."""
+    return "origin" in request.headers and "access-control-request-method" in request.headers
 
 
 def _path_in_django(request: Request) -> str:

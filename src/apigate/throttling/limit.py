@@ -84,7 +84,8 @@ def checked_mode(setting: str, mode: object) -> Mode:
     Raises:
         ConfigurationError: It is none of the three.
     """
+    known: Mode
     for known in MODES:
-        if mode == known:
+        if str(mode) == known:
             return known
     raise ConfigurationError(f"{setting}: {mode!r} is no mode; allowed are {', '.join(MODES)}")
