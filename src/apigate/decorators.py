@@ -4,7 +4,7 @@ Rule: what is decorated keeps its name, signature, annotations and kind (`wrapt`
 of ours. On an endpoint the decorator is a mark: the gate around the app finds it through the framework's route, asks
 its limits together with all others, and the function then finds the proof in the request's context. Any other call,
 and any call without that proof, takes its tokens itself; over the limit it raises `Throttled`, of which the gate makes
-a 429, and gives back what the request took outside.
+a 429.
 """
 
 from collections.abc import AsyncGenerator, Callable

