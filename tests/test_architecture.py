@@ -4,6 +4,7 @@ The tables are the rule; what follows reads them over the syntax tree of every m
 """
 
 import ast
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -56,7 +57,12 @@ ONLY_IN = {
     "fastapi": {"demo"},
     "starlette": {"fastapi", "routing.starlette", "routing.starlette_layers"},
     "django": {"demo", "django", "routing.django"},
+    "asgiref": {"django", "demo"},
+    "click": {"flask"},
     "uvicorn": {"cli", "demo"},
+    "pydantic": {"demo"},
+    "waitress": {"demo"},
+    "pytest": {"testing"},
     "redis": {"stores.redis"},
 }
 
@@ -92,7 +98,9 @@ def offends(module: str, name: str, *, at_load: bool) -> bool:
         return target not in {room, *MAY_IMPORT[room]} or (values_only and "policy" in path)
     if root in ONLY_IN:
         return not ONLY_IN[root] & {room, module}
-    return not root or (at_load and root in AT_FIRST_USE)  # no root: a relative import
+    if root in AT_FIRST_USE:
+        return at_load
+    return root not in sys.stdlib_module_names  # of others, or none at all: a relative import
 
 
 def offences(module: str, source: str) -> list[str]:
@@ -135,6 +143,7 @@ def test_all_modules_were_seen():
         ("gateway", "from .core import errors"),
         ("stores.memory", "from apigate.throttling.policy import ThrottlePolicy"),
         ("wsgi", "import asyncio"),
+        ("core.message", "import httpx"),
         ("wsgi", "from starlette.types import Scope"),
         ("throttling.rate", "import time"),
         ("core.clock", "class A:\n    import limits.storage"),

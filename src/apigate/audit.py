@@ -38,7 +38,7 @@ def audit(gateway: "Gateway", endpoints: Sequence[Endpoint] = ()) -> Iterator[st
 def _rows(stage: RunningStage, endpoints: Sequence[Endpoint]) -> Iterator[tuple[str, str, str, str]]:
     """Method, level, rate and mode; the method only in the first of its rows."""
     yield "METHOD", "LEVEL", "LIMIT", "MODE"
-    bound = {stage.bound(endpoint): endpoint for endpoint in endpoints}
+    bound = {stage.compiled_for(endpoint): endpoint for endpoint in endpoints}
     named = [name for name in stage.settings.methods if name != ANY and name not in {each.method for each in bound}]
     for compiled in (*map(stage.compiled, named), *bound, stage.compiled(None)):
         title = compiled.method or "* (what matches no other)"

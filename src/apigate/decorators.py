@@ -65,7 +65,7 @@ class ThrottleDecorator:
             raise ConfigurationError(f"throttle cost: {cost!r} is not a whole number of at least 0, nor a function")
         self._gateway = gateway
         self._rates = parse_rates(rate, "throttle rate")
-        self._per = per
+        self._per: Per = per
         self._key = key
         self._cost = cost
         self._lock = Lock()

@@ -1,7 +1,7 @@
 """The gateway: what a user configures once, and the pass of a request through its gates.
 
-The only module that knows a request's whole way. `enter` and `enter_async` are the one piece of control flow that
-exists twice; what they run is the same for both.
+The only module that knows a request's whole way. What waits exists twice, for threads and for tasks: `enter`, `refuse`,
+`complete`; what they run is the same for both.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -41,6 +41,7 @@ from apigate.throttling.decision import Decision, Throttled
 from apigate.throttling.fields import DRAFTS, Draft, RateLimitDraft
 from apigate.throttling.identity import ClientIdentity
 from apigate.throttling.limit import Mode
+from apigate.throttling.mark import Per
 from apigate.throttling.policy import ThrottlePolicy
 from apigate.throttling.rate import RateLike
 from apigate.throttling.store import ThrottleStore
@@ -308,7 +309,7 @@ class Gateway:
         self,
         rate: RateLike,
         *,
-        per: str | Callable[[Request], str | None] = "method",
+        per: Per = "method",
         key: Callable[..., str | int] | None = None,
         cost: int | Callable[..., int] = 1,
     ) -> "ThrottleDecorator":
@@ -407,7 +408,7 @@ class Gateway:
                 if outcome is not None:
                     if type(outcome) is not Response:
                         refuse_awaitable(outcome)
-                    self._refuse(context, outcome)
+                    self._note_refusal(context, outcome)
                     break
         except BaseException:
             self.complete(context, None)
@@ -429,7 +430,7 @@ class Gateway:
                 if outcome is not None:
                     response = outcome if type(outcome) is Response else await outcome
                     if response is not None:
-                        self._refuse(context, response)
+                        self._note_refusal(context, response)
                         break
         except BaseException:
             await self.complete_async(context, None)
@@ -497,8 +498,10 @@ class Gateway:
         return self._throttled(context, error)
 
     def _give_back(self, context: RequestContext) -> Completion:
-        if not (context.unserved or context.endpoint is None):
-            return None
+        return self.give_back(context) if context.unserved or context.endpoint is None else None
+
+    def give_back(self, context: RequestContext) -> Completion:
+        """Return what a request took, as if it had never come; for adapters that send it in anew."""
         for policy in context.compiled.policies:
             if isinstance(policy, ThrottlePolicy):
                 return policy.give_back(context, self.clock.now_us())
@@ -509,7 +512,7 @@ class Gateway:
         context.decision = error.decision
         context.compiled.counters.withdraw("admitted")  # it was, out here; one request counts once
         response = self._compiler.refusals(context, error.decision)
-        self._refuse(context, response)
+        self._note_refusal(context, response)
         return response
 
     def complete(self, context: RequestContext, status: int | None) -> None:
@@ -583,7 +586,7 @@ class Gateway:
             started[stage.name] = RunningStage(self._compiler, stage)
         return started
 
-    def _refuse(self, context: RequestContext, response: Response) -> None:
+    def _note_refusal(self, context: RequestContext, response: Response) -> None:
         """Note a refusal, count it and tell whoever listens."""
         context.refusal = response
         context.compiled.counters.add(response.kind)

@@ -403,7 +403,7 @@ class RunningStage:
         if request.alias and not routes.is_empty:
             found = tuple(dict.fromkeys((*found, *routes.table.find(request.method, request.alias))))
         if endpoint is not None:
-            return routes.bound.get((endpoint, found)) or self.bound(endpoint, found)
+            return routes.bound.get((endpoint, found)) or self.compiled_for(endpoint, found)
         if not found:
             return routes.unmatched
         return found[0] if len(found) == 1 else self._stricter(request, routes, found)
@@ -433,13 +433,14 @@ class RunningStage:
         with self._changing:
             if self.routes is routes:  # else the settings were changed since, and those of old must not be opened again
                 known = self._compiler.method(routes.settings, *(compiled.method for compiled in found))
-                if len(routes.several) < _SEVERAL:
-                    routes.several[found] = known
+                if len(routes.several) >= _SEVERAL:
+                    routes.several.clear()
+                routes.several[found] = known
                 return known
         return self.find(request)
 
-    def bound(self, endpoint: Endpoint, found: tuple[CompiledMethod, ...] = ()) -> CompiledMethod:
-        """The pipeline of an endpoint of the app's framework, made at first use and kept.
+    def compiled_for(self, endpoint: Endpoint, found: tuple[CompiledMethod, ...] = ()) -> CompiledMethod:
+        """The pipeline of an endpoint of the app's framework; `find` uses the one that was made before.
 
         The methods that its own template names count beside those that the path matches: a router that takes a path
         for another (by letter case, say) opens no way around either.
@@ -454,8 +455,9 @@ class RunningStage:
             matched = found if named is None or named in found else (*found, named)
             names = [compiled.method for compiled in matched] or [endpoint.method]
             compiled = self._compiler.method(routes.settings, *names, marks=endpoint.marks)
-            if len(routes.bound) < _SEVERAL:
-                routes.bound[endpoint, found] = compiled
+            if len(routes.bound) >= _SEVERAL:
+                routes.bound.clear()  # routes that change make new endpoints; the old ones are not asked for again
+            routes.bound[endpoint, found] = compiled
         return compiled
 
     def __repr__(self) -> str:

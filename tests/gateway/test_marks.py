@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse
 from apigate import ConfigurationError, Gateway, Method, Rate, Throttled
 from apigate.asgi import GatewayMiddleware as ASGIGate
 from apigate.core.cors import CORS
+from apigate.core.endpoints import Endpoint
 from apigate.core.message import Response
 from apigate.core.native import wsgi_request
 from apigate.flask import Apigate
@@ -270,3 +271,14 @@ def test_lint_finds_a_method_that_no_route_matches(name, found):
         app.add_url_rule(rule, rule, lambda **_: "served", methods=["GET", "POST"])
     Apigate(app, gateway)
     assert [finding.check for finding in gateway.lint()] == (["unserved-method"] if found else [])
+
+
+def test_endpoints_beyond_what_is_kept_are_kept_all_the_same():
+    """An app whose routes change makes new endpoints without end; none may be compiled at each request."""
+    gateway = frozen(throttle=HOUR)
+    stage = gateway.stage()
+    asked = wsgi_request({"REQUEST_METHOD": "GET", "PATH_INFO": "/", "REMOTE_ADDR": "192.0.2.1"})
+    for number in range(4_097):
+        endpoint = Endpoint(f"GET /{number % 10}")
+        stage.find(asked, endpoint)
+    assert stage.find(asked, endpoint) is stage.find(asked, endpoint)

@@ -21,8 +21,9 @@ class ApigateError(Exception):
 class ConfigurationError(ApigateError, ValueError):
     """A setting cannot be used.
 
-    Raised only while a gateway, a rate or a decorator is built, never for a request. The message names the
-    setting, the value, and what is allowed.
+    Raised while a gateway, a rate or a decorator is built, never for what a request holds. Only that no gate stands
+    around a decorated function, which needs one, shows as late as at its first call. The message names the setting, the
+    value, and what is allowed.
     """
 
 

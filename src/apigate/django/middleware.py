@@ -18,13 +18,12 @@ from apigate.core.context import RequestContext, current
 from apigate.core.endpoints import Endpoint, FindEndpoint
 from apigate.core.message import Request, Response, ResponseHead
 from apigate.core.native import wsgi_request
-from apigate.core.policy import Completion, refuse_awaitable
+from apigate.core.policy import refuse_awaitable
 from apigate.django.configuration import gateway_of_settings
 from apigate.django.cors import GetResponse, add_cors_fields, cors_middleware
 from apigate.gateway import Gateway, empty_context
 from apigate.routing.django import DjangoRouting, django_response
 from apigate.throttling.decision import Throttled
-from apigate.throttling.policy import ThrottlePolicy
 
 __all__ = ["GatewayMiddleware"]
 
@@ -149,7 +148,7 @@ class GatewayMiddleware:
             return None
         first = visit.context
         asked, find = self._asked_anew(request)
-        if (answer := self._give_back(first)) is not None:
+        if (answer := self.gateway.give_back(first)) is not None:
             refuse_awaitable(answer)
         self._settle(visit, None)
         return self._resent(request, visit, self.gateway.enter(asked, first.stage, find))
@@ -161,17 +160,10 @@ class GatewayMiddleware:
             return None
         first = visit.context
         asked, find = self._asked_anew(request)
-        if (answer := self._give_back(first)) is not None:
+        if (answer := self.gateway.give_back(first)) is not None:
             await answer
         await self._settle_async(visit, None)
         return self._resent(request, visit, await self.gateway.enter_async(asked, first.stage, find))
-
-    def _give_back(self, context: RequestContext) -> Completion:
-        """Return what a request took."""
-        for policy in context.compiled.policies:
-            if isinstance(policy, ThrottlePolicy):
-                return policy.give_back(context, self.gateway.clock.now_us())
-        return None
 
     def _misled(self, request: HttpRequest) -> _Visit | None:
         """The visit of a request that was sent to another method than that of the view it has come to."""

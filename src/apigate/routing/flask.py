@@ -154,7 +154,7 @@ class _Table:
     def __init__(self, app: Flask) -> None:
         self._url_map: Any = app.url_map  # Any: what tells that rules were added since is not public
         self._url_map.update()
-        self._size = len(self._url_map._rules_by_endpoint)  # noqa: SLF001
+        self._size = len(getattr(self._url_map, "_rules_by_endpoint", ()))
         self.known: dict[tuple[str, str], tuple[str, View | None, Endpoint]] = {}
         self.map, self._twins = _matching_only(app.url_map)
         self.adapter: MapAdapter | None = None
@@ -164,7 +164,8 @@ class _Table:
     @property
     def is_stale(self) -> bool:
         """Whether rules were added since; one look is not enough, as the app may have sorted them in already."""
-        return bool(self._url_map._remap) or len(self._url_map._rules_by_endpoint) != self._size  # noqa: SLF001
+        added = getattr(self._url_map, "_remap", True)  # where it cannot be told, read each time
+        return bool(added) or len(getattr(self._url_map, "_rules_by_endpoint", ())) != self._size
 
     def match(self, adapter: MapAdapter, request: Request) -> Rule | None:
         """The rule by which the app will answer; None where it answers 404, 405 or a redirect by itself."""

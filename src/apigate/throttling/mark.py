@@ -1,7 +1,7 @@
 """What `Gateway.throttle` leaves on a function: limits of its own, which the gate asks together with all others."""
 
 from collections.abc import Callable
-from typing import Any, TypeAlias, final
+from typing import Any, Literal, TypeAlias, final
 
 from apigate.core.context import RequestContext
 from apigate.core.message import Request
@@ -14,7 +14,7 @@ __all__ = ["ONE_BUCKET", "Per", "ThrottleMark"]
 ONE_BUCKET = "method"
 """The key of a bucket that all callers of a function share."""
 
-Per: TypeAlias = str | Callable[[Request], str | None]
+Per: TypeAlias = Literal["method", "client"] | Callable[[Request], str | None]
 """One bucket for the function (`"method"`), one a client (`"client"`), or one for each text a function gives.
 
 Where the function gives None, it is the client's.
