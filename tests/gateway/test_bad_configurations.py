@@ -103,6 +103,7 @@ BAD = {
         "GatewayResponse",
     ),
     "a response's status": (lambda: GatewayResponse(status=200), "GatewayResponse status", "400 to 599"),
+    "a response's body": (lambda: GatewayResponse(body={"a": 1}), "GatewayResponse body", "neither a text nor"),
     "a response's status as a text": (lambda: GatewayResponse(status="429"), "GatewayResponse status", "400 to 599"),
     "a response's field that cannot be sent": (
         lambda: GatewayResponse(headers={"X-Own": "a\r\nb"}),

@@ -73,6 +73,10 @@ class GatewayResponse:
         """Check what a client would choke on."""
         if self.status is not None and not (isinstance(self.status, int) and 400 <= self.status <= 599):
             raise ConfigurationError(f"GatewayResponse status: {self.status!r} is not a status from 400 to 599")
+        if self.body is not None and not isinstance(self.body, str) and not callable(self.body):
+            raise ConfigurationError(
+                f"GatewayResponse body: {self.body!r} is neither a text nor a function of the request's context"
+            )
         if not isinstance(self.headers, Mapping):
             raise ConfigurationError(f"GatewayResponse headers: {self.headers!r} is not a mapping from name to value")
         for name, value in {**self.headers, "content-type": self.content_type}.items():
