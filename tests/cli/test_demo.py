@@ -270,7 +270,8 @@ def test_store_by_hand_answers_until_it_is_stopped(option):
                     answer = connection.getresponse()
                     assert answer.status in statuses, request
                     assert part in answer.read().decode(), request
-            running.send_signal(signal.SIGINT)
+            # In the background of a shell SIGINT is ignored, unless a server takes it, as uvicorn does.
+            running.send_signal(signal.SIGTERM if option == "flask" else signal.SIGINT)
             output, _ = running.communicate(timeout=30)
         finally:
             running.kill()

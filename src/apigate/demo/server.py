@@ -3,6 +3,7 @@
 import importlib
 import logging
 import os
+import signal
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
 from socket import AF_INET, IPPROTO_TCP, SO_REUSEADDR, SOCK_STREAM, SOL_SOCKET, socket
@@ -58,7 +59,8 @@ def listening(port: int) -> socket:
 
 
 def serve(app: App, listener: socket, server: str = "uvicorn") -> None:
-    """Serve an app until Ctrl-C, each request with a line of log."""
+    """Serve an app until Ctrl-C or SIGTERM, each request with a line of log."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # uvicorn has handlers of its own
     try:
         _SERVERS[server](app, listener, log=True).run()
     except KeyboardInterrupt:
