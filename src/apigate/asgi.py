@@ -7,6 +7,7 @@ Source: ASGI specification 3.0, HTTP and WebSocket message format 2.4; "WebSocke
 """
 
 from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from functools import partial
 from typing import Any, TypeAlias, cast, final
 
 from apigate.core.context import RequestContext, current
@@ -98,6 +99,7 @@ class GatewayMiddleware:
     async def _serve(self, context: RequestContext, scope: Scope, receive: Receive, passage: "_Passage") -> None:
         """Hand an admitted request to the app."""
         gateway = self.gateway
+        passage.answer = partial(self._refuse_within, context, receive, passage)
         token = current.set(context) if gateway.marked else None
         try:
             if scope["type"] == "http" and not context.compiled.on_complete:
@@ -129,10 +131,13 @@ class GatewayMiddleware:
     async def _refuse_within(self, context: RequestContext, receive: Receive, passage: "_Passage") -> None:
         """Answer a request that a decorated function refused, unless the app has done so itself."""
         error: Throttled = context.inner_refusal
+        if passage.answered:
+            return
         if passage.started and not passage.withheld:
             if passage.status == _TOO_MANY:  # the app's own words for it; what was taken out here is given back too
                 await self.gateway.refuse_async(context, error)
             return
+        passage.answered = True
         response = await self.gateway.refuse_async(context, error)
         await self._refuse(context, response, receive, passage.send, connected=passage.connected)
 
@@ -166,8 +171,9 @@ def _has_origin(scope: Mapping[str, Any]) -> bool:
 class _Passage:
     """One connection's messages on their way out: adds fields to the first, and notices the last."""
 
-    started = ended = trailers = connected = left = withheld = False
+    started = ended = trailers = connected = left = withheld = answered = False
     status: int | None = None
+    answer: Callable[[], Awaitable[None]]
 
     def __init__(self, gateway: Gateway, context: RequestContext, send: Send) -> None:
         self.gateway = gateway
@@ -177,7 +183,7 @@ class _Passage:
     def pass_on(self, message: Message) -> Awaitable[None]:
         """Send a message of a response whose end nobody waits for. No coroutine of ours: that saves 0.1 us each."""
         if self.started or message["type"] != "http.response.start":
-            return _nothing() if self.withheld else self.send(message)
+            return self.keep_back(message) if self.withheld else self.send(message)
         begun = self.begin(message)
         return _nothing() if begun is None else self.send(begun)
 
@@ -189,11 +195,16 @@ class _Passage:
                 await self.send(begun)
             return
         if self.withheld:
+            await self.keep_back(message)
             return
         await self.send(message)
         if not self.ended and self.is_last(message):
             self.ended = True
             await self.gateway.complete_async(self.context, self.status)
+
+    def keep_back(self, message: Message) -> Awaitable[None]:
+        """Take a message of the app's 500; after the last the gate answers, as some apps wait for the client to go."""
+        return self.answer() if self.is_last(message) else _nothing()
 
     def note(self, message: Message) -> Awaitable[None]:
         """Send a message of a websocket, untouched; but for the end that a framework makes of an uncaught refusal."""

@@ -400,3 +400,35 @@ def test_a_websocket_that_is_refused_within_is_refused_by_the_gate(end, accepts_
     else:
         assert sent == [{"type": "websocket.close", "code": 1008, "reason": "THROTTLED"}]
     assert left(gateway) == 10
+
+
+def test_an_app_that_waits_for_the_client_to_go_after_its_500_does_not_hang():
+    """Quart does: only a client that has been answered goes."""
+    gateway, work = throttled_within()
+    work()
+    answered = asyncio.Event()
+    sent: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        try:
+            work()
+        except Throttled:
+            await send({"type": "http.response.start", "status": 500, "headers": []})
+            await send({"type": "http.response.body", "body": b"Oh", "more_body": False})
+        assert (await receive())["type"] == "http.disconnect"
+
+    async def receive() -> Any:
+        await answered.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+        if not message.get("more_body", True):
+            answered.set()
+
+    async def main() -> None:
+        scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "client": ("192.0.2.1", 1)}
+        await asyncio.wait_for(ASGIGate(app, gateway)(scope, receive, send), 10)
+
+    asyncio.run(main())
+    assert [message.get("status") for message in sent] == [429, None]
