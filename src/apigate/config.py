@@ -21,7 +21,11 @@ from apigate.throttling.limit import LEVELS, Mode, checked_mode
 from apigate.throttling.rate import Rate, RateLike, parse_rates
 from apigate.throttling.settlement import parse_statuses
 
-__all__ = ["UNSET", "Method", "Stage", "Unset", "gateway_settings", "read_toml"]
+__all__ = ["OBJECTS", "UNSET", "Method", "Stage", "Unset", "gateway_settings", "read_toml"]
+
+
+OBJECTS = frozenset({"client", "clock", "on_event", "policies"})
+"""Settings of a gateway that cannot stand in a file."""
 
 
 class Unset(Enum):

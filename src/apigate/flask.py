@@ -13,6 +13,7 @@ from flask import Flask, Response, current_app, request
 from flask.cli import AppGroup
 from werkzeug.local import LocalProxy
 
+from apigate.config import OBJECTS
 from apigate.core.context import RequestContext, current
 from apigate.core.counters import Counters
 from apigate.core.errors import ConfigurationError
@@ -159,7 +160,7 @@ def _configured(app: Flask, settings: dict[str, Any]) -> Gateway:  # Any: as abo
         raise ConfigurationError(f"{_keys(unknown)}: no such setting; allowed are {allowed}")
     path = settings.pop("config", None)
     if path is not None:
-        objects = {name: settings.pop(name) for name in _OBJECTS & settings.keys()}
+        objects = {name: settings.pop(name) for name in OBJECTS & settings.keys()}
         if settings:
             raise ConfigurationError(f"{_keys(settings)}: APIGATE_CONFIG names a file with all settings; put it there")
         if not isinstance(path, str | Path):
@@ -170,7 +171,7 @@ def _configured(app: Flask, settings: dict[str, Any]) -> Gateway:  # Any: as abo
             "Apigate: no gateway was given, and the app's configuration has no APIGATE_* key, such as "
             "APIGATE_CLIENT_THROTTLE = '10/second; burst=20'"
         )
-    given = [name for name, value in settings.items() if name in _OBJECTS or value is None or not _is_table(value)]
+    given = [name for name, value in settings.items() if name in OBJECTS or value is None or not _is_table(value)]
     objects = {name: settings.pop(name) for name in given}
     try:
         return Gateway.from_dict(settings, **objects)
@@ -178,10 +179,6 @@ def _configured(app: Flask, settings: dict[str, Any]) -> Gateway:  # Any: as abo
         words = str(error).removeprefix(f"Stage {DEFAULT_STAGE!r} ")
         named = [name for name in (*settings, *objects) if words.startswith(name)]
         raise ConfigurationError(f"{_keys(named) or 'APIGATE_*'}: {words}") from error
-
-
-_OBJECTS = frozenset({"client", "clock", "on_event", "policies"})
-"""Settings that cannot stand in a file."""
 
 
 def _is_table(value: object) -> bool:

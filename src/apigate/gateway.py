@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, final
 
 from apigate.config import (
+    OBJECTS,
     UNSET,
     Cost,
     Exempt,
@@ -188,7 +189,7 @@ class Gateway:
         """
         if not isinstance(settings, Mapping):
             raise ConfigurationError(f"the configuration: {settings!r} is not a table")
-        known = frozenset(cls.__init__.__kwdefaults__ or ()) - _OBJECTS
+        known = frozenset(cls.__init__.__kwdefaults__ or ()) - OBJECTS
         written = gateway_settings(settings, known)
         for setting in written.keys() & objects.keys():
             raise ConfigurationError(f"{setting}: given in the configuration and beside it; keep one of them")
@@ -634,10 +635,6 @@ class Gateway:
             from logging import getLogger
 
             getLogger("apigate").exception("on_event raised for %r", event)
-
-
-_OBJECTS = frozenset({"client", "clock", "on_event", "policies"})
-"""Settings that cannot stand in a file."""
 
 
 def empty_context(request: Request) -> RequestContext:

@@ -10,6 +10,7 @@ from django.conf import settings
 from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
+from apigate.config import OBJECTS
 from apigate.core.errors import ConfigurationError
 from apigate.gateway import Gateway
 
@@ -47,7 +48,7 @@ def _load(table: object) -> tuple[Gateway, str | None]:
         return _named(given["gateway"]), stage
     if "config" in given:
         return Gateway.from_file(_path(given["config"])), stage
-    objects = {name: _imported(name, given.pop(name)) for name in _OBJECTS if name in given}
+    objects = {name: _imported(name, given.pop(name)) for name in OBJECTS & given.keys()}  # or where they stand
     try:
         return Gateway.from_dict(given, **objects), stage
     except ConfigurationError as error:
@@ -71,9 +72,6 @@ def _parameters(kind: type) -> Iterator[str]:
 
 _OWN = ("gateway", "config", "stage")
 """Settings beside those of `Gateway`."""
-
-_OBJECTS = ("client", "clock", "on_event", "policies")
-"""Settings that a file cannot have; here they may be written as the path to import them by."""
 
 
 def _imported(setting: str, value: object) -> Any:  # Any: whatever the user wrote, or named
