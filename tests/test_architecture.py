@@ -51,7 +51,7 @@ EXCEPTIONS = {
 ONLY_IN = {
     # a module from outside: where it may be imported; a room stands for all that is in it
     "time": {"core.clock"},
-    "asyncio": {"asgi", "django", "core.clock", "demo", "testing"},
+    "asyncio": {"asgi", "django", "core.clock", "demo", "stores", "testing"},
     "flask": {"demo", "flask", "routing.flask"},
     "werkzeug": {"flask", "routing.flask"},
     "fastapi": {"demo"},
@@ -63,10 +63,9 @@ ONLY_IN = {
     "pydantic": {"demo"},
     "waitress": {"demo"},
     "pytest": {"testing"},
-    "redis": {"stores.redis"},
 }
 
-AT_FIRST_USE = {"limits", "wrapt"}  # only inside functions: both import asyncio
+AT_FIRST_USE = {"limits", "wrapt", "redis", "valkey"}  # only inside functions: heavy, or extras
 
 CLOCK_READS = {"datetime.now", "datetime.utcnow", "datetime.today", "date.today"}
 

@@ -15,6 +15,7 @@ from apigate.core.context import RequestContext
 from apigate.core.cors import CORS
 from apigate.core.errors import ConfigurationError
 from apigate.core.message import Request
+from apigate.core.names import NAME_CHARACTERS
 from apigate.core.responses import GatewayResponse
 from apigate.core.routes import ANY, method_key
 from apigate.throttling.limit import LEVELS, Mode, checked_mode
@@ -136,7 +137,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         """Check every setting, and parse the rates."""
-        if not isinstance(self.name, str) or not self.name or not set(self.name) <= _NAME:
+        if not isinstance(self.name, str) or not self.name or not set(self.name) <= NAME_CHARACTERS:
             raise ConfigurationError(f"Stage name: {self.name!r} is no name; use letters, digits, '-', '_' and '.'")
         _check(self, f"Stage {self.name!r}")
         _check_modes(self.modes, LEVELS[1:], f"Stage {self.name!r} modes", "the gateway")
@@ -179,9 +180,6 @@ class Stage:
         except ConfigurationError as error:
             raise ConfigurationError(f"method {method!r}: {error}") from None
         return replace(self, methods={**self.methods, method: method_settings})
-
-
-_NAME = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 
 
 def _items(settings: Method | Stage) -> list[tuple[str, Any]]:  # Any: values of every setting's type

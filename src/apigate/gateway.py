@@ -45,7 +45,7 @@ from apigate.throttling.limit import Mode
 from apigate.throttling.mark import Per
 from apigate.throttling.policy import ThrottlePolicy
 from apigate.throttling.rate import RateLike
-from apigate.throttling.store import ThrottleStore
+from apigate.throttling.store import ThrottleStore, store_name
 
 if TYPE_CHECKING:
     from apigate.core.events import Event
@@ -77,7 +77,8 @@ class Gateway:
         stages: The stages.
         stage_by: How a request's stage is found: `PathPrefix()`, `Host({...})` or `Header(...)` of `apigate.staging`.
         store: Where buckets are kept: `"memory://"`, `"memory://?max_keys=1000000"`, or a store.
-        name: The gateway's name.
+        name: The gateway's name, which prefixes all that it keeps in a store: letters, digits, `-`, `_` and `.`.
+            Required where other processes use the store too; else `apigate`.
         client: A function of the request that names who is counted; None from it means the usual rule.
         trusted_hops: How many proxies of your own stand in front; that many members of the forwarding field, from the
             right, are believed. 0 believes none and takes the peer's address.
@@ -117,7 +118,7 @@ class Gateway:
         stages: Sequence[Stage] = (),
         stage_by: StageSelector | str | Mapping[str, Any] | None = None,
         store: ThrottleStore | str = "memory://",
-        name: str = "apigate",
+        name: str | None = None,
         client: Callable[[Request], str | None] | None = None,
         trusted_hops: int = 0,
         forwarding_header: str = "x-forwarded-for",
@@ -146,8 +147,9 @@ class Gateway:
             raise ConfigurationError(f"Gateway: with stages, {', '.join(given)} must stand in a Stage")
         if on_event is not None and not callable(on_event):
             raise ConfigurationError(f"on_event: {on_event!r} is not a function of an event")
-        self.name: str = _checked_name(name)
         self.clock: Clock = _checked_clock(clock)
+        opened = open_store(store, self._store_full)
+        self.name: str = store_name(name, opened, "apigate", "Gateway")
         self.identity: ClientIdentity = ClientIdentity(trusted_hops, forwarding_header, client)
         self.cors: CORS | None | Unset = _checked_cors(cors)
         self.bound: list[tuple[str, Routing | None]] = []
@@ -156,7 +158,7 @@ class Gateway:
         self.responses: GatewayResponses = GatewayResponses(responses, error_format)
         self._compiler = Compiler(
             name=self.name,
-            store=open_store(store, self._store_full),
+            store=opened,
             clock=self.clock,
             identity=self.identity,
             responses=self.responses,
@@ -640,12 +642,6 @@ class Gateway:
 def empty_context(request: Request) -> RequestContext:
     """The context of a request that no gate has seen: of no stage and no method, with the peer as its client."""
     return RequestContext(request, CompiledMethod(NO_STAGE, None, (), ClientIdentity(), Counters()), 0)
-
-
-def _checked_name(name: object) -> str:
-    if not isinstance(name, str) or not name.strip():
-        raise ConfigurationError(f"name: {name!r} is not a name; give a text such as 'shop'")
-    return name
 
 
 def _checked_flag(setting: str, value: object) -> bool:

@@ -51,11 +51,11 @@ class _States(dict[Key, State]):
 class _Table:
     """The buckets of one limit."""
 
-    __slots__ = ("keyed", "limit", "missed", "old", "overflow", "shared", "young")
+    __slots__ = ("keyed", "limit", "missed", "old", "overflow", "overflow_slot", "young")
 
     def __init__(self, store: "MemoryStore", limit: Limit) -> None:
         self.limit: Limit = limit
-        self.shared: Callable[[Key], int] = store.shared
+        self.overflow_slot: Callable[[Key], int] = store.overflow_slot
         self.missed: list[tuple[_Table, Key]] = store.missed
         self.keyed: bool = False  # whether it ever held a bucket of somebody's own, so that sweeping may pay
         self.young: _States = _States(self)
@@ -72,7 +72,7 @@ class _Table:
             self.young[key] = state
             return state
         self.missed.append((self, key))
-        return self.overflow.get(self.shared(key), FRESH) if self.overflow and key else FRESH
+        return self.overflow.get(self.overflow_slot(key), FRESH) if self.overflow and key else FRESH
 
 
 @final
@@ -137,7 +137,7 @@ class MemoryStore:
                     self._keyed.append(table)
                 self._sweep(now)
                 if self._kept >= self.max_keys:
-                    table.overflow[self.shared(key)] = state
+                    table.overflow[self.overflow_slot(key)] = state
                     self._unreported = self._unreported or not self._full
                     self._full = True
                     return
@@ -150,7 +150,7 @@ class MemoryStore:
         if table.young.pop(key, None) is not None or table.old.pop(key, None) is not None:
             self._kept -= 1
         else:
-            table.overflow.pop(self.shared(key), None)
+            table.overflow.pop(self.overflow_slot(key), None)
 
     def clear(self, table: _Table) -> None:
         """Drop every bucket of a limit."""
@@ -167,7 +167,7 @@ class MemoryStore:
             if unreported and self.on_fill is not None:
                 self.on_fill(self._kept)
 
-    def shared(self, key: Key) -> int:
+    def overflow_slot(self, key: Key) -> int:
         """The number of the overflow bucket that stands for the key."""
         from hashlib import blake2b
 

@@ -14,7 +14,7 @@ from typing import TypeAlias
 from apigate.throttling.decision import Decision
 from apigate.throttling.limit import Limit
 
-__all__ = ["FRESH", "SKEW_US", "State", "decide", "owed_at", "rescaled", "settled", "written"]
+__all__ = ["FRESH", "SKEW_US", "State", "decide", "judged", "owed_at", "rescaled", "settled", "written"]
 
 State: TypeAlias = tuple[int, int]
 """One bucket: owed tokens times the period, and the microsecond this was true."""
@@ -82,21 +82,34 @@ def decide(
         The decision. The caller writes what `written` says.
     """
     allowed = True
-    booked = False
-    shadowed: list[Limit] = []
     wanted: list[int] = []
     for limit, state, cost in zip(limits, states, costs, strict=True):
         owed = owed_at(state, limit.n, now) + cost * limit.p
         wanted.append(owed)
-        if owed <= limit.capacity:
-            continue
-        if not limit.enforced:
-            shadowed.append(limit)
-        elif owed > limit.capacity + patience * limit.n or cost * limit.p > limit.capacity:
+        if (
+            owed > limit.capacity
+            and limit.enforced
+            and (owed > limit.capacity + patience * limit.n or cost * limit.p > limit.capacity)
+        ):
             allowed = False
-        else:
-            booked = True
-    return Decision(allowed, limits, costs, wanted).note(tuple(shadowed), booked=booked)
+    return judged(limits, costs, wanted, allowed=allowed)
+
+
+def judged(limits: Sequence[Limit], costs: Sequence[int], wanted: Sequence[int], *, allowed: bool) -> Decision:
+    """The decision behind a verdict, wherever that was reached.
+
+    Args:
+        limits: The limits of the buckets.
+        costs: Tokens wanted from each.
+        wanted: What each bucket would be owed with these taken, in tokens times its `p`.
+        allowed: The verdict.
+    """
+    short = [limit for limit, owed in zip(limits, wanted, strict=True) if owed > limit.capacity]
+    decision = Decision(allowed, limits, costs, wanted)
+    if not short:
+        return decision
+    shadowed = tuple(limit for limit in short if not limit.enforced)
+    return decision.note(shadowed, booked=len(shadowed) < len(short))
 
 
 def written(decision: Decision, states: Sequence[State], now: int) -> list[State]:

@@ -1,6 +1,7 @@
 """What a throttle decided, and why. Everything but the verdict is worked out when it is read."""
 
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import final
 
 from apigate.core.errors import ApigateError
@@ -14,9 +15,9 @@ __all__ = ["Decision", "LevelState", "Throttled", "longest_wait"]
 class LevelState:
     """How one limit stood after a decision; worked out as it is read."""
 
-    __slots__ = ("_cost", "_limit", "_taken", "_wanted")
+    __slots__ = ("_cost", "_limit", "_taken", "_wait_us", "_wanted")
 
-    def __init__(self, limit: Limit, cost: int, wanted: int, taken: bool) -> None:
+    def __init__(self, limit: Limit, cost: int, wanted: int, taken: bool, wait_us: int | None) -> None:
         """Look at one limit.
 
         Args:
@@ -24,11 +25,13 @@ class LevelState:
             cost: Tokens wanted from it.
             wanted: What its bucket would be owed with these taken, in tokens times its `p`.
             taken: Whether they were taken.
+            wait_us: Microseconds until it would admit them, None for never.
         """
         self._limit = limit
         self._cost = cost
         self._wanted = wanted
         self._taken = taken
+        self._wait_us = wait_us
 
     @property
     def level(self) -> str:
@@ -69,9 +72,7 @@ class LevelState:
         """
         if not self.violated:
             return 0.0
-        limit = self._limit
-        never = self._cost * limit.p > limit.capacity
-        return None if never else -(-(self._wanted - limit.capacity) // limit.n) / 1_000_000
+        return None if self._wait_us is None else self._wait_us / 1_000_000
 
     def __repr__(self) -> str:
         """Name, rate and what is left."""
@@ -87,11 +88,14 @@ class Decision:
         limits: The limits asked, in order.
         costs: Tokens wanted from each.
         shadowed: The limits in shadow mode that would have refused.
+        round_trips: How often a server was asked for it: 0 in memory, in a file, and where this process knew already.
     """
 
     # Defaults of the class, not slots set for each decision: few of them are shadowed or booked.
     shadowed: tuple[Limit, ...] = ()
+    round_trips: int = 0
     _booked: bool = False
+    _waits: Mapping[int, int] = MappingProxyType({})
 
     def __init__(self, allowed: bool, limits: Sequence[Limit], costs: Sequence[int], wanted: Sequence[int]) -> None:
         """Keep the raw numbers.
@@ -181,24 +185,31 @@ class Decision:
         if self.allowed and not self._booked:
             return longest
         for place, limit in enumerate(self.limits):
-            missing = self._wanted[place] - limit.capacity
-            if missing > 0 and limit.enforced:
-                if self.costs[place] * limit.p > limit.capacity:
+            if self._wanted[place] > limit.capacity and limit.enforced:
+                wait = self._wait_at(place)
+                if wait is None:
                     return None
-                longest = max(longest, -(-missing // limit.n))
+                longest = max(longest, wait)
         return longest
 
     def refusals(self) -> list[tuple[Limit, int | None]]:
         """The limits that refused, each with its wait in microseconds, None for never; empty if admitted."""
         if self.allowed:
             return []
-        refusals: list[tuple[Limit, int | None]] = []
-        for place, limit in enumerate(self.limits):
-            missing = self._wanted[place] - limit.capacity
-            if missing > 0 and limit.enforced:
-                never = self.costs[place] * limit.p > limit.capacity
-                refusals.append((limit, None if never else -(-missing // limit.n)))
-        return refusals
+        return [
+            (limit, self._wait_at(place))
+            for place, limit in enumerate(self.limits)
+            if self._wanted[place] > limit.capacity and limit.enforced
+        ]
+
+    def _wait_at(self, place: int) -> int | None:
+        """Microseconds until a limit that lacks tokens has them; None if it never will."""
+        limit = self.limits[place]
+        if self.costs[place] * limit.p > limit.capacity:
+            return None
+        if place in self._waits:
+            return self._waits[place]
+        return -(-(self._wanted[place] - limit.capacity) // limit.n)
 
     def tightest(self) -> tuple[Limit, int, int] | None:
         """The enforced limit with the fewest tokens left, these, and what its bucket is owed; None if there is none."""
@@ -219,7 +230,8 @@ class Decision:
     @property
     def buckets(self) -> tuple[LevelState, ...]:
         """How every single limit stands, in the order they were asked."""
-        return tuple(map(LevelState, self.limits, self.costs, self._wanted, self.taken))
+        waits = map(self._wait_at, range(len(self.limits)))
+        return tuple(map(LevelState, self.limits, self.costs, self._wanted, self.taken, waits))
 
     @property
     def levels(self) -> Mapping[str, LevelState]:

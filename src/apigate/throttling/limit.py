@@ -31,11 +31,14 @@ class Limit:
         p: See `n`.
         capacity: What a bucket holds, in tokens times `p`.
         enforced: False for a limit in shadow mode.
+        steady: Whether its tokens come back by time alone, so that a refusal holds until its wait is over.
     """
 
-    __slots__ = ("capacity", "enforced", "level", "n", "name", "p", "policy", "rate")
+    __slots__ = ("capacity", "enforced", "level", "n", "name", "p", "policy", "rate", "steady")
 
-    def __init__(self, name: str, level: str, policy: str, rate: Rate, *, enforced: bool = True) -> None:
+    def __init__(
+        self, name: str, level: str, policy: str, rate: Rate, *, enforced: bool = True, steady: bool = False
+    ) -> None:
         """Take the whole numbers out of `rate`, so that deciding reads nothing else."""
         self.name: str = name
         self.level: str = level
@@ -45,13 +48,16 @@ class Limit:
         self.p: int = rate.p
         self.capacity: int = rate.capacity
         self.enforced: bool = enforced
+        self.steady: bool = steady
 
     def __repr__(self) -> str:
         """Name and rate."""
         return f"<Limit {self.name}: {self.rate}{'' if self.enforced else ' (shadow)'}>"
 
 
-def limits_of(name: str, level: str, rates: Iterable[Rate], mode: Mode = "enforce") -> tuple[Limit, ...]:
+def limits_of(
+    name: str, level: str, rates: Iterable[Rate], mode: Mode = "enforce", *, steady: bool = False
+) -> tuple[Limit, ...]:
     """The limits of one level: one for each rate, none if the level is off."""
     if mode == "off":
         return ()
@@ -62,6 +68,7 @@ def limits_of(name: str, level: str, rates: Iterable[Rate], mode: Mode = "enforc
             level if number == 1 else f"{level}-{number}",
             rate,
             enforced=mode == "enforce",
+            steady=steady,
         )
         for number, rate in enumerate(rates, start=1)
     )

@@ -3,11 +3,13 @@
 from collections.abc import Awaitable, Sequence
 from typing import Protocol
 
+from apigate.core.errors import ConfigurationError
+from apigate.core.names import NAME_CHARACTERS
 from apigate.throttling.decision import Decision
 from apigate.throttling.keys import Key
 from apigate.throttling.limit import Limit
 
-__all__ = ["Buckets", "ThrottleStore"]
+__all__ = ["Buckets", "ThrottleStore", "is_shared", "store_name"]
 
 
 class Buckets(Protocol):
@@ -55,12 +57,46 @@ class Buckets(Protocol):
 
 
 class ThrottleStore(Protocol):
-    """Keeps token buckets by limit and key; checked by `apigate.testing.ThrottleStoreContract`."""
+    """Keeps token buckets by limit and key; checked by `apigate.testing.ThrottleStoreContract`.
+
+    A store that several processes share says so by an attribute `shared = True`: whoever uses it must then be named,
+    so that two apps in one store do not meet.
+    """
 
     def open(self, limits: Sequence[Limit], now: int) -> Buckets:
         """The buckets of these limits.
 
         Limits of the same name share their buckets. A rate that differs from the one the name had replaces it at
-        `now` microseconds, for whoever opened it before too, and the buckets keep what they are owed.
+        `now` microseconds, for whoever opened it before too, and the buckets keep what they are owed. A
+        shared store may change a bucket when it is next used; the time since its last use counts at the old rate then.
         """
         ...
+
+
+def is_shared(store: ThrottleStore) -> bool:
+    """Tell whether other processes take from the same buckets."""
+    return bool(getattr(store, "shared", False))
+
+
+def store_name(name: str | None, store: ThrottleStore, default: str, owner: str) -> str:
+    """What prefixes the names of all limits of one owner in a store.
+
+    Args:
+        name: The name that was given, if any.
+        store: The store.
+        default: The name where none was given and no other process uses the store.
+        owner: What to call the owner in an error.
+
+    Raises:
+        ConfigurationError: It is missing or cannot be a name.
+    """
+    if name is None:
+        if is_shared(store):
+            raise ConfigurationError(
+                f"{owner} name: {store!r} is shared with other processes, so a name is needed that keeps the buckets "
+                f"of different apps apart, such as name='shop'"
+            )
+        return default
+    if not isinstance(name, str) or not name or not set(name) <= NAME_CHARACTERS:
+        raise ConfigurationError(f"{owner} name: {name!r} is no name; give a text of letters, digits, '-', '_' and '.'")
+    return name

@@ -11,7 +11,7 @@ from apigate.throttling.decision import Decision, Throttled
 from apigate.throttling.keys import LONGEST_KEY, Key, bucket_key
 from apigate.throttling.limit import Limit, Mode, checked_cost, checked_mode, limits_of
 from apigate.throttling.rate import RateLike, parse_rates
-from apigate.throttling.store import Buckets, ThrottleStore
+from apigate.throttling.store import Buckets, ThrottleStore, store_name
 
 __all__ = ["Keys", "Reservation", "Throttle"]
 
@@ -31,7 +31,9 @@ class Throttle:
         levels: Name and rate of each level. The level `global` has one bucket; every other has one for each key.
         store: Where the buckets are kept; default a `MemoryStore` of its own.
         clock: The clock to go by; default the machine's.
-        name: Prefixes the buckets' names, for several throttles on one store.
+        name: Prefixes the buckets' names, for several throttles on one store: letters, digits, `-`, `_` and `.`, and
+            after a colon whatever else tells it from others of the same app. Required where other processes use the
+            store too; else `throttle`.
         modes: Levels that are not enforced: `{"client": "shadow"}`, or `"off"`.
 
     Raises:
@@ -49,12 +51,11 @@ class Throttle:
         *,
         store: ThrottleStore | None = None,
         clock: Clock | None = None,
-        name: str = "throttle",
+        name: str | None = None,
         modes: Mapping[str, Mode] | None = None,
     ) -> None:
         """Check the levels and open their buckets."""
         self.clock: Clock = clock or SystemClock()
-        self._name = name
         self._modes = dict(modes or {})
         if not isinstance(levels, Mapping):
             raise ConfigurationError(f"Throttle levels: {levels!r} is not a mapping, as {{'global': '10/second'}}")
@@ -64,6 +65,8 @@ class Throttle:
 
             store = MemoryStore()
         self._store = store
+        owner, colon, part = (name or "").partition(":")
+        self._name = store_name(owner if name else name, store, "throttle", "Throttle") + colon + part
         self._changing = Lock()
         self._opened = self._open(self._levels)
 
