@@ -89,11 +89,14 @@ class Decision:
         costs: Tokens wanted from each.
         shadowed: The limits in shadow mode that would have refused.
         round_trips: How often a server was asked for it: 0 in memory, in a file, and where this process knew already.
+        tolerance: Where processes take tokens ahead, how many of each bucket one may hold unspent: within any interval
+            a level admits at most its burst, its rate times the interval, and this for each process. Else 0.
     """
 
     # Defaults of the class, not slots set for each decision: few of them are shadowed or booked.
     shadowed: tuple[Limit, ...] = ()
     round_trips: int = 0
+    tolerance: int = 0
     _booked: bool = False
     _waits: Mapping[int, int] = MappingProxyType({})
 
