@@ -88,6 +88,11 @@ class Method:
         _check(self, "Method")
         _check_modes(self.modes, ("method", "client-method"), "Method modes", "the stage or the gateway")
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether the outcome of a request may give tokens back."""
+        return isinstance(self.refund, str) or callable(self.final_cost)
+
     def over(self, other: "Method") -> "Method":
         """These settings, and those of `other` where they are unset; modes are joined level by level."""
         given = {name: value for name, value in _items(self) if value is not UNSET}

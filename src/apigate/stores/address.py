@@ -5,7 +5,7 @@ follow the `?`, each a whole number, and who opens it; options, and errors about
 """
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from apigate.core.errors import ConfigurationError
 from apigate.stores.memory import DEFAULT_MAX_KEYS, MemoryStore
@@ -98,8 +98,32 @@ def _memory(parts: "SplitResult", options: dict[str, int]) -> ThrottleStore | No
     return MemoryStore(options.get("max_keys", DEFAULT_MAX_KEYS))
 
 
+def _redis(parts: "SplitResult", options: dict[str, int]) -> ThrottleStore | None:
+    if not (parts.netloc or parts.path.strip("/")):
+        return None
+    from apigate.stores.redis import RedisStore
+
+    query = f"?{parts.query}" if parts.query else ""
+    settings: dict[str, Any] = {**options, **{flag: bool(options[flag]) for flag in _FLAGS if flag in options}}
+    return RedisStore(f"{parts.scheme}://{parts.netloc}{parts.path}{query}", **settings)
+
+
+_FLAGS = ("spread", "denial_cache")
+_REDIS = ("deadline_ms", "lease", *_FLAGS)
+
 _KINDS: Mapping[str, _Kind] = {
     "memory": _Kind("memory://?max_keys=1000000", ("max_keys",), _memory),
+    **{
+        f"{server}{kind}": _Kind(f"{server}{kind}://{place}?deadline_ms=50", _REDIS, _redis, others=True)
+        for server in ("redis", "valkey")
+        for kind, place in {
+            "": "localhost:6379/0",
+            "s": "localhost:6379/0",
+            "+unix": "/run/redis.sock",
+            "+cluster": "localhost:7000",
+            "+sentinel": "localhost:26379/mymaster",
+        }.items()
+    },
 }
 
 _NONE = _Kind("", (), lambda _parts, _options: None, others=True)

@@ -6,42 +6,48 @@ a fork. Under asyncio the commands that wait at the same moment go to the server
 """
 
 import os
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 from weakref import WeakSet
 
+from apigate.core.clock import SystemClock
 from apigate.core.errors import ConfigurationError, StoreError, StoreTimeoutError
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, Future, Task
+    from asyncio import AbstractEventLoop
+
+    from apigate.stores.line import Line
 
 __all__ = ["Command", "Connections", "load_script"]
 
-_MOST = 128
-"""Commands in one round trip: the server decides them in about a millisecond, in which nobody else is served."""
+_TRUSTED_US = 1_000_000
+"""How long a connection may lie idle before it is looked whether the server has closed it; looking takes 5 us."""
 
-_TRIPS = 2
-"""Round trips under way at once in one event loop: one for the server to work on while the other's answer is read."""
+_CONNECTIONS = 10_000
+"""More than a process has threads: each that asks needs one."""
 
 
 class Command(NamedTuple):
     """One step of the script.
 
     Attributes:
+        operation: What it is called in errors.
         keys: The keys of its buckets.
         text: What to do with them, as the script reads it.
     """
 
+    operation: str
     keys: Sequence[bytes]
     text: bytes
 
 
-class _Sent(NamedTuple):
-    """A command on its way, and who waits for its answer: since when, by the loop's clock."""
+def packed(words: Sequence[bytes]) -> bytes:
+    r"""A command as it is sent (Redis serialization protocol); the clients take ten times as long for it.
 
-    command: Command
-    answer: "Future[list[int]]"
-    since: float
+    >>> packed([b"GET", b"key"])
+    b'*2\r\n$3\r\nGET\r\n$3\r\nkey\r\n'
+    """
+    return b"*%d\r\n%b" % (len(words), b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words]))
 
 
 def load_script() -> bytes:
@@ -73,49 +79,102 @@ class Connections:
         self.deadline_ms: int = deadline_ms
         self.is_cluster: bool = "+cluster:" in uri
         self._library = "valkey" if uri.startswith("valkey") else "redis"
+        self.purpose = ("EVALSHA",) if self._library == "valkey" else ()  # its pools ask what a connection is for
         if find_spec(self._library) is None:
             raise ConfigurationError(
                 f"store: {self._library} addresses need the package {self._library!r}; "
                 f"pip install 'apigate[{self._library}]'"
             )
         self._import: Callable[[str], Any] = import_module
-        self._script: tuple[bytes, str] | None = None
-        self._forget()
+        self._clock = SystemClock()
+        self._script: tuple[bytes, bytes] | None = None
+        self._begin()
         _OPEN.add(self)
+        if not self.is_cluster and "+sentinel:" not in uri:
+            self._check()
 
-    def _forget(self) -> None:
-        """Begin without connections: at first, and in a process that was forked off."""
+    def _begin(self) -> None:
         self._client: Any = None  # Any: the client library is the user's to install
         self._sentinel: Any = None
-        self._lines: dict[AbstractEventLoop, _Line] = {}
+        self._idle: list[tuple[Any, int]] = []  # and when each was used last
+        self._lines: dict[AbstractEventLoop, Line] = {}
+
+    def _check(self) -> None:
+        """See that the client takes the address and its options; nothing is connected by that."""
+        try:
+            self._client = self._connect()
+            pool = self._client.connection_pool
+            pool.connection_class(**pool.connection_kwargs)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"store: {self.shown!r}: {error}") from error
+
+    @property
+    def shown(self) -> str:
+        """The address without what is secret."""
+        scheme, _, rest = self.uri.partition("://")
+        return f"{scheme}://{rest.rpartition('@')[2]}"
+
+    def begin_anew(self) -> None:
+        """Begin without connections in a process that was forked off; what it has inherited is the other's."""
+        _INHERITED.append((self._client, self._sentinel, self._idle, self._lines))
+        self._begin()
 
     # ---- in threads
 
-    def call(self, command: Command, now: bytes, operation: str) -> list[int]:
+    def call(self, command: Command, now: bytes) -> list[int]:
         """The script's answer to a command.
 
         Args:
             command: What to do.
             now: The time in microseconds, empty for the server's own.
-            operation: What to call it in an error.
 
         Raises:
             StoreError: The server cannot be reached, or refuses.
             StoreTimeoutError: It did not answer within the deadline.
         """
+        script, sha = self.script
+        arguments = (b"%d" % len(command.keys), *command.keys, now, command.text)
         try:
             client = self._client
             if client is None:
                 client = self._client = self._connect()
-            script, sha = self.script
-            keys = command.keys
             try:
-                reply = client.evalsha(sha, len(keys), *keys, now, command.text)
+                reply = self._say(client, b"EVALSHA", sha, *arguments)
             except self.errors.NoScriptError:
-                reply = client.eval(script, len(keys), *keys, now, command.text)
+                reply = self._say(client, b"EVAL", script, *arguments)
         except Exception as error:
-            raise self.failure(operation, error) from error
+            raise self.failure(command.operation, error) from error
         return [int(number) for number in reply.split()]
+
+    def _say(self, client: Any, *words: bytes) -> Any:
+        """Send a command on a connection that no other thread uses.
+
+        What the client does around each command takes as long as the round trip; only a cluster's is needed, which
+        knows where each slot is.
+        """
+        if self.is_cluster:
+            return client.execute_command(words[0].decode(), *words[1:])
+        try:
+            connection, used_us = self._idle.pop()
+        except IndexError:
+            connection = client.connection_pool.get_connection(*self.purpose)
+        else:
+            if self._clock.now_us() - used_us > _TRUSTED_US and connection.can_read(0):
+                connection.disconnect()  # it was asked nothing, so this is the server's word that it has closed it
+        try:
+            connection.send_packed_command([packed(words)], check_health=False)
+            reply = connection.read_response()
+        except self.errors.NoScriptError:
+            self._idle.append((connection, self._clock.now_us()))
+            raise
+        except BaseException:
+            idle, self._idle = self._idle, []  # to the same server, which is down or a replica now: no use either
+            for lost in (connection, *(other for other, _ in idle)):
+                lost.disconnect()
+                client.connection_pool.release(lost)
+            raise
+        self._idle.append((connection, self._clock.now_us()))
+        return reply
 
     def delete(self, keys: Sequence[bytes], patterns: Sequence[bytes]) -> None:
         """Delete these keys, and all that a pattern matches.
@@ -144,13 +203,15 @@ class Connections:
 
     # ---- under an event loop
 
-    def line(self, loop: "AbstractEventLoop") -> "_Line":
+    def line(self, loop: "AbstractEventLoop") -> "Line":
         """The connection of a running loop; those of loops that have been closed are dropped."""
         line = self._lines.get(loop)
         if line is None:
             for closed in [known for known in self._lines if known.is_closed()]:
                 del self._lines[closed]
-            line = self._lines[loop] = _Line(self, loop)
+            from apigate.stores.line import Line
+
+            line = self._lines[loop] = Line(self, loop)
         return line
 
     def connect_async(self) -> tuple[Any, Any]:
@@ -173,6 +234,7 @@ class Connections:
             **timeouts,
             "retry": self.library(f"{kind}.retry").Retry(self.library(".backoff").NoBackoff(), 0),
             "protocol": 2,
+            "max_connections": _CONNECTIONS,
         }
         if "+sentinel:" in self.uri:
             options["sentinel_kwargs"] = dict(timeouts)
@@ -188,13 +250,13 @@ class Connections:
         return self.library(".exceptions")
 
     @property
-    def script(self) -> tuple[bytes, str]:
+    def script(self) -> tuple[bytes, bytes]:
         """The script and its digest."""
         if self._script is None:
             from hashlib import sha1
 
             text = load_script()
-            self._script = text, sha1(text).hexdigest()  # noqa: S324 - as the server names scripts
+            self._script = text, sha1(text).hexdigest().encode()  # noqa: S324 - as the server names scripts
         return self._script
 
     def failure(self, operation: str, error: BaseException) -> StoreError:
@@ -209,6 +271,8 @@ class Connections:
         """Close the sync client; it is made anew where it is needed again."""
         client, sentinel = self._client, self._sentinel
         self._client = self._sentinel = None
+        while self._idle:
+            client.connection_pool.release(self._idle.pop()[0])
         if client is not None:
             client.close()
         if sentinel is not None:
@@ -226,161 +290,14 @@ class Connections:
             await line.close()
 
 
-@final
-class _Line:
-    """The commands of one event loop on their way to the server, as many as wait in one round trip.
-
-    An idle line sends at the end of the loop's turn. While `_TRIPS` are under way those that come gather.
-    """
-
-    def __init__(self, connections: Connections, loop: "AbstractEventLoop") -> None:
-        self._connections = connections
-        self._loop = loop
-        self._client: Any = None
-        self._waiting: dict[bytes, list[_Sent]] = {}
-        self._trips: set[Task[None]] = set()
-        self._is_due = False
-        self._guard: AsyncGenerator[None] | None = None
-
-    def ask(self, command: Command, now: bytes, slot: bytes) -> "Future[list[int]]":
-        """Send a command with all others that wait.
-
-        Args:
-            command: The command.
-            now: The time in microseconds, empty for the server's own.
-            slot: What decides its slot in a cluster; commands of one slot and time go together.
-        """
-        loop = self._loop
-        answer: Future[list[int]] = loop.create_future()
-        self._waiting.setdefault(now + b" " + slot, []).append(_Sent(command, answer, loop.time()))
-        if not self._is_due and len(self._trips) < _TRIPS:
-            self._is_due = True
-            loop.call_soon(self._send)
-        return answer
-
-    def _send(self) -> None:
-        """Send what waits, as far as there is room for trips."""
-        self._is_due = False
-        while self._waiting and len(self._trips) < _TRIPS:
-            group, waiting = next(iter(self._waiting.items()))
-            batch = waiting[:_MOST]
-            del waiting[:_MOST]
-            if not waiting:
-                del self._waiting[group]
-            task = self._loop.create_task(self._trip(batch, group.partition(b" ")[0]))
-            self._trips.add(task)
-            task.add_done_callback(self._arrived)
-
-    def _arrived(self, task: "Task[None]") -> None:
-        """Let the next ones go."""
-        self._trips.discard(task)
-        if self._waiting and not self._is_due:
-            self._send()
-
-    async def _trip(self, batch: list[_Sent], now: bytes) -> None:
-        """One round trip; whoever has waited longest sets its deadline."""
-        from asyncio import timeout_at
-
-        connections = self._connections
-        commands = [sent.command for sent in batch]
-        try:
-            async with timeout_at(batch[0].since + connections.deadline_ms / 1_000):
-                keys = [key for command in commands for key in command.keys]
-                reply = await self._call(keys, [now, *[command.text for command in commands]])
-                answers = _read(commands, reply)
-        except BaseException as error:
-            for sent in batch:
-                if not sent.answer.done():
-                    sent.answer.set_exception(_caused(connections.failure("acquire", error), error))
-                    sent.answer.exception()  # whoever asked may have gone, and then nobody asks for it
-            if not isinstance(error, Exception):
-                raise
-            return
-        for sent, answer in zip(batch, answers, strict=True):
-            if not sent.answer.done():
-                sent.answer.set_result(answer)
-
-    async def _call(self, keys: list[bytes], arguments: list[bytes]) -> Any:
-        script, sha = self._connections.script
-        client = await self._connected()
-        try:
-            return await client.evalsha(sha, len(keys), *keys, *arguments)
-        except self._connections.errors.NoScriptError:
-            return await client.eval(script, len(keys), *keys, *arguments)
-
-    async def delete(self, keys: Sequence[bytes], patterns: Sequence[bytes]) -> None:
-        """Delete these keys, and all that a pattern matches; each step within the deadline.
-
-        Raises:
-            StoreError: As `Connections.call`.
-        """
-        from asyncio import timeout
-
-        seconds = self._connections.deadline_ms / 1_000
-        try:
-            async with timeout(seconds) as deadline:
-                client = await self._connected()
-                for key in keys:
-                    await client.delete(key)
-                for pattern in patterns:
-                    async for key in client.scan_iter(match=pattern, count=1_000):
-                        deadline.reschedule(self._loop.time() + seconds)
-                        await client.delete(key)
-        except Exception as error:
-            raise self._connections.failure("reset", error) from error
-
-    async def _connected(self) -> Any:
-        """The client of this loop; it is closed when the loop shuts down its generators, which all runners do."""
-        if self._client is None:
-            client, sentinel = self._connections.connect_async()
-            self._guard = self._until_shutdown(client, sentinel)
-            await anext(self._guard)
-            self._client = client
-        return self._client
-
-    async def _until_shutdown(self, client: Any, sentinel: Any) -> AsyncGenerator[None]:
-        try:
-            yield
-        finally:
-            self._client = None
-            await client.aclose()
-            if sentinel is not None:
-                await client.connection_pool.disconnect()  # as in Connections.close
-                for asked in sentinel.sentinels:
-                    await asked.aclose()
-
-    async def close(self) -> None:
-        """Close the client."""
-        guard, self._guard = self._guard, None
-        if guard is not None:
-            await guard.aclose()
-
-
-def _read(commands: Sequence[Command], reply: bytes | str) -> list[list[int]]:
-    """The numbers of each command: the verdict, and two for each of its keys; none for an adjust."""
-    numbers = [int(number) for number in reply.split()]
-    if len(commands) == 1:
-        return [numbers]
-    answers: list[list[int]] = []
-    for command in commands:
-        count = 0 if command.text.startswith(b'["adjust"') else 1 + 2 * len(command.keys)
-        answers.append(numbers[:count])
-        del numbers[:count]
-    return answers
-
-
-def _caused(error: StoreError, cause: BaseException) -> StoreError:
-    if error is not cause:
-        error.__cause__ = cause
-    return error
-
-
 _OPEN: WeakSet[Connections] = WeakSet()
+_INHERITED: list[object] = []
+"""What a process has from the one it was forked off: closing that would close the other's."""
 
 
 def _after_fork() -> None:
     for connections in _OPEN:
-        connections._forget()  # noqa: SLF001 - a process that was forked off shares no connection
+        connections.begin_anew()
 
 
 if hasattr(os, "register_at_fork"):

@@ -12,25 +12,43 @@
 -- Returns one line of numbers. For each acquire and peek: 1 or 0 for the verdict, then for each bucket what it was owed
 -- before, in tokens times `p`, and how many tokens were taken ahead.
 --
--- A bucket is kept as 'owed last n p capacity': with the rate it was written under, so that it is brought over to
--- another one exactly where it is used next. It expires when it is full, as an absent bucket is a full one.
+-- A bucket is kept as five big-endian doubles: owed, last, n, p, capacity; with the rate it was written under, so that it
+-- is brought over to another one where it is used next. It expires when it is full, as an absent bucket is a full one.
 
 local SKEW_US = 1000000
 local DAY_MS = 86400000
+local NEVER = -2 ^ 53
 
-local handed = ARGV[1] ~= ''
-local now
+local handed, now = ARGV[1] ~= '', nil
 if handed then
   now = tonumber(ARGV[1])
 else
   local time = redis.call('TIME')
-  now = tonumber(time[1]) * 1000000 + tonumber(time[2])
+  now = time[1] * 1000000 + time[2]
 end
 
--- ceil(owed * to / from). The product may pass 2^53, so the part below one token is multiplied bit by bit.
-local function scaled(owed, from, to)
-  local whole = math.floor(owed / from)
-  local rest = owed - whole * from
+-- Every bucket as { owed, last, n, p, capacity, changed }; what is not kept anywhere owes nothing.
+local buckets, kept, known = {}, redis.call('MGET', unpack(KEYS)), {}
+for place = 1, #KEYS do
+  local bucket = known[KEYS[place]]
+  if not bucket then
+    if kept[place] and #kept[place] == 40 then
+      bucket = { struct.unpack('>ddddd', kept[place]) }
+      bucket[6] = false
+    else
+      bucket = { 0, NEVER, 0, 0, 0, false }
+    end
+    if #ARGV > 2 then
+      known[KEYS[place]] = bucket
+    end
+  end
+  buckets[place] = bucket
+end
+
+-- ceil(tokens * to / from). The product may pass 2^53, so what is below one token is multiplied bit by bit.
+local function scaled(tokens, from, to)
+  local whole = math.floor(tokens / from)
+  local rest = tokens - whole * from
   local quotient, remainder, bit = 0, 0, 2 ^ 46
   while bit >= 1 do
     quotient, remainder = quotient * 2, remainder * 2
@@ -48,109 +66,96 @@ local function scaled(owed, from, to)
   return whole * to + quotient
 end
 
-local buckets = {}
-for place, kept in ipairs(redis.call('MGET', unpack(KEYS))) do
-  local owed, last, n, p, capacity
-  if kept then
-    owed, last, n, p, capacity = string.match(kept, '^(%d+) (-?%d+) (%d+) (%d+) (%d+)$')
-  end
-  local bucket = { owed = 0, last = -2 ^ 53, changed = false }
-  if owed then
-    bucket.owed, bucket.last, bucket.kept = tonumber(owed), tonumber(last), true
-    bucket.n, bucket.p, bucket.capacity = tonumber(n), tonumber(p), tonumber(capacity)
-  end
-  buckets[KEYS[place]] = buckets[KEYS[place]] or bucket
-end
-
--- What a bucket is owed now under a limit, and whether its rate was another one.
+-- What a bucket is owed now under a limit, and whether it was written under another rate.
 local function owed_now(bucket, limit)
-  local owed = bucket.owed
-  if owed > 0 and now > bucket.last then
-    owed = math.max(0, owed - (now - bucket.last) * bucket.n)
+  local owed = bucket[1]
+  if owed > 0 and now > bucket[2] then
+    owed = math.max(0, owed - (now - bucket[2]) * bucket[3])
   end
-  if owed > 0 and (bucket.n ~= limit[1] or bucket.p ~= limit[2] or bucket.capacity ~= limit[3]) then
-    return math.min(limit[3], scaled(owed, bucket.p, limit[2])), true
+  if owed > 0 and (bucket[5] ~= limit[3] or bucket[4] ~= limit[2] or bucket[3] ~= limit[1]) then
+    return math.min(limit[3], scaled(owed, bucket[4], limit[2])), true
   end
   return owed, false
 end
 
 local function settle(bucket, limit, owed)
-  if not (now < bucket.last and bucket.last <= now + SKEW_US) then
-    bucket.last = now
+  if now >= bucket[2] or bucket[2] > now + SKEW_US then
+    bucket[2] = now
   end
-  bucket.owed, bucket.n, bucket.p, bucket.capacity = owed, limit[1], limit[2], limit[3]
-  bucket.changed = true
+  bucket[1], bucket[3], bucket[4], bucket[5], bucket[6] = owed, limit[1], limit[2], limit[3], true
 end
 
 local reply = {}
-local function say(number)
-  reply[#reply + 1] = string.format('%.0f', number)
-end
 
-local function ask(command, first)
-  local patience, allowed, owed, other = command[2], true, {}, {}
-  for place = 3, #command do
-    local limit, bucket = command[place], buckets[KEYS[first + place - 3]]
-    owed[place], other[place] = owed_now(bucket, limit)
+local function ask(command, place)
+  local takes, patience, allowed, said = command[1] == 'acquire', command[2], true, #reply + 1
+  reply[said] = 1
+  for number = 3, #command do
+    local limit, bucket = command[number], buckets[place + number]
+    local owed, is_other = owed_now(bucket, limit)
+    if takes and (is_other or bucket[2] > now + SKEW_US) then
+      settle(bucket, limit, owed)
+    end
+    reply[#reply + 1], reply[#reply + 2] = owed, 0
     local cost = limit[5] * limit[2]
-    local wanted = owed[place] + cost
-    if wanted > limit[3] and limit[4] == 1 and (wanted > limit[3] + patience * limit[1] or cost > limit[3]) then
-      allowed = false
+    if owed + cost > limit[3] and limit[4] == 1 then
+      allowed = allowed and owed + cost <= limit[3] + patience * limit[1] and cost <= limit[3]
     end
   end
-  say(allowed and 1 or 0)
-  for place = 3, #command do
-    local limit, bucket = command[place], buckets[KEYS[first + place - 3]]
-    local wanted, ahead = owed[place] + limit[5] * limit[2], 0
-    if command[1] ~= 'peek' then
-      if allowed and (wanted <= limit[3] or limit[4] == 1) then
-        ahead = math.max(0, math.min(limit[6], math.floor((limit[3] - wanted) / limit[2] / 2)))
-        settle(bucket, limit, wanted + ahead * limit[2])
-      elseif other[place] or bucket.last > now + SKEW_US then
-        settle(bucket, limit, owed[place])
+  if not allowed then
+    reply[said] = 0
+  elseif takes then
+    for number = 3, #command do
+      local limit, at = command[number], said + 2 * number - 5
+      local wanted = reply[at] + limit[5] * limit[2]
+      if limit[4] == 1 or wanted <= limit[3] then
+        if limit[6] > 0 then
+          reply[at + 1] = math.max(0, math.min(limit[6], math.floor((limit[3] - wanted) / limit[2] / 2)))
+        end
+        settle(buckets[place + number], limit, wanted + reply[at + 1] * limit[2])
       end
     end
-    say(owed[place])
-    say(ahead)
   end
 end
 
-local function adjust(command, first)
-  for place = 3, #command do
-    local limit, bucket = command[place], buckets[KEYS[first + place - 3]]
-    local owed, other = owed_now(bucket, limit)
+local function adjust(command, place)
+  for number = 3, #command do
+    local limit, bucket = command[number], buckets[place + number]
+    local owed, is_other = owed_now(bucket, limit)
     local wanted = math.max(0, math.min(owed + limit[5] * limit[2], math.max(owed, 2 * limit[3])))
-    if wanted ~= owed or other then
+    if wanted ~= owed or is_other then
       settle(bucket, limit, wanted)
     end
   end
 end
 
-local known, first = {}, 1
-for place = 2, #ARGV do
-  local command = known[ARGV[place]] or cjson.decode(ARGV[place])
-  known[ARGV[place]] = command
+local read, place = {}, -2
+for argument = 2, #ARGV do
+  local text = ARGV[argument]
+  local command = read[text] or cjson.decode(text)
+  read[text] = command
   if command[1] == 'adjust' then
-    adjust(command, first)
+    adjust(command, place)
   else
-    ask(command, first)
+    ask(command, place)
   end
-  first = first + #command - 2
+  place = place + #command - 2
 end
 
-for key, bucket in pairs(buckets) do
-  if bucket.changed and bucket.owed > 0 then
-    local full_ms = math.max(1, math.ceil((bucket.last - now + bucket.owed / bucket.n) / 1000))
-    if handed then
-      full_ms = full_ms + DAY_MS
+for number, bucket in ipairs(buckets) do
+  if bucket[6] then
+    bucket[6] = false
+    if bucket[1] > 0 then
+      local full_ms = math.max(1, math.ceil((bucket[2] - now + bucket[1] / bucket[3]) / 1000))
+      if handed then
+        full_ms = full_ms + DAY_MS
+      end
+      local state = struct.pack('>ddddd', bucket[1], bucket[2], bucket[3], bucket[4], bucket[5])
+      redis.call('SET', KEYS[number], state, 'PX', full_ms)
+    else
+      redis.call('DEL', KEYS[number])
     end
-    local kept = string.format(
-      '%.0f %.0f %.0f %.0f %.0f', bucket.owed, bucket.last, bucket.n, bucket.p, bucket.capacity
-    )
-    redis.call('SET', key, kept, 'PX', string.format('%.0f', full_ms))
-  elseif bucket.changed and bucket.kept then
-    redis.call('DEL', key)
   end
 end
 
-return table.concat(reply, ' ')
+return string.format(string.rep('%.0f ', #reply), unpack(reply))

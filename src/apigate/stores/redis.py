@@ -38,7 +38,6 @@ _PLAIN = ":/{}<> "  # what stays readable in the name of a limit
 class _Trip(NamedTuple):
     """A command, what decides its slot in a cluster, and the time, empty for the server's own."""
 
-    operation: str
     slot: bytes
     command: Command
     now: bytes
@@ -88,7 +87,9 @@ class RedisStore:
                 raise ConfigurationError(f"RedisStore {setting}: {value!r} is not a whole number from 1 to {most}")
         self.connections: Connections = Connections(uri, deadline_ms)
         if spread and not self.connections.is_cluster:
-            raise ConfigurationError(f"RedisStore spread: {uri!r} is no cluster, so there is nothing to spread over")
+            raise ConfigurationError(
+                f"RedisStore spread: {self.connections.shown!r} is no cluster, so there is nothing to spread over"
+            )
         self.spread: bool = spread
         self.server_time: bool = server_time
         self.denials: Denials | None = Denials() if denial_cache else None
@@ -124,8 +125,7 @@ class RedisStore:
 
     def __repr__(self) -> str:
         """The address, without what is secret."""
-        scheme, _, rest = self.connections.uri.partition("://")
-        return f"<RedisStore {scheme}://{rest.rpartition('@')[2]}>"
+        return f"<RedisStore {self.connections.shown}>"
 
 
 @final
@@ -308,8 +308,8 @@ class RedisBuckets:
         return text
 
     def _trip(self, kind: str, slot: bytes, places: Sequence[int], text: bytes, keys: Sequence[Key], now: int) -> _Trip:
-        command = Command([self._key(place, keys[place]) for place in places], text)
-        return _Trip(kind, slot, command, b"" if self._store.server_time else b"%d" % now)
+        command = Command(kind, [self._key(place, keys[place]) for place in places], text)
+        return _Trip(slot, command, b"" if self._store.server_time else b"%d" % now)
 
     def _key(self, place: int, key: Key) -> bytes:
         """The name of a bucket on the server. Its parts cannot be forged: what separates them is quoted within them."""
@@ -329,7 +329,7 @@ class RedisBuckets:
             trip = next(steps)
             while True:
                 try:
-                    told = connections.call(trip.command, trip.now, trip.operation)
+                    told = connections.call(trip.command, trip.now)
                 except StoreError as error:
                     trip = steps.throw(error)
                 else:
