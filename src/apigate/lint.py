@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, final
 
 from apigate.config import UNSET
 from apigate.core.routes import ANY, method_key, shape_of
-from apigate.core.workers import workers_seen
+from apigate.core.workers import workers_asked_for
 from apigate.pipeline import RunningStage
 from apigate.staging.selector import Header, Host
 from apigate.throttling.in_flight import InFlightPolicy
@@ -269,10 +269,9 @@ def multiplied_limits(gateway: "Gateway") -> Iterator[Finding]:
 
     In-flight limits count one process by design.
     """
-    workers = gateway.workers_seen
-    if workers is None or not workers.several:
-        workers = workers_seen()
-    if workers is None or not workers.several or is_shared(gateway.store) or not _is_enforced(gateway):
+    shown = (gateway.workers_seen, workers_asked_for())
+    workers = next((each for each in shown if each is not None and each.several), None)
+    if workers is None or is_shared(gateway.store) or not _is_enforced(gateway):
         return
     each = "Each worker" if workers.number is None else f"Each of the {workers.number} workers"
     times = (

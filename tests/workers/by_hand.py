@@ -1,31 +1,35 @@
-"""Servers as programs start them: `python -m tests.workers.by_hand PORT HOW APP`; each HOW has its own APP."""
+"""Servers as programs start them: `python -m tests.workers.by_hand PORT HOW APP`, APP being one of `apps.py`."""
 
 import multiprocessing
 import signal
 import socket
 import sys
+from functools import partial
 
 from tests.workers import apps
 
 HOST = "127.0.0.1"
 
 
-def granian(port: int, workers: int) -> None:
+def granian(port: int, app: str, workers: int) -> None:
     """Workers that are spawned, as on macOS and Windows: they share no stack with their parent."""
     from granian import Granian
 
     multiprocessing.set_start_method("spawn")
-    Granian("tests.workers.apps:asgi_app", port=port, interface="asgi", workers=workers).serve()
+    interface = app.partition("_")[0]
+    Granian(
+        f"tests.workers.apps:{app}", port=port, interface=interface, workers=workers, workers_kill_timeout=1
+    ).serve()
 
 
-def werkzeug(port: int) -> None:
+def werkzeug(port: int, app: str) -> None:
     """A process for each request."""
     from werkzeug.serving import run_simple
 
-    run_simple(HOST, port, apps.wsgi_app, processes=2)
+    run_simple(HOST, port, getattr(apps, app), processes=2)
 
 
-def hypercorn(port: int) -> None:
+def hypercorn(port: int, app: str) -> None:
     """One process, whatever the configuration says of workers."""
     import asyncio
 
@@ -35,24 +39,24 @@ def hypercorn(port: int) -> None:
     config = Config()
     config.bind = [f"{HOST}:{port}"]
     config.workers = 4
-    asyncio.run(serve(apps.wsgi_app, config, mode="wsgi"))
+    asyncio.run(serve(getattr(apps, app), config, mode="wsgi"))
 
 
-def serve(listener: socket.socket) -> None:
+def serve(listener: socket.socket, app: str) -> None:
     """One of the processes of `prefork`."""
     from uvicorn import Config, Server
 
-    Server(Config(apps.asgi_app)).run(sockets=[listener])
+    Server(Config(getattr(apps, app))).run(sockets=[listener])
 
 
-def prefork(port: int) -> None:
+def prefork(port: int, app: str) -> None:
     """Two children, forked after the app was made."""
     with socket.socket() as listener:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind((HOST, port))
         listener.listen()
         fork = multiprocessing.get_context("fork")
-        children = [fork.Process(target=serve, args=(listener,)) for _ in range(2)]
+        children = [fork.Process(target=serve, args=(listener, app)) for _ in range(2)]
         for child in children:
             child.start()
 
@@ -66,13 +70,13 @@ def prefork(port: int) -> None:
 
 
 HOW = {
-    "granian-1": lambda port: granian(port, 1),
-    "granian-3": lambda port: granian(port, 3),
+    "granian-1": partial(granian, workers=1),
+    "granian-3": partial(granian, workers=3),
     "werkzeug": werkzeug,
     "hypercorn": hypercorn,
     "prefork": prefork,
 }
 
 if __name__ == "__main__":
-    _, port, how, _ = sys.argv
-    HOW[how](int(port))
+    _, port, how, app = sys.argv
+    HOW[how](int(port), app.rpartition(":")[2])

@@ -8,15 +8,12 @@ from collections.abc import Mapping, Sequence
 
 from tests.servers import DEADLINE, ROOT, Server, until
 
-ASKING = ("WEB_CONCURRENCY", "GUNICORN_CMD_ARGS")
-"""Variables that ask for workers; a test's own environment may have them."""
-
 LISTENING = {
     # the options by which each server is told where to listen
     "gunicorn": "--bind {address}",
     "uvicorn": "--host 127.0.0.1 --port {port}",
     "hypercorn": "--bind {address}",
-    "granian": "--port {port}",
+    "granian": "--port {port} --workers-kill-timeout 1",  # a worker told to end while it starts may not
     "daphne": "--port {port}",
     "waitress": "--listen {address}",
     "flask": "run --port {port}",
@@ -47,8 +44,7 @@ class WebServer(Server):
 
     def environment(self) -> Mapping[str, str]:
         path = os.pathsep.join([str(ROOT / "src"), str(ROOT)])
-        inherited = {name: value for name, value in os.environ.items() if name not in ASKING}
-        return {**inherited, "PYTHONPATH": path, **self.asked}
+        return {**os.environ, "PYTHONPATH": path, **self.asked}
 
     def answers(self) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE)

@@ -44,6 +44,7 @@ SILENT = [
     "WEB_CONCURRENCY=4 waitress wsgi_app",
     "WEB_CONCURRENCY=4 flask framework_apps:flask_app",
     "tests.workers.by_hand granian-1 asgi_app",
+    "tests.workers.by_hand granian-1 wsgi_app",  # the request has a thread of its own
     "tests.workers.by_hand hypercorn wsgi_app",
     # several workers, and no limit that is multiplied
     "gunicorn --workers 2 shared_app",

@@ -12,7 +12,7 @@ from itertools import pairwise
 from types import FrameType
 from typing import Any, NamedTuple, TypeAlias, final
 
-__all__ = ["Workers", "workers_at_work", "workers_seen"]
+__all__ = ["Workers", "workers_asked_for", "workers_at_work", "workers_seen"]
 
 
 @final
@@ -39,7 +39,7 @@ def workers_seen() -> Workers | None:
     Returns:
         None where nothing is seen, which does not say that there is one worker.
     """
-    return _server() or _environment() or _parent()
+    return _server() or workers_asked_for() or _parent()
 
 
 def workers_at_work(native: Mapping[str, Any], before: Workers | None) -> Workers | None:  # Any: values of every type
@@ -163,8 +163,8 @@ _LAYERS = frozenset(
 # ---- what was asked for
 
 
-def _environment() -> Workers | None:
-    """What gunicorn's own variable asks for, else the one that many servers take their default from."""
+def workers_asked_for() -> Workers | None:
+    """What the environment asks for, whoever runs here: in gunicorn's own variable, else in WEB_CONCURRENCY."""
     asked = _option(os.environ.get("GUNICORN_CMD_ARGS", ""))
     if asked is not None:
         return Workers(asked, f"GUNICORN_CMD_ARGS asks for {_count(asked)}")
