@@ -13,7 +13,7 @@ import socket
 import subprocess
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from getpass import getuser
@@ -138,12 +138,22 @@ class Server:
         """Whether it is ready; may raise RedisError or OSError where it is not."""
         raise NotImplementedError
 
+    def environment(self) -> Mapping[str, str]:
+        """Its environment."""
+        return os.environ
+
     def start(self) -> None:
         """Start it, or start it again; returns when it answers."""
         assert self.process is None, "it runs already"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self.arguments(), cwd=self.home, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=guard()
+                self.arguments(),
+                cwd=self.home,
+                env=self.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                process_group=guard(),
             )
         until(self._is_up, f"{self.process.args} answers")
 

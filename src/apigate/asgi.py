@@ -70,11 +70,15 @@ class GatewayMiddleware:
         self.stage: str | None = stage
         self.routing: Routing | None = routing_of(app)
         self._find = None if self.routing is None else self.routing.find
+        self._has_begun = False
         gateway.bind(app, self.routing)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         gateway = self.gateway
+        if not self._has_begun:
+            self._has_begun = True
+            gateway.begin(scope)
         outer = scope.get("apigate")
         if (
             gateway.is_empty

@@ -35,6 +35,7 @@ from apigate.core.message import Request, Response
 from apigate.core.native import is_same_request
 from apigate.core.policy import CompiledMethod, Completion, Policy, refuse_awaitable
 from apigate.core.responses import ErrorFormat, GatewayResponse, GatewayResponses
+from apigate.core.workers import Workers, workers_at_work, workers_seen
 from apigate.pipeline import Compiler, GlobalSettings, RunningStage
 from apigate.staging.selector import StageSelector, parse_selector
 from apigate.stores.address import open_store
@@ -153,6 +154,8 @@ class Gateway:
         self.identity: ClientIdentity = ClientIdentity(trusted_hops, forwarding_header, client)
         self.cors: CORS | None | Unset = _checked_cors(cors)
         self.bound: list[tuple[str, Routing | None]] = []
+        self.workers_seen: Workers | None = None
+        self._warned_of_workers = False
         self._on_event = on_event
         self._changing = Lock()
         self.responses: GatewayResponses = GatewayResponses(responses, error_format)
@@ -355,12 +358,35 @@ class Gateway:
             )
 
     def bind(self, app: object, routing: Routing | None) -> None:
-        """Note what an adapter stands around, for `lint` and listings."""
+        """Note what an adapter stands around, for `lint` and listings, and how many workers there are."""
         owner: object = getattr(app, "__self__", app)  # Flask's `wsgi_app` is a method of the app
         kind = type(owner)
         module: str = getattr(owner, "__module__", kind.__module__)
         name: str = getattr(owner, "__qualname__", kind.__qualname__)
         self.bound.append((f"{module}.{name}", routing))
+        self.workers_seen = workers_seen() or self.workers_seen
+        self._warn_of_workers()
+
+    def begin(self, native: Mapping[str, Any]) -> None:  # Any: a scope or environ, values of every type
+        """See at its first request whether more workers show than when an adapter was bound; for adapters.
+
+        Args:
+            native: The ASGI scope or the environ.
+        """
+        self.workers_seen = workers_at_work(native, self.workers_seen)
+        self._warn_of_workers()
+
+    def _warn_of_workers(self) -> None:
+        """Say once that each of several workers admits the whole limit."""
+        if self._warned_of_workers or self.workers_seen is None or not self.workers_seen.several:
+            return
+        from logging import getLogger
+
+        from apigate.lint import multiplied_limits
+
+        for finding in multiplied_limits(self):
+            self._warned_of_workers = True
+            getLogger("apigate").warning("%s", finding.message)
 
     def mode(self, level: str) -> Mode:
         """How a level is held where neither a stage nor a method says otherwise; for decorators."""

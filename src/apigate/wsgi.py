@@ -69,11 +69,15 @@ class GatewayMiddleware:
         self.stage: str | None = stage
         self.routing: Routing | None = routing_of(app)
         self._find = None if self.routing is None else self.routing.find
+        self._has_begun = False
         gateway.bind(app, self.routing)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
         gateway = self.gateway
+        if not self._has_begun:
+            self._has_begun = True
+            gateway.begin(environ)
         outer = environ.get("apigate.context")
         if gateway.is_empty or (outer is not None and gateway.has_passed(outer, self.stage, environ)):
             return self.app(environ, start_response)

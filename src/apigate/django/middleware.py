@@ -82,6 +82,7 @@ class GatewayMiddleware:
         if not self._is_loaded:
             self.routing.load()  # a gateway that has nothing but decorators is empty until they are imported
             self._is_loaded = True
+            self.gateway.begin(getattr(request, "environ", {}))  # META of ASGI always has wsgi.multiprocess
         asked = wsgi_request(request.META, request.path_info)
         outer = _outer_context(request)
         if self.gateway.is_empty or (outer is not None and self.gateway.has_passed(outer, self.stage, request.META)):
