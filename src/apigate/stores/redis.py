@@ -54,9 +54,8 @@ class RedisStore:
     Args:
         uri: `redis://`, `rediss://`, `redis+unix://`, `redis+cluster://`, `redis+sentinel://` with what follows, or the
             same with `valkey`, as the `limits` package takes them.
-        deadline_ms: Milliseconds within which the server has to answer, at least 1: half of it for making a connection,
-            where one is needed, and half for the answer; under asyncio all of it for both. Past that the call is given
-            up with a `StoreTimeoutError`.
+        deadline_ms: Milliseconds within which the server has to answer, at least 1, making a connection included where
+            one is needed. Past that the call is given up with a `StoreTimeoutError`.
         lease: How many tokens a process takes at once, 1 to 10,000; with more than 1 it asks the server less often,
             and a level may admit `lease - 1` tokens more for each process in an interval, see `Decision.tolerance`.
         spread: In a cluster, whether the buckets of each client lie in a slot of their own. Then the load is spread
@@ -325,12 +324,14 @@ class RedisBuckets:
         if loop is not None:
             return self._run_async(steps, loop)
         connections = self._store.connections
+        connections.begin()
         try:
             trip = next(steps)
             while True:
                 try:
                     told = connections.call(trip.command, trip.now)
                 except StoreError as error:
+                    connections.begin()  # for what has to be given back
                     trip = steps.throw(error)
                 else:
                     trip = steps.send(told)
@@ -340,12 +341,14 @@ class RedisBuckets:
     async def _run_async(self, steps: _Steps[_T], loop: "AbstractEventLoop") -> _T:
         """`_run` for tasks."""
         line = self._store.connections.line(loop)
+        since = loop.time()
         try:
             trip = next(steps)
             while True:
                 try:
-                    told = await line.ask(trip.command, trip.now, trip.slot)
+                    told = await line.ask(trip.command, trip.now, trip.slot, since)
                 except StoreError as error:
+                    since = loop.time()  # for what has to be given back
                     trip = steps.throw(error)
                 else:
                     trip = steps.send(told)
