@@ -55,8 +55,7 @@ class Tasks:
 
         async def awaited() -> Any:
             answer = function(*arguments)
-            assert asyncio.iscoroutine(answer)
-            return await answer
+            return answer if isinstance(answer, Decision) else await answer
 
         return self._runner.run(awaited())
 
@@ -64,7 +63,9 @@ class Tasks:
         """The answers of many calls that begin together; an exception stands for itself."""
 
         async def awaited() -> list[Any]:
-            return await asyncio.gather(*[call() for call in calls], return_exceptions=True)
+            asked = [call() for call in calls]
+            answers = iter(await asyncio.gather(*filter(asyncio.iscoroutine, asked), return_exceptions=True))
+            return [next(answers) if asyncio.iscoroutine(each) else each for each in asked]
 
         return self._runner.run(awaited())
 

@@ -32,7 +32,7 @@ DEFAULT_DEADLINE_MS = 100
 
 _T = TypeVar("_T")
 _TEXTS = 256
-_PLAIN = ":/{}<> "  # what stays readable in the name of a limit
+_PLAIN = ":/<> "  # what stays readable in the name of a limit
 
 
 class _Trip(NamedTuple):
@@ -314,7 +314,7 @@ class RedisBuckets:
         """The name of a bucket on the server. Its parts cannot be forged: what separates them is quoted within them."""
         whose = b"=" + key.encode("utf-8", "surrogatepass") if isinstance(key, str) else b"#" + key.hex().encode()
         head, tail = self._parts[place]
-        return b"apigate:{" + head + whose + b"}:" + tail if self._store.spread else head + whose
+        return head + whose + tail
 
     # ---- asking
 
@@ -389,16 +389,22 @@ class _Answer:
 
 
 def _parts(name: str, *, spread: bool) -> tuple[bytes, bytes]:
-    """What comes before and after whose bucket it is: the owner is the hash tag, alone or with that."""
-    owner, _, rest = name.partition(":")
-    head, tail = quote(owner, safe=""), quote(rest, safe=_PLAIN)
-    return (head.encode(), tail.encode()) if spread else (f"apigate:{{{head}}}:{tail}".encode(), b"")
+    """What comes before and after whose bucket it is: the owner is the hash tag, alone or with that.
+
+    Before it nothing is left of `=` and `#`, after it nothing of `}`, so it is told from both whatever it holds.
+    """
+    owner, colon, rest = name.partition(":")
+    head = quote(owner, safe="", errors="surrogatepass")
+    tail = quote(rest, safe=_PLAIN if spread else _PLAIN + "{}", errors="surrogatepass")
+    if spread:
+        return f"apigate:{{{head}".encode(), f"}}{colon}{tail}".encode()
+    return f"apigate:{{{head}}}{colon}{tail}".encode(), b""
 
 
 def _pattern(name: str, *, spread: bool) -> bytes:
     """What matches every bucket of a limit; quoting has left nothing in its name that would need to be escaped."""
     head, tail = _parts(name, spread=spread)
-    return b"apigate:{" + head + b"[=#]*}:" + tail if spread else head + b"[=#]*"
+    return head + b"[=#]*" + tail
 
 
 def _tag(key: bytes) -> bytes:
