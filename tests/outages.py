@@ -22,7 +22,8 @@ class FailingStore:
     Attributes:
         error: Makes what is raised, such as `lambda operation: StoreError(operation, "nobody is there")`.
         calls: What was asked of it, `open` among it.
-        hold: What every call waits for first, if anything.
+        held_at: The operation that waits for `goes_on`, and says so by `is_held`.
+        hold_async: What every awaitable waits for first, if anything.
     """
 
     shared = True
@@ -32,7 +33,9 @@ class FailingStore:
         self.memory = MemoryStore()
         self.error: Callable[[str], Exception] | None = None
         self.calls: list[str] = []
-        self.hold: threading.Event | None = None
+        self.held_at = ""
+        self.is_held = threading.Event()
+        self.goes_on = threading.Event()
         self.hold_async: asyncio.Event | None = None
 
     def fail(self, kind: type[StoreError] = StoreError) -> None:
@@ -51,8 +54,9 @@ class FailingStore:
 
     def check(self, operation: str) -> None:
         self.calls.append(operation)
-        if self.hold is not None:
-            assert self.hold.wait(_PATIENCE)
+        if operation == self.held_at:
+            self.is_held.set()
+            assert self.goes_on.wait(_PATIENCE)
         if self.error is not None:
             raise self.error(operation)
 
@@ -73,7 +77,8 @@ class _Buckets:
     def __init__(self, store: FailingStore, limits: Any, now: int) -> None:
         self.store = store
         self.limits = limits
-        self.opened = now
+        self.now = now
+        self.opened = (store.memory, store.memory.open(limits, now))
 
     def acquire(self, *given: Any) -> Any:
         return self._answer("acquire", given)
@@ -92,7 +97,10 @@ class _Buckets:
 
     def _now(self, operation: str, given: Any) -> Any:
         self.store.check(operation)
-        return getattr(self.store.memory.open(self.limits, self.opened), operation)(*given)
+        memory = self.store.memory
+        if self.opened[0] is not memory:
+            self.opened = (memory, memory.open(self.limits, self.now))
+        return getattr(self.opened[1], operation)(*given)
 
     async def _later(self, operation: str, given: Any) -> Any:
         if self.store.hold_async is not None:

@@ -278,7 +278,7 @@ class Breaker:
 
         if isinstance(event, StoreOutage):
             getLogger("apigate").warning(
-                "%s cannot be reached: %s; until it answers again, %s", event.store, event.error, self._meanwhile
+                "%s cannot be reached (%s); until it answers again: %s", event.store, event.error, self._meanwhile
             )
         else:
             getLogger("apigate").warning("%s answers again, after %.1f s", event.store, event.seconds)

@@ -5,9 +5,9 @@ function, whether the failure was raised or awaited; shares of limits are kept i
 what that is owed is carried over when the store within answers again.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from functools import partial
-from typing import NamedTuple, TypeVar, final
+from typing import Any, Generic, NamedTuple, TypeVar, final
 
 from apigate.core.clock import Clock
 from apigate.core.errors import StoreError
@@ -87,7 +87,8 @@ class GuardedStore:
         self._outage = outage
         self._workers = workers or 1
         self._local = MemoryStore(on_fill=on_fill)
-        self._limits: dict[str, tuple[Limit, Limit]] = {}  # by name: as it was opened last, and its share
+        self._limits: dict[str, Limit] = {}  # by name, as it was opened last
+        self._shares: dict[str, Limit] = {}
         self._carried: dict[tuple[str, Key], _Carried] = {}  # by limit and key
         self._probing = Limit(f"{name}:probe", "probe", "probe", _PROBE_RATE)
 
@@ -97,6 +98,7 @@ class GuardedStore:
         places = [place for place, policy in enumerate(policies) if policy == "local"]
         closed = [place for place, policy in enumerate(policies) if policy == "closed" and limits[place].enforced]
         shares = [self._share(limits[place]) for place in places]
+        self._limits.update({limit.name: limit for limit in limits})
         local = self._local.open(shares, now) if shares else None
         buckets = GuardedBuckets(self, limits, closed, places, local)
         turn = self.breaker.turn
@@ -112,10 +114,13 @@ class GuardedStore:
         return self._clock.now_us()
 
     def _share(self, limit: Limit) -> Limit:
-        known = self._limits.get(limit.name)
-        if known is None or known[0] is not limit:
-            known = self._limits[limit.name] = (limit, share_of(limit, self._workers))
-        return known[1]
+        if self._limits.get(limit.name) is not limit:
+            self._shares[limit.name] = share_of(limit, self._workers)
+        return self._shares[limit.name]
+
+    def latest(self, limit: Limit) -> Limit:
+        """The limit of this name as it was opened last, for what is opened late."""
+        return self._limits[limit.name]
 
     # ---- the way back, see Recovery
 
@@ -145,7 +150,7 @@ class GuardedStore:
                 kept[share.name, key] = before
                 rest -= owed_at((before.owed, before.at), share.n, now)
             if rest > 0:
-                chunk.append((self._limits[share.name][0], key, _Carried(share, owed, now), -(-rest // share.p)))
+                chunk.append((self._limits[share.name], key, _Carried(share, owed, now), -(-rest // share.p)))
             if len(chunk) == _CHUNK:
                 yield from self._take(chunk, kept, now)
                 chunk = []
@@ -212,7 +217,7 @@ class GuardedBuckets:
         Raises:
             StoreError: The store cannot be reached.
         """
-        self._inner = self._store.store.open(self._limits, now)
+        self._inner = self._store.store.open([self._store.latest(limit) for limit in self._limits], now)
         return self._inner
 
     def acquire(
@@ -229,7 +234,7 @@ class GuardedBuckets:
             else:
                 if type(answer) is Decision:
                     return answer
-                return self._awaited(answer, turn, partial(self._acquire_alone, keys, costs, now, patience))
+                return _Awaited(breaker, answer, turn, partial(self._acquire_alone, keys, costs, now, patience))
         return self._acquire_alone(keys, costs, now, patience)
 
     def peek(self, keys: Sequence[Key], costs: Sequence[int], now: int) -> Decision | Awaitable[Decision]:
@@ -244,7 +249,7 @@ class GuardedBuckets:
             else:
                 if type(answer) is Decision:
                     return answer
-                return self._awaited(answer, turn, partial(self._peek_alone, keys, costs, now))
+                return _Awaited(breaker, answer, turn, partial(self._peek_alone, keys, costs, now))
         return self._peek_alone(keys, costs, now)
 
     def adjust(self, keys: Sequence[Key], tokens: Sequence[int], now: int) -> Awaitable[None] | None:
@@ -259,7 +264,7 @@ class GuardedBuckets:
             else:
                 if answer is None:
                     return None
-                return self._awaited(answer, turn, partial(self._adjust_alone, keys, tokens, now))
+                return _Awaited(breaker, answer, turn, partial(self._adjust_alone, keys, tokens, now))
         self._adjust_alone(keys, tokens, now)
         return None
 
@@ -274,7 +279,7 @@ class GuardedBuckets:
             except StoreError as error:
                 breaker.fail(error, turn)
             else:
-                return None if answer is None else self._awaited(answer, turn, _nothing)
+                return None if answer is None else _Awaited(breaker, answer, turn, _nothing)
         return None
 
     # ---- without the store
@@ -316,13 +321,34 @@ class GuardedBuckets:
         """Those of the limits that have shares."""
         return values if self._is_local else [values[place] for place in self._places]
 
-    async def _awaited(self, answer: Awaitable[T], turn: int, alone: Callable[[], T]) -> T:
-        """The answer, or what is decided without the store."""
+
+@final
+class _Awaited(Generic[T]):
+    """An answer that has to be awaited, or what is decided without it; no coroutine until somebody does await it."""
+
+    __slots__ = ("_alone", "_answer", "_breaker", "_turn")
+
+    def __init__(self, breaker: Breaker, answer: Awaitable[T], turn: int, alone: Callable[[], T]) -> None:
+        self._breaker = breaker
+        self._answer = answer
+        self._turn = turn
+        self._alone = alone
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        return self._judged().__await__()
+
+    async def _judged(self) -> T:
         try:
-            return await answer
+            return await self._answer
         except StoreError as error:
-            self._breaker.fail(error, turn, awaited=True)
-        return alone()
+            self._breaker.fail(error, self._turn, awaited=True)
+        return self._alone()
+
+    def close(self) -> None:
+        """Let the answer go, as whoever asked cannot await it."""
+        close = getattr(self._answer, "close", None)
+        if close is not None:
+            close()
 
 
 def _nothing() -> None:
@@ -331,14 +357,13 @@ def _nothing() -> None:
 
 def _meanwhile(outage: OutagePolicy, workers: int | None) -> str:
     """What the log says is done in an outage."""
-    share = f"admits 1/{workers} of its limit" if workers and workers > 1 else "admits up to its whole limit"
-    done = {"open": "is not limited", "closed": "is refused with 503", "local": f"{share} in each process"}
+    part = f"1/{workers} of the limit" if workers and workers > 1 else "up to the whole limit"
+    done = {"open": "not limited", "closed": "refused with 503", "local": f"{part} in each process"}
     if isinstance(outage, str):
-        words = [f"every level {done[outage]}"]
+        text = f"every level {done[outage]}"
     else:
-        named = {kind: [level for level in LEVELS if outage_at(outage, level) == kind] for kind in OUTAGES}
-        words = [f"{' and '.join(levels)} {done[kind]}" for kind, levels in named.items() if levels]
-    text = ", ".join(words)
-    if workers is None and share in text:
-        text += "; nobody said how many processes share it: set workers= or WEB_CONCURRENCY"
+        levels = {kind: [level for level in LEVELS if outage_at(outage, level) == kind] for kind in OUTAGES}
+        text = "; ".join(f"{', '.join(named)} {done[kind]}" for kind, named in levels.items() if named)
+    if workers is None and part in text:
+        text += "; nobody said how many processes share it, so set workers= or WEB_CONCURRENCY"
     return text
