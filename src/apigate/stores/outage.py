@@ -287,20 +287,19 @@ class GuardedBuckets:
     def _acquire_alone(self, keys: Sequence[Key], costs: Sequence[int], now: int, patience: int) -> Decision:
         if self._closed:
             return self._peek_alone(keys, costs, now)
-        self._breaker.probe_if_due(now)
         local = None
         if self._local is not None:
             local = self._local.acquire(self._of_local(keys), self._of_local(costs), now, patience)
         return self._judged_alone(costs, now, local)
 
     def _peek_alone(self, keys: Sequence[Key], costs: Sequence[int], now: int) -> Decision:
-        self._breaker.probe_if_due(now)
         local = None
         if self._local is not None:
             local = self._local.peek(self._of_local(keys), self._of_local(costs), now)
         return self._judged_alone(costs, now, local)
 
     def _judged_alone(self, costs: Sequence[int], now: int, local: Decision | None) -> Decision:
+        self._breaker.probe_if_due(now)  # last, so that what was taken for this request is carried over too
         if local is not None and local.allowed and self._is_local:
             local.local = True
             return local
@@ -308,9 +307,9 @@ class GuardedBuckets:
         return decided_alone(self._limits, costs, self._closed, self._places, local, wait_us)
 
     def _adjust_alone(self, keys: Sequence[Key], tokens: Sequence[int], now: int) -> None:
-        self._breaker.probe_if_due(now)
         if self._local is not None:
             self._local.adjust(self._of_local(keys), self._of_local(tokens), now)
+        self._breaker.probe_if_due(now)
 
     def _reset_alone(self, keys: Sequence[Key | None] | None) -> None:
         self._store.forget(self._limits, keys)

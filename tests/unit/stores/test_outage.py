@@ -204,6 +204,13 @@ def test_a_closed_level_refuses_until_the_store_is_tried_again():
     assert "client 0 left" in repr(decision)
 
 
+def test_a_closed_level_refuses_what_costs_nothing_too():
+    guarded = Guarded({"client": Rate(9)}, outage="closed")
+    guarded.inner.fail()
+    decision = guarded.acquire(cost=0)
+    assert (decision.allowed, decision.violated, decision.retry_after) == (False, ("client",), 1.0)
+
+
 def test_the_wait_is_that_until_the_next_attempt_where_that_is_longer():
     guarded = Guarded({"client": Rate(9)}, outage="closed")
     guarded.inner.fail()
@@ -449,13 +456,7 @@ def test_is_tried_by_writing():
 
 def left(guarded, keys=ALICE):
     """What each level has left in the store within."""
-    look = asyncio.run(guarded.throttle.peek_async(keys))
-    throttle = Throttle(
-        {level: state.rate for level, state in look.levels.items()},
-        store=guarded.inner.memory,
-        clock=guarded.clock,
-        name="shop",
-    )
+    throttle = Throttle(guarded.throttle._levels, store=guarded.inner.memory, clock=guarded.clock, name="shop")
     return {level: state.remaining for level, state in throttle.peek(keys, cost=0).levels.items()}
 
 
@@ -544,6 +545,36 @@ def test_a_second_outage_does_not_carry_again_what_the_first_one_did():
         guarded.acquire(cost=3)
         guarded.come_back()
     assert left(guarded) == {"client": 14}
+
+
+def test_what_was_carried_is_paid_off_in_time_like_the_share_itself():
+    """Of 4 carried, a share of a token in 2 s has paid off 3 in 6 s; so of the 3 owed then, 2 were not carried."""
+    guarded = Guarded({"client": Rate(1, per=1, burst=8)}, workers=2)
+    guarded.break_down()
+    guarded.acquire(cost=4)
+    guarded.come_back(after=0.1)
+    guarded.clock.advance(5.9)
+    guarded.break_down()
+    guarded.acquire(cost=2)
+    assert left(guarded) == {"client": 8}
+    guarded.inner.work()
+    guarded.store.breaker.probe_if_due(guarded.clock.now_us() + 100_000)
+    attempts_end()
+    assert left(guarded) == {"client": 6}
+
+
+def test_nothing_is_remembered_of_those_who_owe_nothing_any_more():
+    guarded = Guarded({"client": Rate(1, per=1, burst=8)})
+    guarded.break_down()
+    for number in range(50):
+        guarded.acquire({"client": f"client {number}"})
+    guarded.come_back()
+    assert len(guarded.store._carried) == 50
+    guarded.clock.advance(60)
+    guarded.break_down()
+    guarded.acquire()
+    guarded.come_back()
+    assert len(guarded.store._carried) == 1
 
 
 def test_outages_that_follow_one_another_do_not_fill_the_share_again():
