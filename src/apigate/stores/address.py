@@ -1,47 +1,105 @@
-"""Which store an address such as `memory://` stands for."""
+"""Which store an address such as `memory://` stands for.
 
-from collections.abc import Callable
+The rule of this file: a kind of store is a row of the table. It says what its addresses look like, which options may
+follow the `?`, each a whole number, and who opens it; options, and errors about them, are read in one place.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 from apigate.core.errors import ConfigurationError
 from apigate.stores.memory import DEFAULT_MAX_KEYS, MemoryStore
 from apigate.throttling.store import ThrottleStore
+
+if TYPE_CHECKING:
+    from urllib.parse import SplitResult
 
 __all__ = ["open_store"]
 
 _DIGITS = 19  # no machine keeps more buckets, and Python does not read numbers of any length
 
 
+class _Kind(NamedTuple):
+    """How the addresses of one scheme are opened.
+
+    `opener` is given the parts of the address, their query without these options, and the options that were written;
+    it answers None for what is no such address. With `others`, options that are none of these stay in the query; else
+    they are an error.
+    """
+
+    example: str
+    options: tuple[str, ...]
+    opener: "Callable[[SplitResult, dict[str, int]], ThrottleStore | None]"
+    others: bool = False
+
+
+class _Fills(Protocol):
+    """A store that can say when it is full."""
+
+    on_fill: Callable[[int], None] | None
+
+
 def open_store(store: ThrottleStore | str, on_fill: Callable[[int], None]) -> ThrottleStore:
     """The store itself, or a new one for its address.
 
     Args:
-        store: A store, `memory://`, or `memory://?max_keys=` and a number.
-        on_fill: Told when a store in memory is full, unless that store tells somebody else.
+        store: A store, or an address: `memory://`, with `?max_keys=` and a number if wanted.
+        on_fill: Told when a bounded store is full, unless that store tells somebody else.
 
     Raises:
         ConfigurationError: It is neither.
     """
     if isinstance(store, str):
-        store = MemoryStore(_max_keys(store))
-    if isinstance(store, MemoryStore) and store.on_fill is None:
-        store.on_fill = on_fill
+        store = MemoryStore() if store == "memory://" else _open_address(store)
+    if getattr(store, "on_fill", on_fill) is None:
+        cast("_Fills", store).on_fill = on_fill
     if not callable(getattr(store, "open", None)):
         raise ConfigurationError(f"store: {store!r} is neither an address nor a store with an `open` method")
     return store
 
 
-def _max_keys(address: str) -> int:
-    if address == "memory://":
-        return DEFAULT_MAX_KEYS
-    from urllib.parse import parse_qsl, urlsplit
+def _open_address(address: str) -> ThrottleStore:
+    """The store of an address, by its row of the table."""
+    from urllib.parse import parse_qsl, urlencode, urlsplit
 
     try:
         parts = urlsplit(address)
-        options = parse_qsl(parts.query, keep_blank_values=True)
+        given = parse_qsl(parts.query, keep_blank_values=True)
     except ValueError as error:
         raise ConfigurationError(f"store: {address!r} is no address: {error}") from error
-    if parts.scheme != "memory" or parts.netloc or parts.path:
-        raise ConfigurationError(f"store: {address!r} is unknown; allowed are 'memory://' and a store object")
-    if any(name != "max_keys" or not (value.isdecimal() and len(value) < _DIGITS) for name, value in options):
-        raise ConfigurationError(f"store: {address!r}: the one option is max_keys, as in 'memory://?max_keys=1000000'")
-    return int(dict(options).get("max_keys", DEFAULT_MAX_KEYS))
+    shown = _without_password(address, parts)
+    kind = _KINDS.get(parts.scheme, _NONE)
+    others = [(name, value) for name, value in given if name not in kind.options]
+    values = {name: value for name, value in given if name in kind.options}
+    if (others and not kind.others) or not all(map(_is_number, values.values())):
+        allowed = "the one option is" if len(kind.options) == 1 else "the options, each a whole number, are"
+        raise ConfigurationError(f"store: {shown!r}: {allowed} {', '.join(kind.options)}, as in {kind.example!r}")
+    parts = parts._replace(query=urlencode(others))
+    store = kind.opener(parts, {name: int(value) for name, value in values.items()})
+    if store is None:
+        known = ", ".join(repr(kind.example.partition("?")[0]) for kind in _KINDS.values())
+        raise ConfigurationError(f"store: {shown!r} is unknown; allowed are {known} and a store object")
+    return store
+
+
+def _is_number(text: str) -> bool:
+    return text.isdecimal() and len(text) < _DIGITS
+
+
+def _without_password(address: str, parts: "SplitResult") -> str:
+    """The address as an error may show it."""
+    user, at, host = parts.netloc.rpartition("@")
+    return address.replace(parts.netloc, f"{user.partition(':')[0]}:***@{host}") if at else address
+
+
+def _memory(parts: "SplitResult", options: dict[str, int]) -> ThrottleStore | None:
+    if parts.netloc or parts.path:
+        return None
+    return MemoryStore(options.get("max_keys", DEFAULT_MAX_KEYS))
+
+
+_KINDS: Mapping[str, _Kind] = {
+    "memory": _Kind("memory://?max_keys=1000000", ("max_keys",), _memory),
+}
+
+_NONE = _Kind("", (), lambda _parts, _options: None, others=True)

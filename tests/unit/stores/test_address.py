@@ -40,6 +40,7 @@ def test_memory_with_and_without_a_bound(address, max_keys):
         ("memory://?max_keys=" + "9" * 5_000, "the one option is max_keys"),
         ("memory://?maxkeys=5", "the one option is max_keys"),
         ("memory://?max_keys=0", "whole number of at least 1"),
+        ("postgres://user:secret@host/", "'postgres://user:[*]{3}@host/' is unknown"),
     ],
 )
 def test_what_stands_for_no_store_is_refused(address, why):
