@@ -13,7 +13,7 @@ from collections.abc import Callable, Sequence
 from logging import getLogger
 from mmap import mmap
 from pathlib import Path
-from typing import final
+from typing import cast, final
 from weakref import WeakSet
 
 from apigate.core.errors import ConfigurationError, StoreError, StoreTimeoutError
@@ -142,12 +142,11 @@ make it, writable for the user of the app, or name another file
                 opened = self._opened
                 if opened is None or opened.file.pid != os.getpid():
                     opened = self._opened = self._open()
-                if not opened.try_lock():
-                    opened.wait(self.deadline_ms)
-                if opened.is_sound():
+                if opened.enter():
                     return opened
+                opened.wait(self.deadline_ms)
                 try:
-                    if self._mend(opened, self._now if now is None else now):
+                    if opened.is_sound() or self._mend(opened, self._now if now is None else now):
                         return opened
                     self._opened = None  # it was deleted: another one takes its place
                 except BaseException:
@@ -179,9 +178,10 @@ make it, writable for the user of the app, or name another file
         if not links:
             return False
         header = self._header(opened.file.fd, size, now)
-        if not opened.knows(header):
-            opened.table = Table(mmap(opened.file.fd, header.size), header, self._damaged)
-        opened.table.recover()
+        table = opened.table
+        if table is None or table.header != header:
+            opened.table = table = Table(mmap(opened.file.fd, header.size), header, self._damaged)
+        table.recover()
         return True
 
     def _header(self, fd: int, size: int, now: int) -> Header:
@@ -234,8 +234,7 @@ class FileBuckets:
         opened = self._store.hold("acquire", now)
         try:
             table = self._bound(opened)
-            found = [table.find(shelf, key, now) for shelf, key in zip(self._shelves, keys, strict=True)]
-            states = [bucket[0] for bucket in found]
+            states, found = table.read(self._shelves, keys, now)
             decision = decide(self._limits, states, costs, now, patience)
             crowded = table.keep(self._shelves, keys, found, written(decision, states, now), now)
         finally:
@@ -249,7 +248,7 @@ class FileBuckets:
         opened = self._store.hold("peek", now)
         try:
             table = self._bound(opened)
-            states = [table.find(shelf, key, now)[0] for shelf, key in zip(self._shelves, keys, strict=True)]
+            states, _ = table.read(self._shelves, keys, now)
             return decide(self._limits, states, costs, now)
         finally:
             opened.release()
@@ -259,9 +258,9 @@ class FileBuckets:
         opened = self._store.hold("adjust", now)
         try:
             table = self._bound(opened)
-            found = [table.find(shelf, key, now) for shelf, key in zip(self._shelves, keys, strict=True)]
+            states, found = table.read(self._shelves, keys, now)
             changed: list[State] = []
-            for limit, (state, *_), number in zip(self._limits, found, tokens, strict=True):
+            for limit, state, number in zip(self._limits, states, tokens, strict=True):
                 owed = owed_at(state, limit.n, now)
                 wanted = max(0, min(owed + number * limit.p, max(owed, 2 * limit.capacity)))
                 changed.append(state if wanted == owed else settled(state, wanted, now))
@@ -288,7 +287,7 @@ class FileBuckets:
 
     def _bound(self, opened: OpenedFile) -> Table:
         """The table; with the limits as they are now, and where this process knows it, their shelves in it."""
-        table, version = opened.table, self._store.version
+        table, version = cast("Table", opened.table), self._store.version
         if table is not self._table or version is not self._version:
             self._limits = [self._store.limits[name] for name in self._names]
             self._shelves = [table.shelf(limit) for limit in self._limits]

@@ -10,7 +10,7 @@ from zlib import crc32
 
 from apigate.stores.kernel import allocate
 
-__all__ = ["SLOT", "Header", "is_foreign", "read_header", "sealed", "start_anew", "write_header"]
+__all__ = ["SLOT", "Header", "is_foreign", "read_header", "start_anew", "write_header"]
 
 MAGIC = b"apigate1"
 """How a file begins; its last character is the version of the layout."""
@@ -66,7 +66,8 @@ class Header(NamedTuple):
 
     def pack(self) -> bytes:
         """Its 64 bytes."""
-        return sealed(_HEADER.pack(MAGIC, *self))
+        raw = _HEADER.pack(MAGIC, *self)
+        return raw + _CRC.pack(crc32(raw))
 
     @property
     def size(self) -> int:
@@ -77,11 +78,6 @@ class Header(NamedTuple):
     def overflow(self) -> int:
         """Where the overflow buckets begin."""
         return TABLE + SLOT * WAYS * (COMMON_SETS + self.sets)
-
-
-def sealed(raw: bytes) -> bytes:
-    """The bytes and their checksum."""
-    return raw + _CRC.pack(crc32(raw))
 
 
 def read_header(fd: int) -> tuple[Header | None, bool]:

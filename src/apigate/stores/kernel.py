@@ -8,6 +8,7 @@ process behind it. The same calls through `ctypes.PyDLL` keep it; they take a mi
 import errno
 import os
 from collections.abc import Callable
+from functools import partial
 from struct import Struct
 from typing import final
 
@@ -18,6 +19,7 @@ _UNLOCK = 8
 _LINKS_AND_SIZE = Struct("<16xI20xQ").unpack_from  # of `struct statx`, which is laid out alike on every processor
 _NO_PATH = 0x1000  # AT_EMPTY_PATH: the descriptor itself
 _WANTED = 0x4 | 0x200  # STATX_NLINK, STATX_SIZE
+_STATX = 256
 _CHUNK = 1 << 20
 
 
@@ -37,30 +39,33 @@ class SharedFile:
 
     Args:
         fd: The descriptor; closing it is left to this object from now on.
+
+    Attributes:
+        fd: The descriptor.
+        pid: The process that opened it.
+        lock: Take the lock if nobody has it: 0 if so.
+        unlock: Give the lock back.
     """
 
-    __slots__ = ("_flock", "_seen", "_seen_at", "_statx", "fd", "pid")
+    __slots__ = ("_look", "_seen", "fd", "lock", "pid", "unlock")
 
     def __init__(self, fd: int) -> None:
         self.fd: int = fd
         self.pid: int = os.getpid()
-        self._flock, self._statx = _calls()
-        import ctypes
+        from ctypes import PyDLL, c_char, c_char_p, c_int, c_uint
 
-        self._seen = ctypes.create_string_buffer(256)
-        self._seen_at = ctypes.addressof(self._seen)
+        library = PyDLL(None)
+        self.lock: Callable[[], int] = partial(library.flock, c_int(fd), c_int(_EXCLUSIVE))
+        self.unlock: Callable[[], int] = partial(library.flock, c_int(fd), c_int(_UNLOCK))
+        self._look: Callable[[], int] | None = None
+        self._seen = bytearray(_STATX)
+        if hasattr(library, "statx"):
+            into = (c_char * _STATX).from_buffer(self._seen)
+            self._look = partial(library.statx, c_int(fd), c_char_p(b""), c_int(_NO_PATH), c_uint(_WANTED), into)
 
     def __del__(self, close: Callable[[int], None] = os.close) -> None:
         """Close it; `os` may be gone when the interpreter ends."""
         close(self.fd)
-
-    def try_lock(self) -> bool:
-        """Take the lock if nobody has it."""
-        return self._flock(self.fd, _EXCLUSIVE) == 0
-
-    def unlock(self) -> None:
-        """Give the lock back."""
-        self._flock(self.fd, _UNLOCK)
 
     def why_locked(self) -> None:
         """Ask for the lock once more, and raise what forbids it.
@@ -73,24 +78,18 @@ class SharedFile:
         fcntl.flock(self.fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         fcntl.flock(self.fd, fcntl.LOCK_UN)
 
+    def holds(self, size: int) -> bool:
+        """Whether the file is still there, and has at least so many bytes."""
+        if self._look is not None and self._look() == 0:
+            links, found = _LINKS_AND_SIZE(self._seen)
+        else:
+            links, found = self.links_and_size()
+        return bool(links) and found >= size
+
     def links_and_size(self) -> tuple[int, int]:
         """Under how many names the file is known, none if it was deleted, and its size in bytes."""
-        if self._statx is not None and self._statx(self.fd, b"", _NO_PATH, _WANTED, self._seen_at) == 0:
-            links, size = _LINKS_AND_SIZE(self._seen)
-            return links, size
         found = os.fstat(self.fd)
         return found.st_nlink, found.st_size
-
-
-def _calls() -> tuple[Callable[[int, int], int], Callable[[int, bytes, int, int, int], int] | None]:
-    """`flock`, and `statx` where the system has it (Linux)."""
-    import ctypes
-
-    library = ctypes.PyDLL(None)
-    statx = getattr(library, "statx", None)
-    if statx is not None:
-        statx.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_uint, ctypes.c_void_p)
-    return library.flock, statx
 
 
 def allocate(fd: int, size: int) -> None:

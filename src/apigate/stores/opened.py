@@ -7,7 +7,7 @@ from threading import Lock
 from typing import final
 
 from apigate.core.clock import SystemClock, pause
-from apigate.stores.header import Header, is_foreign
+from apigate.stores.header import is_foreign
 from apigate.stores.kernel import SharedFile
 from apigate.stores.table import Table
 
@@ -18,8 +18,8 @@ FOREIGN = (
     "delete this one if nobody needs it"
 )
 
-_FIRST_PAUSE = 0.000_02  # seconds; about two decisions
-_LONGEST_PAUSE = 0.001
+_BUSY_TRIES = 20  # about as long as a decision takes: most often that is all the other one needs
+_PAUSE = 0.000_05  # seconds; the kernel makes 100 microseconds of it
 _CLOCK = SystemClock()
 
 
@@ -34,17 +34,18 @@ class OpenedFile:
 
     __slots__ = ("_mutex", "file", "table")
 
-    table: Table
-
     def __init__(self, file: SharedFile) -> None:
         self.file: SharedFile = file
+        self.table: Table | None = None
         self._mutex = Lock()
 
-    def try_lock(self) -> bool:
-        """Lock it if nobody else has."""
+    def enter(self) -> bool:
+        """Lock the file if nobody else has, and if it is there and as this process knows it."""
         if self._mutex.acquire(blocking=False):
-            if self.file.try_lock():
-                return True
+            if self.file.lock() == 0:
+                if self.is_sound():
+                    return True
+                self.file.unlock()
             self._mutex.release()
         return False
 
@@ -59,13 +60,14 @@ class OpenedFile:
         if not self._mutex.acquire(timeout=deadline_ms / 1_000):
             raise TimeoutError("a thread of this process has it")
         try:
-            step = _FIRST_PAUSE
-            while not self.file.try_lock():
-                left = until - _CLOCK.now_us()
-                if left <= 0:
-                    self.file.why_locked()
-                pause(max(0, min(step, left / 1_000_000)))
-                step = min(2 * step, _LONGEST_PAUSE)
+            tries = 0
+            while self.file.lock() != 0:
+                tries += 1
+                if tries > _BUSY_TRIES:
+                    left = until - _CLOCK.now_us()
+                    if left <= 0:
+                        self.file.why_locked()
+                    pause(max(0, min(_PAUSE, left / 1_000_000)))
         except BlockingIOError as error:
             self._mutex.release()
             raise TimeoutError("another process has it") from error
@@ -73,16 +75,10 @@ class OpenedFile:
             self._mutex.release()
             raise
 
-    def knows(self, header: Header) -> bool:
-        """Whether the buckets were mapped under this header."""
-        return hasattr(self, "table") and self.table.header == header
-
     def is_sound(self) -> bool:
         """Whether the locked file is still there, and as this process knows it."""
-        if not hasattr(self, "table"):
-            return False
-        links, size = self.file.links_and_size()  # first: what is beyond the end of a file must not be touched
-        return links > 0 and size >= self.table.size and self.table.is_sound()
+        # Its size comes first: what lies beyond the end of a file must not be touched.
+        return self.table is not None and self.file.holds(self.table.size) and self.table.is_sound()
 
     def release(self) -> None:
         """Unlock it."""

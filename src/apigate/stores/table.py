@@ -15,19 +15,21 @@ Source: apigate, see docs/explanation/file-store.md.
 """
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from hashlib import blake2b
+from itertools import chain
 from mmap import mmap
 from struct import Struct
 from typing import TypeAlias, final
 from zlib import crc32
 
-from apigate.stores.header import COMMON_SETS, JOURNAL, OVERFLOW, REGIONS, SLOT, TABLE, WAYS, Header, sealed
+from apigate.stores.header import COMMON_SETS, JOURNAL, OVERFLOW, REGIONS, SLOT, TABLE, WAYS, Header
 from apigate.throttling.algorithms import FRESH, State, owed_at, rescaled
 from apigate.throttling.keys import Key, crowd_of
 from apigate.throttling.limit import Limit
 from apigate.throttling.rate import Rate
 
-__all__ = ["MOST_CHANGES", "Found", "Shelf", "Slot", "Table"]
+__all__ = ["MOST_CHANGES", "Changes", "Found", "Shelf", "Slot", "Table"]
 
 MOST_CHANGES = 800
 """How many slots one entry of the journal can hold, so how many limits one decision can have."""
@@ -35,12 +37,10 @@ MOST_CHANGES = 800
 _STRETCH = 512  # slots that are looked at under one lock where a limit is reset
 _REMEMBERED = 4_096  # keys of each limit whose digest this process keeps in mind, at about 250 bytes
 
-_SLOT = Struct("<16s4sIQqQQI")  # digest, tag, burst, owed, last, n, p, era; a checksum follows
-_CHECKED = SLOT - 4
-_CRC = Struct("<I")
-_AT = Struct("<Q")
+_SLOT = Struct("<16s4sIQqQQI")  # digest, tag, burst, owed, last, n, p, era; the checksum of it and its place follows
+_WHOLE = 0x2144DF1C  # the CRC-32 of anything that ends with its own CRC-32
 _MARK = Struct("<II")  # how many changes, and their checksum
-_CHANGE = _AT.size + SLOT
+_CHANGE = Struct(f"<Q{SLOT}s")
 _CLEAR = bytes(4)
 _EMPTY = bytes(SLOT)
 _LOW = 2**32 - 1
@@ -86,6 +86,9 @@ class Shelf:
 Found: TypeAlias = tuple[State, int, bool, bytes]
 """A bucket: its state, the slot it has (0 for none of its own), whether that has another rate, the key's digest."""
 
+Changes: TypeAlias = dict[int, bytes]
+"""Which slots are to be written, and how."""
+
 Slot: TypeAlias = tuple[bytes, int, State, int, int]
 """What a slot says: the tag of its limit, then burst, state, `n` and `p` as they were when it was written."""
 
@@ -121,26 +124,31 @@ class Table:
         data = self._data
         return data[:SLOT] == self._raw_header and data[JOURNAL : JOURNAL + 4] == _CLEAR
 
-    def find(self, shelf: Shelf, key: Key, now: int) -> Found:
-        """The bucket of a key, as it stands under the rate that the limit has now."""
-        digest, at = shelf.known.get(key) or shelf.learn(key)
-        raw = self._data[at : at + SLOT]
-        if not raw.startswith(digest):
-            at = self._search(digest, key)
-            if not at:
-                return self._find_overflow(shelf, key, digest, now)
-            shelf.known[key] = digest, at
+    def read(self, shelves: Sequence[Shelf], keys: Sequence[Key], now: int) -> tuple[list[State], list[Found]]:
+        """The buckets of these keys as they stand under the rates that their limits have now, and where they lie."""
+        states: list[State] = []
+        found: list[Found] = []
+        for shelf, key in zip(shelves, keys, strict=True):
+            digest, at = shelf.known.get(key) or shelf.learn(key)
             raw = self._data[at : at + SLOT]
-        slot = self._read(raw)
-        if slot is None:
-            self._write([(at, _EMPTY)])
-            self._on_damage()
-            return FRESH, 0, False, digest
-        _, burst, state, n, p = slot
-        limit = shelf.limit
-        if n == limit.n and p == limit.p and burst == shelf.burst:
-            return state, at, False, digest
-        return rescaled(state, _limit(n, p), limit, now), at, True, digest
+            if not raw.startswith(digest):
+                at = self._search(digest, key)
+                shelf.known[key] = digest, at
+                raw = self._data[at : at + SLOT]
+            if not at:
+                state, stale = self._read_shared(shelf, key, now)
+            elif crc32(raw, at) != _WHOLE:
+                at, state, stale = self._lost(at)
+            else:
+                _, _, burst, owed, last, n, p, era = _SLOT.unpack_from(raw)
+                state = (owed, last if era == self._era else self.header.began)
+                limit = shelf.limit
+                stale = n != limit.n or p != limit.p or burst != shelf.burst
+                if stale:
+                    state = rescaled(state, _limit(n, p), limit, now)
+            states.append(state)
+            found.append((state, at, stale, digest))
+        return states, found
 
     def keep(
         self, shelves: Sequence[Shelf], keys: Sequence[Key], found: Sequence[Found], states: Sequence[State], now: int
@@ -150,32 +158,31 @@ class Table:
         Returns:
             Whether a key found no slot of its own.
         """
-        changes: list[tuple[int, bytes]] = []
+        changes: Changes = {}
         crowded = False
-        for place, (before, own, stale, digest) in enumerate(found):
-            state = states[place]
+        for shelf, key, (before, own, stale, digest), state in zip(shelves, keys, found, states, strict=True):
             if state is before and not stale:
                 continue
-            shelf, limit = shelves[place], shelves[place].limit
-            at = own or self._room(digest, keys[place], now, found, changes)
+            at = own or self._room(digest, key, now, found, changes)
             if at:
-                changes.append((at, self._pack(digest, shelf.tag, shelf.burst, state, limit.n, limit.p)))
+                limit = shelf.limit
+                raw = _SLOT.pack(digest, shelf.tag, shelf.burst, *state, limit.n, limit.p, self._era)
+                changes[at] = raw + crc32(raw, at).to_bytes(4, "little")
             else:
                 crowded = True
-                at = self._overflow_at(shelf, keys[place])
-                changes.append((at, self._shared(at, shelf, state, now)))
+                self._share(shelf, key, state, now, changes)
         if changes:
             self._write(changes)
         return crowded
 
     def forget(self, shelves: Sequence[Shelf], keys: Sequence[Key | None]) -> None:
         """Empty the slots of these keys, or the overflow buckets that stand for them."""
-        changes: list[tuple[int, bytes]] = []
+        changes: Changes = {}
         for shelf, key in zip(shelves, keys, strict=True):
             if key is not None:
                 at = self._search(shelf.digest("key", key), key) or self._overflow_at(shelf, key)
                 if self._data[at + 16 : at + 20] == shelf.tag:
-                    changes.append((at, _EMPTY))
+                    changes[at] = _EMPTY
         if changes:
             self._write(changes)
 
@@ -189,7 +196,7 @@ class Table:
         end = min(start + SLOT * _STRETCH, self.size)
         tags = {shelf.tag for shelf in shelves}
         stretch = self._data[start:end]
-        changes = [(start + at, _EMPTY) for at in range(0, end - start, SLOT) if stretch[at + 16 : at + 20] in tags]
+        changes = {start + at: _EMPTY for at in range(0, end - start, SLOT) if stretch[at + 16 : at + 20] in tags}
         if changes:
             self._write(changes)
         return end if end < self.size else None
@@ -198,35 +205,38 @@ class Table:
         """Carry out what a process that was ended had decided to write; drop what it had not."""
         count, checksum = _MARK.unpack_from(self._data, JOURNAL)
         begin = JOURNAL + _MARK.size
-        entries = self._data[begin : begin + _CHANGE * min(count, MOST_CHANGES)]
+        entries = self._data[begin : begin + _CHANGE.size * min(count, MOST_CHANGES)]
         if crc32(entries) == checksum:
-            for place in range(0, len(entries), _CHANGE):
-                (at,) = _AT.unpack_from(entries, place)
+            for at, raw in _CHANGE.iter_unpack(entries):
                 if TABLE <= at <= self.size - SLOT and at % SLOT == 0:
-                    self._data[at : at + SLOT] = entries[place + _AT.size : place + _CHANGE]
+                    self._data[at : at + SLOT] = raw
         self._data[JOURNAL : JOURNAL + 4] = _CLEAR
 
-    def _write(self, changes: Sequence[tuple[int, bytes]]) -> None:
+    def _write(self, changes: Changes) -> None:
+        """Write some slots, all or none of them."""
         data = self._data
-        entries = b"".join([_AT.pack(at) + raw for at, raw in changes])
+        entries = _entries(len(changes)).pack(*chain.from_iterable(changes.items()))
         entry = _MARK.pack(len(changes), crc32(entries)) + entries
         data[JOURNAL : JOURNAL + len(entry)] = entry
-        for at, raw in changes:
+        for at, raw in changes.items():
             data[at : at + SLOT] = raw
         data[JOURNAL : JOURNAL + 4] = _CLEAR
 
-    def _read(self, raw: bytes) -> Slot | None:
+    def _slot(self, at: int, raw: bytes) -> Slot | None:
         """What a slot says; None if it is empty or damaged.
 
         What was written by another clock, before this era, is owed as it was, and paid off from the era's begin.
         """
-        if _CRC.unpack_from(raw, _CHECKED)[0] != crc32(raw[:_CHECKED]):
+        if crc32(raw, at) != _WHOLE:
             return None
         _, tag, burst, owed, last, n, p, era = _SLOT.unpack_from(raw)
         return tag, burst, (owed, last if era == self._era else self.header.began), n, p
 
-    def _pack(self, digest: bytes, tag: bytes, burst: int, state: State, n: int, p: int) -> bytes:
-        return sealed(_SLOT.pack(digest, tag, burst, *state, n, p, self._era))
+    def _lost(self, at: int) -> tuple[int, State, bool]:
+        """Empty a slot whose bucket was damaged, so that it starts anew, and that is said but once."""
+        self._write({at: _EMPTY})
+        self._on_damage()
+        return 0, FRESH, False
 
     def _set_of(self, digest: bytes, key: Key) -> int:
         """Where the set begins in which a key's bucket may be."""
@@ -243,22 +253,21 @@ class Table:
             at = self._data.find(digest, at + 1, end)
         return max(at, 0)
 
-    def _room(
-        self, digest: bytes, key: Key, now: int, found: Sequence[Found], changes: Sequence[tuple[int, bytes]]
-    ) -> int:
+    def _room(self, digest: bytes, key: Key, now: int, found: Sequence[Found], changes: Changes) -> int:
         """A slot for a key that has none, and that this very decision does not use; 0 if all are owed something."""
-        used = {*(at for _, at, *_ in found), *(at for at, _ in changes)}
+        used = {*changes, *(at for _, at, *_ in found)}
         start = self._set_of(digest, key)
         for at in range(start, start + SLOT * WAYS, SLOT):
-            if at not in used:
-                raw = self._data[at : at + SLOT]
-                slot = self._read(raw)
-                if slot is None:
-                    if raw != _EMPTY:
-                        self._on_damage()
-                    return at
-                if not owed_at(slot[2], slot[3], now):
-                    return at
+            if at in used:
+                continue
+            raw = self._data[at : at + SLOT]
+            slot = self._slot(at, raw)
+            if slot is None:
+                if raw != _EMPTY:
+                    self._on_damage()
+                return at
+            if not owed_at(slot[2], slot[3], now):
+                return at
         return 0
 
     # ---- overflow buckets
@@ -269,33 +278,41 @@ class Table:
         number = shelf.tag[0] % REGIONS * OVERFLOW + int.from_bytes(digest[:8], "little") % OVERFLOW
         return self.header.overflow + SLOT * number
 
-    def _find_overflow(self, shelf: Shelf, key: Key, digest: bytes, now: int) -> Found:
-        """What a key without a slot is owed."""
+    def _read_shared(self, shelf: Shelf, key: Key, now: int) -> tuple[State, bool]:
+        """What a key without a slot is owed, and whether that has another rate of its limit."""
         at = self._overflow_at(shelf, key)
-        slot = self._read(self._data[at : at + SLOT])
+        slot = self._slot(at, self._data[at : at + SLOT])
         if slot is None:
-            return FRESH, 0, False, digest
+            return FRESH, False
         tag, burst, state, n, p = slot
         limit = shelf.limit
         if n == limit.n and p == limit.p and burst == shelf.burst:
-            return state, 0, False, digest
-        return rescaled(state, _limit(n, p), limit, now), 0, tag == shelf.tag, digest
+            return state, False
+        return rescaled(state, _limit(n, p), limit, now), tag == shelf.tag
 
-    def _shared(self, at: int, shelf: Shelf, state: State, now: int) -> bytes:
-        """An overflow bucket as it is to be written.
+    def _share(self, shelf: Shelf, key: Key, state: State, now: int, changes: Changes) -> None:
+        """Note the change of an overflow bucket.
 
         Where two limits meet in one that still owes, the slower rate holds and nothing that is owed to either is lost,
         so that nobody whom one of them refused is let in early.
         """
         tag, burst, n, p = shelf.tag, shelf.burst, shelf.limit.n, shelf.limit.p
-        slot = self._read(self._data[at : at + SLOT])
+        at = self._overflow_at(shelf, key)
+        slot = self._slot(at, changes.get(at) or self._data[at : at + SLOT])
         if slot is not None and slot[0] != tag and owed_at(slot[2], slot[3], now):
             other = _limit(*slot[3:])
             if other.n * p < n * other.p:
                 tag, burst, _, n, p = slot
             both = _limit(n, p)
             state = max(rescaled(slot[2], other, both, now), rescaled(state, shelf.limit, both, now))
-        return self._pack(tag * 4, tag, burst, state, n, p)
+        raw = _SLOT.pack(tag * 4, tag, burst, *state, n, p, self._era)
+        changes[at] = raw + crc32(raw, at).to_bytes(4, "little")
+
+
+@cache
+def _entries(count: int) -> Struct:
+    """The journal's entry for so many changes: where, and what."""
+    return Struct("<" + f"Q{SLOT}s" * count)
 
 
 def _limit(n: int, p: int) -> Limit:
