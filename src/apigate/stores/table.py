@@ -40,7 +40,8 @@ _REMEMBERED = 4_096  # keys of each limit whose digest this process keeps in min
 _SLOT = Struct("<16s4sIQqQQI")  # digest, tag, burst, owed, last, n, p, era; the checksum of it and its place follows
 _WHOLE = 0x2144DF1C  # the CRC-32 of anything that ends with its own CRC-32
 _MARK = Struct("<II")  # how many changes, and their checksum
-_CHANGE = Struct(f"<Q{SLOT}s")
+_UNCHECKED = SLOT - 4
+_CHANGE = Struct(f"<Q{_UNCHECKED}s")
 _CLEAR = bytes(4)
 _EMPTY = bytes(SLOT)
 _LOW = 2**32 - 1
@@ -167,7 +168,7 @@ class Table:
             if at:
                 limit = shelf.limit
                 raw = _SLOT.pack(digest, shelf.tag, shelf.burst, *state, limit.n, limit.p, self._era)
-                changes[at] = raw + crc32(raw, at).to_bytes(4, "little")
+                changes[at] = _sealed(raw, at)
             else:
                 crowded = True
                 self._share(shelf, key, state, now, changes)
@@ -209,7 +210,7 @@ class Table:
         if crc32(entries) == checksum:
             for at, raw in _CHANGE.iter_unpack(entries):
                 if TABLE <= at <= self.size - SLOT and at % SLOT == 0:
-                    self._data[at : at + SLOT] = raw
+                    self._data[at : at + SLOT] = _sealed(raw, at) if any(raw) else _EMPTY
         self._data[JOURNAL : JOURNAL + 4] = _CLEAR
 
     def _write(self, changes: Changes) -> None:
@@ -306,13 +307,21 @@ class Table:
             both = _limit(n, p)
             state = max(rescaled(slot[2], other, both, now), rescaled(state, shelf.limit, both, now))
         raw = _SLOT.pack(tag * 4, tag, burst, *state, n, p, self._era)
-        changes[at] = raw + crc32(raw, at).to_bytes(4, "little")
+        changes[at] = _sealed(raw, at)
+
+
+def _sealed(raw: bytes, at: int) -> bytes:
+    """A slot with its checksum, which holds at this place only."""
+    return raw + crc32(raw, at).to_bytes(4, "little")
 
 
 @cache
 def _entries(count: int) -> Struct:
-    """The journal's entry for so many changes: where, and what."""
-    return Struct("<" + f"Q{SLOT}s" * count)
+    """The journal's entry for so many changes: where, and what, without the checksums of the slots.
+
+    A checksum over parts that each end with theirs would be the same whatever these hold.
+    """
+    return Struct("<" + f"Q{_UNCHECKED}s" * count)
 
 
 def _limit(n: int, p: int) -> Limit:
