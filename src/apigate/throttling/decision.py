@@ -179,6 +179,8 @@ class Decision:
     @property
     def owed(self) -> list[int]:
         """What each bucket is owed after the decision, in tokens times its `p`."""
+        if self.allowed and not self.shadowed:
+            return list(self._wanted)
         return [
             wanted if taken else wanted - cost * limit.p
             for limit, cost, wanted, taken in zip(self.limits, self.costs, self._wanted, self.taken, strict=True)
