@@ -28,6 +28,7 @@ from apigate.throttling.decision import Throttled as Throttled
 from apigate.throttling.rate import Rate as Rate
 from apigate.throttling.throttle import Reservation as Reservation
 from apigate.throttling.throttle import Throttle as Throttle
+from apigate.throttling.window import Window as Window
 
 __version__ = "0.1.0"
 
@@ -48,4 +49,5 @@ __all__ = [
     "StoreTimeoutError",
     "Throttle",
     "Throttled",
+    "Window",
 ]
