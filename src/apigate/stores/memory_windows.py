@@ -81,6 +81,9 @@ class MemoryWindows:
         if unreported:
             self._on_full(self._kept)
 
+    def check(self, window: Window) -> None:
+        """Every window can be kept."""
+
     def acquire(self, limit: Limit, key: Key, cost: int, now: int) -> Standing:
         """Count the cost if there is room for it."""
         return self._ask(limit, key, cost, now, take=True)

@@ -8,6 +8,7 @@ from apigate.core.names import NAME_CHARACTERS
 from apigate.throttling.decision import Decision
 from apigate.throttling.keys import Key
 from apigate.throttling.limit import Limit
+from apigate.throttling.window import Window
 from apigate.throttling.windows import Standing
 
 __all__ = ["Buckets", "ThrottleStore", "WindowStore", "is_shared", "store_name"]
@@ -84,6 +85,14 @@ class WindowStore(Protocol):
     Windows are kept by the limit's name, its kind and the key. A window whose count or period differs from the one the
     name had goes on with what was counted.
     """
+
+    def check(self, window: Window) -> None:
+        """See that it can keep such a window.
+
+        Raises:
+            ConfigurationError: It cannot.
+        """
+        ...
 
     def acquire(self, limit: Limit, key: Key, cost: int, now: int) -> Standing | Awaitable[Standing]:
         """Count the cost if there is room for it.

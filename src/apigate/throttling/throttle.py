@@ -12,7 +12,7 @@ from apigate.throttling.keys import LONGEST_KEY, Key, bucket_key
 from apigate.throttling.limit import Limit, Mode, checked_cost, checked_mode, limits_of
 from apigate.throttling.rate import RateLike, parse_rates
 from apigate.throttling.store import Buckets, ThrottleStore, store_name
-from apigate.throttling.windowed import WindowedBuckets, check_windows, open_buckets, settle
+from apigate.throttling.windowed import check_windows, open_buckets, settle
 
 __all__ = ["Keys", "Reservation", "Throttle"]
 
@@ -123,7 +123,7 @@ class Throttle:
             return answer if type(answer) is Decision else _value(answer, "acquire_async")
         answer = self._ask(keys, cost, wait)
         decision = answer if type(answer) is Decision else _value(answer, "acquire_async")
-        patience = self._patience(wait)
+        patience = self._patience(wait) if wait else 0
         while (pause := _pause(decision, patience)) is not None:
             self.clock.sleep(pause / 1_000_000)
             patience -= pause
@@ -140,7 +140,7 @@ class Throttle:
         """`acquire` for tasks: waiting suspends only the caller, and one that is cancelled gives its place back."""
         answer = self._ask(keys, cost, wait)
         decision = answer if type(answer) is Decision else await _awaited(answer)
-        patience = self._patience(wait)
+        patience = self._patience(wait) if wait else 0
         while (pause := _pause(decision, patience)) is not None:
             await self.clock.sleep_async(pause / 1_000_000)
             patience -= pause
@@ -202,7 +202,7 @@ class Throttle:
 
     def _patience(self, wait: float) -> int:
         """For how many microseconds to ask again; 0 where turns are booked ahead."""
-        return round(wait * 1_000_000) if isinstance(self._opened.buckets, WindowedBuckets) else 0
+        return round(wait * 1_000_000) if any(limit.window for limit in self._opened.limits) else 0
 
     def _peek(self, keys: Keys | None, cost: int) -> Decision | Awaitable[Decision]:
         opened = self._opened

@@ -89,6 +89,14 @@ class Window:
         """Requests a second in the long run, for comparing with rates."""
         return self.n * _SECOND / self.p
 
+    def shared(self, parts: int) -> "Window":
+        """The window of one of several equal parts: of the count at least 1, in the same period.
+
+        >>> Window("10/minute", kind="fixed").shared(4)
+        Window('2/minute', kind='fixed')
+        """
+        return Window(f"{max(1, self.count // parts)}/{self.limit.partition('/')[2]}", kind=self.kind)
+
     def __str__(self) -> str:
         """For people."""
         return f"{self.limit} in a {self.kind} window"

@@ -2,15 +2,15 @@
 
 The buckets are asked first. If they admit, the window is asked; if that refuses, or cannot be reached, the tokens are
 given back, so for the caller nothing was taken. Where the buckets refuse, the window is only looked at, so that the
-wait in the answer is the longest of all. The steps are written once, as a generator of whatever a store answers: `_run`
-takes values as they come, and from the first awaitable on goes on as a coroutine.
+wait in the answer is the longest of all.
 """
 
-from collections.abc import Awaitable, Generator, Iterable, Sequence
+from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, TypeAlias, TypeVar, final
+from typing import TypeVar, final
 
 from apigate.core.errors import ConfigurationError
+from apigate.core.steps import Steps, run
 from apigate.throttling.decision import Decision
 from apigate.throttling.keys import Key
 from apigate.throttling.limit import Limit
@@ -20,17 +20,17 @@ from apigate.throttling.windows import Standing
 __all__ = ["WindowedBuckets", "check_windows", "open_buckets", "settle"]
 
 T = TypeVar("T")
-Steps: TypeAlias = Generator[Any, Any, T]
-"""What has to be asked, one answer after another. Any: each step has an answer of its own type."""
 
 
 def open_buckets(store: ThrottleStore, limits: Sequence[Limit], now: int) -> Buckets:
     """The buckets and windows of these limits.
 
+    A store with `opens_windows = True` is given all of them; one around another store, which takes care of itself.
+
     Raises:
         ConfigurationError: The store cannot hold a window that is among them.
     """
-    if not any(limit.window for limit in limits):
+    if getattr(store, "opens_windows", False) or not any(limit.window for limit in limits):
         return store.open(limits, now)
     windows = getattr(store, "windows", None)
     if not callable(windows):
@@ -39,8 +39,12 @@ def open_buckets(store: ThrottleStore, limits: Sequence[Limit], now: int) -> Buc
             f"store: {store!r} holds no windows, and the {named.policy} limit is {named.rate}; use a Rate there, or "
             f"keep it in memory, Redis, Valkey, Memcached or MongoDB"
         )
+    counted: WindowStore = windows()
+    for limit in limits:
+        if limit.window is not None:
+            counted.check(limit.window)
     buckets = [limit for limit in limits if not limit.window]
-    return WindowedBuckets(limits, store.open(buckets, now) if buckets else None, windows())
+    return WindowedBuckets(limits, store.open(buckets, now) if buckets else None, counted)
 
 
 def settle(
@@ -51,9 +55,11 @@ def settle(
     Raises:
         StoreError: The buckets cannot be reached.
     """
-    if isinstance(buckets, WindowedBuckets):
-        return buckets.adjust(keys, tokens, now, decision)
-    return buckets.adjust(keys, tokens, now)
+    own = getattr(buckets, "settle", None)
+    if own is None:
+        return buckets.adjust(keys, tokens, now)
+    answer: Awaitable[None] | None = own(keys, tokens, now, decision)
+    return answer
 
 
 def check_windows(limits: Iterable[Limit], where: str) -> None:
@@ -94,30 +100,27 @@ class WindowedBuckets:
         """Take the costs everywhere or nowhere. Nothing is booked ahead, as windows cannot be."""
         del patience
         if self._step is None:
-            return _run(self._acquire(keys, costs, now))
+            return run(self._acquire(keys, costs, now))
         with self._step:
-            return _run(self._acquire_in_step(keys, costs, now))
+            return run(self._acquire_in_step(keys, costs, now))
 
     def peek(self, keys: Sequence[Key], costs: Sequence[int], now: int) -> Decision | Awaitable[Decision]:
         """What `acquire` would answer, taking nothing."""
-        return _run(self._peek(keys, costs, now))
+        return run(self._peek(keys, costs, now))
 
-    def adjust(
-        self, keys: Sequence[Key], tokens: Sequence[int], now: int, decision: Decision | None = None
+    def adjust(self, keys: Sequence[Key], tokens: Sequence[int], now: int) -> Awaitable[None] | None:
+        """Take more or give back without asking; a window gives nothing back, as nobody says when it has counted it."""
+        return run(self._adjust(keys, tokens, now, None))
+
+    def settle(
+        self, keys: Sequence[Key], tokens: Sequence[int], now: int, decision: Decision
     ) -> Awaitable[None] | None:
-        """Take more or give back without asking.
-
-        Args:
-            keys: The keys.
-            tokens: How much at each limit.
-            now: The time in microseconds.
-            decision: The one that took them; without it a window gives nothing back, as it cannot know when it counted.
-        """
-        return _run(self._adjust(keys, tokens, now, decision))
+        """Take more or give back what a decision took; a window gives back by the time that the decision has noted."""
+        return run(self._adjust(keys, tokens, now, decision))
 
     def reset(self, keys: Sequence[Key | None] | None) -> Awaitable[None] | None:
         """Forget buckets and windows of these keys, or of all."""
-        return _run(self._reset(keys))
+        return run(self._reset(keys))
 
     # ---- the steps
 
@@ -253,31 +256,3 @@ class _Answer:
         resets = {place: standing.next_us for place, standing in self.standings.items()}
         counted = {limits[p].name: each.at for p, each in self.standings.items() if self.allowed and each.allowed}
         return decision.note_windows(waits, resets, counted, self.round_trips)
-
-
-def _run(steps: Steps[T]) -> T | Awaitable[T]:
-    """The outcome of some steps, or an awaitable of it from the first on that has to be waited for."""
-    try:
-        answer = next(steps)
-        while not isinstance(answer, Awaitable):
-            answer = steps.send(answer)
-    except StopIteration as end:
-        outcome: T = end.value
-        return outcome
-    return _finish(steps, answer)
-
-
-async def _finish(steps: Steps[T], answer: Any) -> T:
-    """The rest of some steps, the first of them to be waited for."""
-    try:
-        while True:
-            if isinstance(answer, Awaitable):
-                try:
-                    answer = await answer
-                except BaseException as error:  # noqa: BLE001 - the steps give back what was taken, and raise it again
-                    answer = steps.throw(error)
-                    continue
-            answer = steps.send(answer)
-    except StopIteration as end:
-        outcome: T = end.value
-        return outcome
