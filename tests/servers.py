@@ -23,6 +23,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Self
 
+from pymongo import MongoClient
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -479,3 +480,8 @@ class MongoStandIn(Server):
     def answers(self) -> bool:
         with socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE):
             return True
+
+    def flush(self) -> None:
+        """Forget all documents."""
+        with MongoClient(self.uri) as client:
+            client["shop"]["windows"].delete_many({})

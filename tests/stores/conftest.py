@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.relay import Relay
-from tests.servers import Memcached, RedisCluster, RedisSentinel, RedisServer
+from tests.servers import Memcached, MongoStandIn, RedisCluster, RedisSentinel, RedisServer
 
 
 @pytest.fixture(scope="session")
@@ -71,3 +71,16 @@ def memcached(shared_memcached: Memcached) -> Memcached:
     """A Memcached without keys."""
     shared_memcached.flush()
     return shared_memcached
+
+
+@pytest.fixture(scope="session")
+def shared_mongodb() -> Iterator[MongoStandIn]:
+    with MongoStandIn() as server:
+        yield server
+
+
+@pytest.fixture
+def mongodb(shared_mongodb: MongoStandIn) -> MongoStandIn:
+    """What stands in for a MongoDB, without documents."""
+    shared_mongodb.flush()
+    return shared_mongodb
