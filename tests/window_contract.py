@@ -152,7 +152,21 @@ class WindowStoreContract:
     @each_kind
     def test_keeps_keys_apart(self, ask, kind):
         """Texts, digests, and keys with every sign that stands between the parts of a name."""
-        keys = ("a", "b", "a ", "A", "", b"a", b"0123456789abcdef", "0123456789abcdef", "a/b", "a:b", "a%3Ab", "!61", "*")
+        keys = (
+            "a",
+            "b",
+            "a ",
+            "A",
+            "",
+            b"a",
+            b"0123456789abcdef",
+            "0123456789abcdef",
+            "a/b",
+            "a:b",
+            "a%3Ab",
+            "!61",
+            "*",
+        )
         asked = limit("1/minute", kind)
         assert [ask.admits(asked, key) for key in keys] == [True] * len(keys)
         assert [ask.admits(asked, key) for key in keys] == [False] * len(keys)

@@ -182,7 +182,8 @@ class Compiler:
         found = [limit for limit in mark.limits(0) if limit.window]
         if not found:
             return
-        beside = [limit for other in others if isinstance(other, ThrottleMark) for limit in other.limits(1)]
+        own = [other for other in others if isinstance(other, ThrottleMark) and other.owner is mark.owner]
+        beside = [limit for other in own for limit in other.limits(0)]
         check_windows((*beside, *found), f"{mark.name}")
         for stage in stages:
             if stage.settings(None).exempt is not True:

@@ -54,7 +54,7 @@ class TestMemcached(WindowStoreContract):
         yield store.windows()
         store.close()
 
-    def test_forgets_all_keys_of_a_limit_and_no_others(self, ask):  # noqa: PT028 - in place of the contract's
+    def test_forgets_all_keys_of_a_limit_and_no_others(self, ask):
         with pytest.raises(StoreError, match="cannot list the keys of 'shop:client'; reset them one by one"):
             ask.reset(limit(), None)
 
