@@ -51,6 +51,7 @@ class _Documents:
         self._deadline_ms = deadline_ms
         self._connections = Connections(self._connect, _close, _close_async)
         self._clock = SystemClock()
+        self._indexed = False  # whether a thread of ours has seen to the index; `limits` sees to it under a loop
 
     def check(self, window: Window) -> None:
         """Every window can be kept: a document holds 16 megabytes."""
@@ -60,6 +61,9 @@ class _Documents:
         storage, waits = self._connections.storage()
         if waits:
             return self._read_async(storage, name)
+        if not self._indexed:
+            storage.windows.create_index("expireAt", expireAfterSeconds=0)
+            self._indexed = True
         return _numbers(storage.windows.find_one({"_id": name}))
 
     async def _read_async(self, storage: Any, name: str) -> tuple[list[int], str | None]:
@@ -127,7 +131,10 @@ class _Documents:
         options: dict[str, Any] = dict.fromkeys(names, self._deadline_ms)
         options |= {"retryReads": False, "retryWrites": False}  # the deadline is for the whole answer
         uri = f"async+{self._uri}" if for_loop else self._uri
-        return storage_from_string(uri, database_name=_database(self._uri), **options)
+        storage: Any = storage_from_string(uri, database_name=_database(self._uri), **options)
+        if not for_loop:  # what `limits` would do at first use: each thread for itself, and with a lock or not, waiting
+            storage._storage = storage._init_mongo_client(self._uri, **options)  # noqa: SLF001
+        return storage
 
 
 def _numbers(document: Any) -> tuple[list[int], str | None]:

@@ -129,11 +129,21 @@ def _client(storage: Any) -> Any:
 
 
 def _close(storage: Any) -> None:
-    _client(storage).close()
+    client = _client(storage)
+    client.close()
+    if hasattr(client, "connection_pool"):  # none of its own for a client that Sentinel found
+        client.connection_pool.disconnect()
+    for asked in getattr(getattr(storage, "sentinel", None), "sentinels", ()):
+        asked.close()
 
 
 async def _close_async(storage: Any) -> None:
-    await _client(storage).aclose()
+    client = _client(storage)
+    await client.aclose()
+    if hasattr(client, "connection_pool"):
+        await client.connection_pool.disconnect()
+    for asked in getattr(getattr(storage.bridge, "sentinel", None), "sentinels", ()):
+        await asked.aclose()
 
 
 async def _delete_all(client: Any, found: Any) -> None:
