@@ -74,50 +74,65 @@ class MemoryWindows:
     ) -> None:
         """Let others in."""
         self._inside -= 1
-        unreported = self._unreported and not self._inside
-        if unreported:
-            self._unreported = False
         self._lock.release()
-        if unreported:
-            self._on_full(self._kept)
+        if self._unreported:
+            self._report()
+
+    def _report(self) -> None:
+        """Tell once that every place is taken; after the step in which that was found."""
+        with self._lock:
+            if self._inside or not self._unreported:
+                return
+            self._unreported = False
+        self._on_full(self._kept)
 
     def check(self, window: Window) -> None:
         """Every window can be kept."""
 
+    def has_room(self, limit: Limit, key: Key, cost: int, now: int) -> bool:
+        """Whether `acquire` would admit; all that has to be known before buckets are asked in the same step."""
+        window = _window(limit)
+        with self._lock:
+            tally = self._find(self._table(limit, window), key, window, now)
+            return (0 if tally is None else tally.used(now)) + cost <= window.count
+
     def acquire(self, limit: Limit, key: Key, cost: int, now: int) -> Standing:
         """Count the cost if there is room for it."""
-        return self._ask(limit, key, cost, now, take=True)
+        window = _window(limit)
+        with self._lock:
+            table = self._table(limit, window)
+            tally = self._find(table, key, window, now)
+            if tally is None and 0 < cost <= window.count:
+                tally = self._place(table, key, window, now)
+            standing = ask(tally or begin(window), window, cost, now, take=tally is not None)
+        if self._unreported:
+            self._report()
+        return standing
 
     def peek(self, limit: Limit, key: Key, cost: int, now: int) -> Standing:
         """What `acquire` would answer, counting nothing."""
-        return self._ask(limit, key, cost, now, take=False)
-
-    def _ask(self, limit: Limit, key: Key, cost: int, now: int, *, take: bool) -> Standing:
         window = _window(limit)
-        with self:
-            table = self._table(limit)
-            tally = self._find(table, key, window, now)
-            standing = ask(tally or begin(window), window, cost, now, take=take and tally is not None)
-            if take and tally is None and standing.allowed and cost:
-                tally = self._place(table, key, window, now)
-                standing = ask(tally, window, cost, now, take=True)
-        return standing
+        with self._lock:
+            tally = self._find(self._table(limit, window), key, window, now)
+            return ask(tally or begin(window), window, cost, now, take=False)
 
     def adjust(self, limit: Limit, key: Key, units: int, at: int | None, now: int) -> None:
         """Count more without asking, or give back what was counted under `at`."""
         window = _window(limit)
-        with self:
-            table = self._table(limit)
+        with self._lock:
+            table = self._table(limit, window)
             tally = self._find(table, key, window, now)
             if tally is None and units > 0:
                 tally = self._place(table, key, window, now)
             if tally is not None:
                 amend(tally, window, units, at, now)
+        if self._unreported:
+            self._report()
 
     def reset(self, limit: Limit, key: Key | None) -> None:
         """Forget a key, or the overflow tally that stands for it; without one, every key of the limit."""
-        with self:
-            table = self._table(limit)
+        with self._lock:
+            table = self._table(limit, _window(limit))
             if key is None:
                 self._kept -= len(table.tallies)
                 table.tallies.clear()
@@ -127,10 +142,15 @@ class MemoryWindows:
             else:
                 table.overflow.pop(self._overflow_slot(key), None)
 
+    def tally(self, limit: Limit, key: Key) -> Tally | None:
+        """The tally that counts for a key, as it was left; to be read as one step with what is made of it."""
+        table = self._table(limit, _window(limit))
+        return table.tallies.get(key) or (table.overflow.get(self._overflow_slot(key)) if table.overflow else None)
+
     # ---- where tallies are
 
-    def _table(self, limit: Limit) -> _Table:
-        name = (limit.name, _window(limit).kind)
+    def _table(self, limit: Limit, window: Window) -> _Table:
+        name = (limit.name, window.kind)
         table = self._tables.get(name)
         if table is None:
             table = self._tables[name] = _Table()

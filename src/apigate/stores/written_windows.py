@@ -109,7 +109,7 @@ class WrittenWindows:
         """Count more without asking, or give back what was counted under `at`."""
 
         def decide(tally: Tally, window: Window, moment: int) -> tuple[Standing, bool]:
-            before = tally.numbers()
+            before = list(tally.numbers())
             amend(tally, window, units, at, moment)
             return Standing(True, 0, 0, 0, moment), tally.numbers() != before
 

@@ -1,7 +1,8 @@
 """The boundary to whatever keeps the buckets. A decision is one atomic operation, never a get and then a set."""
 
 from collections.abc import Awaitable, Sequence
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, Self
 
 from apigate.core.errors import ConfigurationError
 from apigate.core.names import NAME_CHARACTERS
@@ -11,7 +12,7 @@ from apigate.throttling.limit import Limit
 from apigate.throttling.window import Window
 from apigate.throttling.windows import Standing
 
-__all__ = ["Buckets", "ThrottleStore", "WindowStore", "is_shared", "store_name"]
+__all__ = ["Buckets", "LocalWindows", "ThrottleStore", "WindowStore", "is_shared", "store_name"]
 
 
 class Buckets(Protocol):
@@ -79,8 +80,7 @@ class WindowStore(Protocol):
     """Counts what comes in windows, for one limit and key at a time, as `apigate.throttling.windows` says.
 
     A `ThrottleStore` that can do so has a method `windows` that gives its `WindowStore`. Every method may answer at
-    once or hand back an awaitable. One that always answers at once may be a context manager too: what is done inside is
-    then one step, which nobody else comes between.
+    once or hand back an awaitable.
 
     Windows are kept by the limit's name, its kind and the key. A window whose count or period differs from the one the
     name had goes on with what was counted.
@@ -124,6 +124,36 @@ class WindowStore(Protocol):
         Raises:
             StoreError: The windows cannot be reached, or it cannot find every key.
         """
+        ...
+
+
+class LocalWindows(Protocol):
+    """A `WindowStore` in this process, which answers at once.
+
+    It is a context manager: what is done inside is one step, which nobody else comes between. So windows and buckets
+    are asked together, and none ever has to give anything back.
+    """
+
+    def __enter__(self) -> Self:
+        """Begin a step."""
+        ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End it."""
+        ...
+
+    def has_room(self, limit: Limit, key: Key, cost: int, now: int) -> bool:
+        """Whether `acquire` would admit."""
+        ...
+
+    def acquire(self, limit: Limit, key: Key, cost: int, now: int) -> Standing:
+        """Count the cost if there is room for it."""
+        ...
+
+    def peek(self, limit: Limit, key: Key, cost: int, now: int) -> Standing:
+        """What `acquire` would answer, counting nothing."""
         ...
 
 

@@ -5,16 +5,15 @@ given back, so for the caller nothing was taken. Where the buckets refuse, the w
 wait in the answer is the longest of all.
 """
 
-from collections.abc import Awaitable, Iterable, Sequence
-from contextlib import AbstractContextManager
-from typing import TypeVar, final
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TypeVar, cast, final
 
 from apigate.core.errors import ConfigurationError
 from apigate.core.steps import Steps, run
 from apigate.throttling.decision import Decision
 from apigate.throttling.keys import Key
 from apigate.throttling.limit import Limit
-from apigate.throttling.store import Buckets, ThrottleStore, WindowStore
+from apigate.throttling.store import Buckets, LocalWindows, ThrottleStore, WindowStore
 from apigate.throttling.windows import Standing
 
 __all__ = ["WindowedBuckets", "check_windows", "open_buckets", "settle"]
@@ -55,11 +54,8 @@ def settle(
     Raises:
         StoreError: The buckets cannot be reached.
     """
-    own = getattr(buckets, "settle", None)
-    if own is None:
-        return buckets.adjust(keys, tokens, now)
-    answer: Awaitable[None] | None = own(keys, tokens, now, decision)
-    return answer
+    own: Callable[..., Awaitable[None] | None] | None = getattr(type(buckets), "settle", None)
+    return buckets.adjust(keys, tokens, now) if own is None else own(buckets, keys, tokens, now, decision)
 
 
 def check_windows(limits: Iterable[Limit], where: str) -> None:
@@ -92,17 +88,18 @@ class WindowedBuckets:
         self._windows = windows
         self._token_places = [place for place, limit in enumerate(limits) if not limit.window]
         self._window_places = [place for place, limit in enumerate(limits) if limit.window]
-        self._step = windows if isinstance(windows, AbstractContextManager) else None
+        self._local: LocalWindows | None = cast("LocalWindows", windows) if hasattr(windows, "has_room") else None
 
     def acquire(
         self, keys: Sequence[Key], costs: Sequence[int], now: int, patience: int = 0
     ) -> Decision | Awaitable[Decision]:
         """Take the costs everywhere or nowhere. Nothing is booked ahead, as windows cannot be."""
         del patience
-        if self._step is None:
+        local = self._local
+        if local is None:
             return run(self._acquire(keys, costs, now))
-        with self._step:
-            return run(self._acquire_in_step(keys, costs, now))
+        with local:
+            return self._acquire_in_step(local, keys, costs, now)
 
     def peek(self, keys: Sequence[Key], costs: Sequence[int], now: int) -> Decision | Awaitable[Decision]:
         """What `acquire` would answer, taking nothing."""
@@ -142,18 +139,30 @@ class WindowedBuckets:
             yield from self._return(keys, answer, now)
         return answer.decision()
 
-    def _acquire_in_step(self, keys: Sequence[Key], costs: Sequence[int], now: int) -> Steps[Decision]:
-        """Where nobody else comes between, the windows are looked at first, and nothing needs to be given back."""
-        standings: dict[int, Standing] = {}
-        for place in self._window_places:
-            standings[place] = yield self._windows.peek(self._limits[place], keys[place], costs[place], now)
-        take = all(standings[place].allowed or not self._limits[place].enforced for place in standings)
-        tokens = yield from self._ask_tokens(keys, costs, now, take=take)
-        answer = _Answer(self._limits, costs, tokens, self._token_places)
-        for place, standing in standings.items():
-            if take and answer.allowed and standing.allowed:
-                standing = yield self._windows.acquire(self._limits[place], keys[place], costs[place], now)  # noqa: PLW2901 - now taken
-            answer.note(place, standing)
+    def _acquire_in_step(
+        self, windows: LocalWindows, keys: Sequence[Key], costs: Sequence[int], now: int
+    ) -> Decision | Awaitable[Decision]:
+        """Where nobody else comes between, the windows are looked at first, and nothing needs to be given back.
+
+        Not written as steps, which take as long again as all of this: what is in memory has nothing to wait for.
+        """
+        limits, places = self._limits, self._window_places
+        take = True
+        for place in places:
+            if limits[place].enforced and not windows.has_room(limits[place], keys[place], costs[place], now):
+                take = False
+        tokens: Decision | None = None
+        if self._tokens is not None:
+            ask = self._tokens.acquire if take else self._tokens.peek
+            answered = ask(self._of_tokens(keys), self._of_tokens(costs), now)
+            if not isinstance(answered, Decision):
+                raise TypeError(f"{self._tokens!r} has to be awaited, and the windows beside it answer at once")
+            tokens = answered
+            take = take and tokens.allowed
+        answer = _Answer(limits, costs, tokens, self._token_places)
+        count = windows.acquire if take else windows.peek
+        for place in places:
+            answer.note(place, count(limits[place], keys[place], costs[place], now))
         return answer.decision()
 
     def _peek(self, keys: Sequence[Key], costs: Sequence[int], now: int) -> Steps[Decision]:
@@ -250,9 +259,11 @@ class _Answer:
             wanted[place] = (standing.used + self.costs[place]) * self.limits[place].p
             if standing.wait_us is not None:
                 waits[place] = standing.wait_us
-        short = [limit for limit, owed in zip(limits, wanted, strict=True) if owed > limit.capacity]
         decision = Decision(self.allowed, limits, self.costs, wanted)
-        decision.note(tuple(limit for limit in short if not limit.enforced), booked=False)
+        shadows = [place for place, limit in enumerate(limits) if not limit.enforced]
+        if shadows:
+            short = (place for place in shadows if wanted[place] > limits[place].capacity)
+            decision.note(tuple([limits[place] for place in short]), booked=False)
         resets = {place: standing.next_us for place, standing in self.standings.items()}
         counted = {limits[p].name: each.at for p, each in self.standings.items() if self.allowed and each.allowed}
         return decision.note_windows(waits, resets, counted, self.round_trips)

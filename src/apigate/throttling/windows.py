@@ -10,8 +10,7 @@ passed; further ahead, the clock was set back, and the tally goes on from `now` 
 Source: apigate, see docs/explanation/windows.md.
 """
 
-from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NamedTuple, Protocol, final
 
@@ -127,23 +126,28 @@ class FixedTally:
 
 @final
 class MovingTally:
-    """The moment and cost of all that came within the last period, oldest first."""
+    """The moment and cost of all that came within the last period by turns, oldest first."""
 
     __slots__ = ("log", "period", "total")
 
     def __init__(self, period: int, numbers: Sequence[int] = ()) -> None:
-        """Begin from `numbers`: moment and cost by turns."""
+        """Begin from `numbers`."""
         self.period: int = period
-        self.log: deque[tuple[int, int]] = deque(zip(numbers[::2], numbers[1::2], strict=True))
+        self.log: list[int] = list(numbers)  # one flat list, as a pair for each would take twice the memory
         self.total: int = sum(numbers[1::2])
 
     def settle(self, now: int) -> bool:
         """Drop what is a period old."""
-        healed = bool(self.log) and self.log[-1][0] > now + SKEW_US
+        log = self.log
+        healed = bool(log) and log[-2] > now + SKEW_US
         if healed:
-            self.log = deque(_merged((min(moment, now), cost) for moment, cost in self.log))
-        while self.log and self.log[0][0] + self.period <= now:
-            self.total -= self.log.popleft()[1]
+            log[:] = _merged(log, now)
+        if log and log[0] + self.period <= now:
+            gone = 2
+            while gone < len(log) and log[gone] + self.period <= now:
+                gone += 2
+            self.total -= sum(log[1:gone:2])
+            del log[:gone]
         return healed
 
     def used(self, now: int) -> int:  # noqa: ARG002 - what is too old is gone
@@ -154,42 +158,43 @@ class MovingTally:
         """Until enough of the oldest have left."""
         surplus = self.total - most
         if surplus > 0:
-            for moment, cost in self.log:
-                surplus -= cost
+            for place in range(0, len(self.log), 2):
+                surplus -= self.log[place + 1]
                 if surplus <= 0:
-                    return moment + self.period - now
+                    return self.log[place] + self.period - now
         return 0
 
     def add(self, cost: int, now: int) -> int:
         """Note moment and cost; no moment lies before the last one."""
-        if self.log and self.log[-1][0] >= now:
-            now, before = self.log.pop()
-            self.log.append((now, before + cost))
-        else:
-            self.log.append((now, cost))
+        log = self.log
         self.total += cost
+        if log and log[-2] >= now:
+            log[-1] += cost
+            return log[-2]
+        log += (now, cost)
         return now
 
     def remove(self, cost: int, at: int) -> None:
         """Give back what was counted at that moment; what has left the window is gone."""
-        for place in range(len(self.log) - 1, -1, -1):
-            moment, counted = self.log[place]
-            if moment == at:
-                self.total -= min(cost, counted)
-                if cost < counted:
-                    self.log[place] = (moment, counted - cost)
-                else:
-                    del self.log[place]
-            if moment <= at:
+        log = self.log
+        for place in range(len(log) - 2, -1, -2):
+            if log[place] == at:
+                back = min(cost, log[place + 1])
+                self.total -= back
+                log[place + 1] -= back
+                if not log[place + 1]:
+                    del log[place : place + 2]
+                return
+            if log[place] < at:
                 return
 
     def numbers(self) -> list[int]:
         """Moment and cost by turns."""
-        return [number for entry in self.log for number in entry]
+        return self.log
 
     def ends(self) -> int:
         """When the last has left."""
-        return self.log[-1][0] + self.period if self.log else 0
+        return self.log[-2] + self.period if self.log else 0
 
 
 @final
@@ -301,15 +306,12 @@ def lifetime_ms(tally: Tally, now: int) -> int:
     return max(1, -(-(tally.ends() - now) // _MS))
 
 
-def _merged(entries: Iterable[tuple[int, int]]) -> Iterable[tuple[int, int]]:
-    """Entries of one moment as one."""
-    last: tuple[int, int] | None = None
-    for moment, cost in entries:
-        if last is not None and last[0] == moment:
-            last = (moment, last[1] + cost)
+def _merged(log: Sequence[int], now: int) -> list[int]:
+    """A log whose moments lie no later than `now`, each of them once."""
+    merged: list[int] = []
+    for moment, cost in zip(log[::2], log[1::2], strict=True):
+        if merged and merged[-2] == min(moment, now):
+            merged[-1] += cost
         else:
-            if last is not None:
-                yield last
-            last = (moment, cost)
-    if last is not None:
-        yield last
+            merged += (min(moment, now), cost)
+    return merged
