@@ -77,7 +77,8 @@ class Gateway:
         modes: `"enforce"`, `"shadow"` or `"off"` by level; stages and methods may say otherwise.
         stages: The stages.
         stage_by: How a request's stage is found: `PathPrefix()`, `Host({...})` or `Header(...)` of `apigate.staging`.
-        store: Where buckets are kept: `"memory://"`, `"memory://?max_keys=1000000"`, or a store.
+        store: Where buckets are kept: `"memory://"`, `"memory://?max_keys=1000000"`, or a store; where only windows
+            are, also `"memcached://host:11211"` or `"mongodb://host:27017/name"`.
         name: The gateway's name, which prefixes all that it keeps in a store: letters, digits, `-`, `_` and `.`.
             Required where other processes use the store too; else `apigate`.
         client: A function of the request that names who is counted; None from it means the usual rule.

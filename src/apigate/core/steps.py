@@ -5,7 +5,7 @@ the value. Until the first awaitable it runs like any function; from there on as
 """
 
 from collections.abc import Awaitable, Generator
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 __all__ = ["Steps", "run"]
 
@@ -38,8 +38,9 @@ async def _finish(steps: Steps[T], answer: Any) -> T:
     try:
         while True:
             if isinstance(answer, Awaitable):
+                waited: Awaitable[Any] = cast("Awaitable[Any]", answer)
                 try:
-                    answer = await answer
+                    answer = await waited
                 except BaseException as error:  # noqa: BLE001 - the steps may have to put something right
                     answer = steps.throw(error)
                     continue

@@ -10,7 +10,7 @@ Every exception of a client becomes a `StoreError` here, and every wait has a de
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from threading import Lock
-from typing import TYPE_CHECKING, Any, TypeVar, final
+from typing import TYPE_CHECKING, Any, TypeVar, cast, final
 from weakref import WeakKeyDictionary
 
 from apigate.core.errors import ApigateError, ConfigurationError, StoreError, StoreTimeoutError
@@ -47,7 +47,9 @@ def bounded(operation: str, deadline_ms: int, work: Callable[[], T | Awaitable[T
         if raised is error:
             raise
         raise raised from error
-    return _in_time(operation, deadline_ms, answer) if isinstance(answer, Awaitable) else answer
+    if isinstance(answer, Awaitable):
+        return _in_time(operation, deadline_ms, cast("Awaitable[T]", answer))
+    return answer
 
 
 async def _in_time(operation: str, deadline_ms: int, answer: Awaitable[T]) -> T:
@@ -139,7 +141,8 @@ class Connections:
 
     async def close_async(self) -> None:
         """Close those of the running loop."""
-        known = self._of_loops.pop(running_loop(), None)  # type: ignore[arg-type]  # one runs, or nobody awaits this
+        loop = running_loop()
+        known = None if loop is None else self._of_loops.pop(loop, None)
         if known is not None:
             await known[1].aclose()
 

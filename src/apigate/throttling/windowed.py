@@ -31,14 +31,14 @@ def open_buckets(store: ThrottleStore, limits: Sequence[Limit], now: int) -> Buc
     """
     if getattr(store, "opens_windows", False) or not any(limit.window for limit in limits):
         return store.open(limits, now)
-    windows = getattr(store, "windows", None)
+    windows: Callable[[], WindowStore] | None = getattr(store, "windows", None)
     if not callable(windows):
         named = next(limit for limit in limits if limit.window)
         raise ConfigurationError(
             f"store: {store!r} holds no windows, and the {named.policy} limit is {named.rate}; use a Rate there, or "
             f"keep it in memory, Redis, Valkey, Memcached or MongoDB"
         )
-    counted: WindowStore = windows()
+    counted = windows()
     for limit in limits:
         if limit.window is not None:
             counted.check(limit.window)
