@@ -11,6 +11,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Self
 
+from pymongo import MongoClient
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -472,3 +474,24 @@ class Memcached(Server):
     def flush(self) -> None:
         """Forget all keys."""
         assert self.command("flush_all") == "OK"
+
+
+class MongoStandIn(Server):
+    """What stands in for a MongoDB, see `tests.mongo_stand_in`."""
+
+    @property
+    def uri(self) -> str:
+        """As a store's address."""
+        return f"mongodb://127.0.0.1:{self.port}/shop"
+
+    def arguments(self) -> Sequence[str]:
+        return [sys.executable, str(ROOT / "tests" / "mongo_stand_in.py"), str(self.port)]
+
+    def answers(self) -> bool:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE):
+            return True
+
+    def flush(self) -> None:
+        """Forget all documents."""
+        with MongoClient(self.uri) as client:
+            client["shop"]["windows"].delete_many({})

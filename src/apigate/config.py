@@ -23,6 +23,7 @@ from apigate.throttling.limit import LEVELS, Mode, checked_mode
 from apigate.throttling.outage import OUTAGES, Outage, OutagePolicy
 from apigate.throttling.rate import Rate, RateLike, parse_rates
 from apigate.throttling.settlement import parse_statuses
+from apigate.throttling.window import Window
 
 __all__ = ["OBJECTS", "UNSET", "Method", "Stage", "Unset", "gateway_settings", "read_toml"]
 
@@ -55,7 +56,7 @@ class Method:
     """Settings of one method, or of `*`: every method that does not say otherwise.
 
     Args:
-        throttle: Rate of the method's own bucket, level `method`.
+        throttle: Rate of the method's own bucket, level `method`; a `Window` may stand for it, as for each rate here.
         client_throttle: Rate of each client's bucket at this method, level `client-method`.
         in_flight: How many requests of the method this process serves at once.
         client_in_flight: How many of them one client may have at once.
@@ -110,7 +111,7 @@ class Stage:
 
     Args:
         name: Its name, such as `prod`.
-        throttle: Rate of the stage's one bucket, level `stage`.
+        throttle: Rate of the stage's one bucket, level `stage`; a `Window` may stand for it, as for each rate here.
         client_throttle: Rate of each client's bucket, level `client`.
         in_flight: How many requests of the stage this process serves at once.
         client_in_flight: How many of them one client may have at once.
@@ -201,8 +202,9 @@ def _check(settings: "Method | Stage", where: str) -> None:
             object.__setattr__(settings, name, check(None if _is_off(value) else value, f"{where} {name}"))
 
 
-def checked_rates(value: Any, setting: str) -> tuple[Rate, ...] | None:  # Any: whatever a user wrote, here and below
-    """Rates, None for none.
+# Any: whatever a user wrote, here and below
+def checked_rates(value: Any, setting: str) -> tuple[Rate | Window, ...] | None:
+    """Rates and windows, None for none.
 
     Raises:
         ConfigurationError: They cannot be used.

@@ -13,7 +13,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, final
 
 from apigate.core.context import RequestContext, current, current_context
-from apigate.core.endpoints import Endpoint, Served, is_partial, place_of, set_mark
+from apigate.core.endpoints import Endpoint, Served, is_partial, marks_on, place_of, set_mark
 from apigate.core.errors import ConfigurationError, ProtocolError
 from apigate.routing import answered_by_framework, any_framework, served_by_framework
 from apigate.throttling.decision import Decision, Throttled, longest_wait
@@ -37,7 +37,7 @@ class ThrottleDecorator:
 
     Args:
         gateway: Gives store and clock.
-        rate: The rate of the function's own buckets.
+        rate: The rate of the function's own buckets, or their window.
         per: Whose bucket a request takes from, see `Per`.
         key: A function of the call's arguments that says so, instead of `per`: then every call takes, and may raise.
         cost: Tokens of one call, or a function of what `per` or `key` are given.
@@ -90,6 +90,7 @@ class ThrottleDecorator:
             wrapper = limited.coroutine
         wrapped = wrapt.FunctionWrapper(function, wrapper)
         if self._key is None:
+            self._gateway.check_mark(limited.mark, [mark for mark in marks_on(function) if mark is not limited.mark])
             set_mark(wrapped, limited.mark)
         self._gateway.mark()
         return cast("Callable[P, R]", wrapped)

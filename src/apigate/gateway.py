@@ -31,7 +31,7 @@ from apigate.core.clock import Clock, SystemClock
 from apigate.core.context import RequestContext
 from apigate.core.cors import CORS
 from apigate.core.counters import Counters
-from apigate.core.endpoints import Endpoint, FindEndpoint, Routing
+from apigate.core.endpoints import Endpoint, FindEndpoint, Mark, Routing
 from apigate.core.errors import ConfigurationError
 from apigate.core.message import Request, Response
 from apigate.core.native import is_same_request
@@ -46,7 +46,7 @@ from apigate.throttling.decision import Decision, Throttled
 from apigate.throttling.fields import DRAFTS, Draft, RateLimitDraft
 from apigate.throttling.identity import ClientIdentity
 from apigate.throttling.limit import Mode
-from apigate.throttling.mark import Per
+from apigate.throttling.mark import Per, ThrottleMark
 from apigate.throttling.outage import OutagePolicy
 from apigate.throttling.policy import ThrottlePolicy
 from apigate.throttling.rate import RateLike
@@ -74,14 +74,16 @@ class Gateway:
     `stages`; not both.
 
     Args:
-        throttle: Rate of the one bucket of the whole gateway, level `global`.
+        throttle: Rate of the one bucket of the whole gateway, level `global`; as for every level, a `Window` may stand
+            for it, but for one level of a request only.
         in_flight: How many requests this process serves at once.
         client_throttle: Of the default stage, as in `Stage`; so are `client_in_flight`, `cost`, `exempt`, `refund`,
             `final_cost`, `variables` and `methods`.
         modes: `"enforce"`, `"shadow"` or `"off"` by level; stages and methods may say otherwise.
         stages: The stages.
         stage_by: How a request's stage is found: `PathPrefix()`, `Host({...})` or `Header(...)` of `apigate.staging`.
-        store: Where buckets are kept: `"memory://"`, `"memory://?max_keys=1000000"`, or a store.
+        store: Where buckets are kept: `"memory://"`, `"memory://?max_keys=1000000"`, or a store; where only windows
+            are, also `"memcached://host:11211"` or `"mongodb://host:27017/name"`.
         name: The gateway's name, which prefixes all that it keeps in a store: letters, digits, `-`, `_` and `.`.
             Required where other processes use the store too; else `apigate`.
         outage: What levels do while the store cannot be reached: `"local"` (each process admits its share), `"closed"`
@@ -336,7 +338,7 @@ class Gateway:
         where the store cannot be asked.
 
         Args:
-            rate: The rate of the function's own buckets.
+            rate: The rate of the function's own buckets, or their window.
             per: One bucket per `"method"` (the function), per `"client"` of the request that is being served, or per
                 text that a function of the request gives; where that is None, per client.
             key: A function of the call's own arguments that gives the bucket; instead of `per`.
@@ -627,6 +629,14 @@ class Gateway:
         """Note that a function is decorated, so that adapters make the context of a request known to it."""
         self.marked = True
         self._changed()
+
+    def check_mark(self, mark: ThrottleMark, others: Sequence[Mark]) -> None:
+        """See that a decorated function is not counted in two windows; for decorators.
+
+        Raises:
+            ConfigurationError: It would be.
+        """
+        self._compiler.check_mark(mark, others, [stage.settings for stage in self._stages.values()])
 
     def claim_name(self, name: str) -> str:
         """The name, numbered if a decorated function has it already; for decorators."""

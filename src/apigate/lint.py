@@ -73,7 +73,12 @@ def _setting(limit: Limit, where: str) -> str:
 
 
 def _is_looser(limit: Limit, other: Limit) -> bool:
-    """Tell whether a bucket has tokens wherever another has, from which every request takes as much."""
+    """Tell whether a bucket has tokens wherever another has, from which every request takes as much.
+
+    Of a window and anything else that is not said: each may come first at times.
+    """
+    if limit.window or other.window:
+        return False
     return limit.rate.size >= other.rate.size and limit.n * other.p >= other.n * limit.p
 
 
@@ -139,11 +144,12 @@ def cost_above_burst(gateway: "Gateway") -> Iterator[Finding]:
     for policy, where in _throttles(gateway):
         for limit in policy.limits:
             if isinstance(policy.cost, int) and limit.enforced and policy.cost > limit.rate.size:
+                most = "count" if limit.window else "burst"
                 yield Finding(
                     "cost-above-burst",
                     where,
-                    f"a cost of {policy.cost} is above the burst of the {limit.policy} limit {limit.rate}: no request "
-                    f"is ever admitted; raise the burst to at least {policy.cost}",
+                    f"a cost of {policy.cost} is above the {most} of the {limit.policy} limit {limit.rate}: no request "
+                    f"is ever admitted; raise the {most} to at least {policy.cost}",
                 )
 
 
@@ -250,6 +256,23 @@ def _covers(template: str, other: str) -> bool:
     return re.fullmatch(pattern, other.rstrip("/").replace("{+}", "x/x").replace("{}", "x")) is not None
 
 
+def two_windows(gateway: "Gateway") -> Iterator[Finding]:
+    """An endpoint whose decorator has a window, and whose path matches a method that has one."""
+    for stage in gateway.stages.values():
+        for _, routing in gateway.bound:
+            for endpoint in () if routing is None else routing.endpoints():
+                policies = stage.compiled_for(endpoint).policies
+                for policy in (each for each in policies if isinstance(each, ThrottlePolicy)):
+                    windows = [limit for limit in policy.limits if limit.window]
+                    if len(windows) > 1:
+                        yield Finding(
+                            "two-windows",
+                            f'stages.{stage.name}.methods."{endpoint.method}"',
+                            f"its decorator has a {windows[1].rate} and its method a {windows[0].rate}; each request "
+                            f"asks one after the other, so give one of the two a Rate",
+                        )
+
+
 def unreadable_refusals(gateway: "Gateway") -> Iterator[Finding]:
     """Pages of other origins cannot read a refusal: no CORS layer that the gate can ask, and no `cors` of its own."""
     if gateway.cors is UNSET:
@@ -304,6 +327,7 @@ CHECKS: Sequence[Callable[["Gateway"], Iterator[Finding]]] = (
     untrusted_proxy,
     client_chosen_stage,
     unserved_method,
+    two_windows,
     unreadable_refusals,
     multiplied_limits,
 )

@@ -14,6 +14,7 @@ from threading import Lock
 from typing import final
 
 from apigate.core.errors import ConfigurationError
+from apigate.stores.memory_windows import MemoryWindows
 from apigate.throttling.algorithms import FRESH, State, decide, owed_at, rescaled, settled, written
 from apigate.throttling.decision import Decision
 from apigate.throttling.keys import Key, crowd_of
@@ -110,6 +111,7 @@ class MemoryStore:
         self._kept = 0
         self._full = False
         self._unreported = False
+        self._windows = MemoryWindows(max_keys, self.overflow_slot, self._report_windows)
 
     def __len__(self) -> int:
         """How many buckets are kept, overflow buckets not counted."""
@@ -123,6 +125,14 @@ class MemoryStore:
                 if table.limit is not limit:
                     self._change(table, limit, now)
         return MemoryBuckets(self, [limit.name for limit in limits])
+
+    def windows(self) -> MemoryWindows:
+        """The windows that are kept beside the buckets; at most `max_keys` of them too."""
+        return self._windows
+
+    def _report_windows(self, kept: int) -> None:
+        if self.on_fill is not None:
+            self.on_fill(kept)
 
     def table(self, name: str) -> _Table:
         """The table of an opened limit."""

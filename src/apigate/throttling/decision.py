@@ -7,6 +7,7 @@ from typing import final
 from apigate.core.errors import ApigateError
 from apigate.throttling.limit import Limit
 from apigate.throttling.rate import Rate
+from apigate.throttling.window import Window
 
 __all__ = ["Decision", "LevelState", "Throttled", "longest_wait"]
 
@@ -44,8 +45,8 @@ class LevelState:
         return self._limit.policy
 
     @property
-    def rate(self) -> Rate:
-        """Its rate and burst."""
+    def rate(self) -> Rate | Window:
+        """Its rate and burst, or its window."""
         return self._limit.rate
 
     @property
@@ -55,7 +56,7 @@ class LevelState:
 
     @property
     def remaining(self) -> int:
-        """Whole tokens left in the bucket."""
+        """Whole tokens left in the bucket, or how much the window still admits."""
         owed = self._wanted if self._taken else self._wanted - self._cost * self._limit.p
         return max(0, (self._limit.capacity - owed) // self._limit.p)
 
@@ -106,6 +107,8 @@ class Decision:
     unasked: tuple[Limit, ...] = ()
     _booked: bool = False
     _waits: Mapping[int, int] = MappingProxyType({})
+    _resets: Mapping[int, int] = MappingProxyType({})
+    _counted: Mapping[str, int] = MappingProxyType({})
 
     def __init__(self, allowed: bool, limits: Sequence[Limit], costs: Sequence[int], wanted: Sequence[int]) -> None:
         """Keep the raw numbers.
@@ -146,10 +149,29 @@ class Decision:
         self._waits = dict.fromkeys(places, wait_us)
         return self
 
+    def note_windows(
+        self, waits: Mapping[int, int], resets: Mapping[int, int], counted: Mapping[str, int], round_trips: int
+    ) -> "Decision":
+        """Note what the windows among its limits have told, and return this one.
+
+        Args:
+            waits: By place, microseconds until one that refused admits the same cost; left out for never.
+            resets: By place, microseconds until one admits more than now.
+            counted: By the limit's name, the time under which its cost was counted, to give it back by.
+            round_trips: How often a server was asked for the whole decision.
+        """
+        self._waits, self._resets, self._counted = waits, resets, counted
+        self.round_trips = round_trips
+        return self
+
     @property
     def wanted(self) -> Sequence[int]:
         """What each bucket would be owed with the costs taken, in tokens times its `p`."""
         return self._wanted
+
+    def counted_at(self, name: str) -> int | None:
+        """The time under which the window of this limit has counted the cost; None if it has not."""
+        return self._counted.get(name)
 
     @property
     def taken(self) -> list[bool]:
@@ -247,6 +269,7 @@ class Decision:
         """The enforced limit with the fewest tokens left, these, and what its bucket is owed; None if there is none.
 
         Limits that could not be asked are none.
+        A window is owed as much as a bucket of its `n` would pay off until the window admits more.
         """
         found: Limit | None = None
         fewest = place = owed = 0
@@ -260,7 +283,11 @@ class Decision:
             if (left < fewest or found is None) and limit.enforced and not (self.local and self._is_unknown(limit)):
                 found, fewest, owed = limit, left, owed_now[place]
             place += 1  # noqa: SIM113 - enumerate costs 60 ns, on every response
-        return None if found is None else (found, max(0, fewest), owed)
+        if found is None:
+            return None
+        if found.window is not None:
+            owed = self._resets.get(self.limits.index(found), 0) * found.n
+        return found, max(0, fewest), owed
 
     def _is_unknown(self, limit: Limit) -> bool:
         return limit in self.unasked or limit in self.unavailable

@@ -18,6 +18,7 @@ from apigate.throttling.keys import LONGEST_KEY, Key, bucket_key
 from apigate.throttling.limit import Limit, checked_cost
 from apigate.throttling.mark import ThrottleMark
 from apigate.throttling.store import Buckets
+from apigate.throttling.windowed import settle
 
 __all__ = ["ExemptPolicy", "RateLimitFieldsPolicy", "SettlementPolicy", "ThrottlePolicy", "ThrottleRefusals"]
 
@@ -144,7 +145,7 @@ class ThrottlePolicy:
         if decision is None or not decision.allowed or context.settled:
             return None
         context.settled = True
-        return self.buckets.adjust(self.keys(context), decision.settling(0), now)
+        return settle(self.buckets, self.keys(context), decision.settling(0), now, decision)
 
 
 @final
@@ -281,5 +282,5 @@ class SettlementPolicy:
             cost = checked_cost(self._final_cost(context, status), "final_cost")
         else:
             return None
-        tokens = decision.settling(cost, SETTLED)
-        return self._throttle.buckets.adjust(self._throttle.keys(context), tokens, self._clock.now_us())
+        tokens, throttle = decision.settling(cost, SETTLED), self._throttle
+        return settle(throttle.buckets, throttle.keys(context), tokens, self._clock.now_us(), decision)
