@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from getpass import getuser
@@ -140,12 +140,22 @@ class Server:
         """Whether it is ready; may raise RedisError or OSError where it is not."""
         raise NotImplementedError
 
+    def environment(self) -> Mapping[str, str]:
+        """Its environment."""
+        return os.environ
+
     def start(self) -> None:
         """Start it, or start it again; returns when it answers."""
         assert self.process is None, "it runs already"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self.arguments(), cwd=self.home, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=guard()
+                self.arguments(),
+                cwd=self.home,
+                env=self.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                process_group=guard(),
             )
         until(self._is_up, f"{self.process.args} answers")
 

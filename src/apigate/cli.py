@@ -188,8 +188,9 @@ def _serve_asgi(app: "ASGIApp", gateway: Gateway, arguments: argparse.Namespace)
 
     gated = GatewayMiddleware(app, gateway, stage=arguments.stage)
     try:
-        # Left on, proxy_headers would let every local client choose the address that it is counted under.
-        uvicorn.run(gated, host=arguments.host, port=arguments.port, proxy_headers=False)
+        # Left on, proxy_headers would let every local client choose the address that it is counted under. Without
+        # workers=1 uvicorn would follow WEB_CONCURRENCY, and start none, as this app has no name to import it by.
+        uvicorn.run(gated, host=arguments.host, port=arguments.port, proxy_headers=False, workers=1)
     except SystemExit:  # the start failed, and uvicorn has said why
         return _FAILED
     return 0

@@ -91,7 +91,9 @@ def explain(
                 if not isinstance(decision, Decision):
                     refuse_awaitable(decision)
                 levels = decision.buckets
-                verdict = "admitted" if decision.allowed else "THROTTLED"
+                refused = "STORE_UNAVAILABLE" if decision.unavailable else "THROTTLED"
+                verdict = "admitted" if decision.allowed else refused
+                notes += ["the store cannot be reached: this process decides by itself"] if decision.local else []
             case InFlightPolicy():
                 notes += [f"at most {most} in flight at level {slots.level}" for slots, most, _ in policy.limits]
             case ThrottlePolicy() | RateLimitFieldsPolicy() | SettlementPolicy():

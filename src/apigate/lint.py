@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, final
 
 from apigate.config import UNSET
 from apigate.core.routes import ANY, method_key, shape_of
+from apigate.core.workers import workers_asked_for
 from apigate.pipeline import RunningStage
 from apigate.staging.selector import Header, Host
 from apigate.throttling.in_flight import InFlightPolicy
 from apigate.throttling.limit import Limit
 from apigate.throttling.policy import ThrottlePolicy
+from apigate.throttling.store import is_shared
 
 if TYPE_CHECKING:
     from apigate.gateway import Gateway
@@ -285,6 +287,34 @@ def unreadable_refusals(gateway: "Gateway") -> Iterator[Finding]:
                 )
 
 
+def multiplied_limits(gateway: "Gateway") -> Iterator[Finding]:
+    """Limits that each of several workers holds by itself, as their store is not shared.
+
+    In-flight limits count one process by design.
+    """
+    shown = (gateway.workers_seen, workers_asked_for())
+    workers = next((each for each in shown if each is not None and each.several), None)
+    if workers is None or is_shared(gateway.store) or not _is_enforced(gateway):
+        return
+    each = "Each worker" if workers.number is None else f"Each of the {workers.number} workers"
+    times = (
+        "as many times as much as there are workers" if workers.number is None else f"{workers.number} times as much"
+    )
+    yield Finding(
+        "multiplied-limits",
+        "store",
+        f"{workers.sign}, and every limit of the gateway {gateway.name!r} is kept by each process alone. {each} admits "
+        f"the whole of it, and all together {times}. Share one store: store='file:///run/app/apigate.state' among the "
+        f"workers of one host, store='redis://host:6379/0' among hosts; and give the gateway a name=",
+    )
+
+
+def _is_enforced(gateway: "Gateway") -> bool:
+    """Tell whether any limit refuses anything; a decorated function has one of its own."""
+    decorated = gateway.marked and any(gateway.mode(level) == "enforce" for level in ("method", "client-method"))
+    return decorated or any(limit.enforced for policy, _ in _throttles(gateway) for limit in policy.limits)
+
+
 CHECKS: Sequence[Callable[["Gateway"], Iterator[Finding]]] = (
     never_binds,
     in_flight_never_binds,
@@ -299,5 +329,6 @@ CHECKS: Sequence[Callable[["Gateway"], Iterator[Finding]]] = (
     unserved_method,
     two_windows,
     unreadable_refusals,
+    multiplied_limits,
 )
 """Every check, in the order their findings are listed."""

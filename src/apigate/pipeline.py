@@ -84,6 +84,7 @@ class _Place(NamedTuple):
         settings: Where its settings stand.
         throttle: What its rate is called there; its in-flight limit is called alike.
         mode: Whether it is enforced.
+        steady: Whether no outcome of a request gives back what it took there.
     """
 
     level: str
@@ -91,6 +92,7 @@ class _Place(NamedTuple):
     settings: "GlobalSettings | Stage | Method"
     throttle: str
     mode: Mode
+    steady: bool = True
 
 
 @final
@@ -132,6 +134,7 @@ class Compiler:
         self._on_shadow = on_shadow
         self._lock = Lock()
         self._limits: dict[str, Limit] = {}
+        self._settling: tuple[Stage, bool] | None = None  # of the stage that is being compiled
         self._window_marks: list[Limit] = []
         self._slots: dict[str, Slots] = {}
         self._counters: dict[tuple[str, str], Counters] = {}
@@ -233,18 +236,32 @@ class Compiler:
         yield _Place("stage", f"{prefix}:stage:{stage.name}", stage, "throttle", here.get("stage", "enforce"))
         for suffix, own in methods:
             mode: Mode = _given(own.modes).get("method", here.get("method", "enforce"))
-            yield _Place("method", f"{prefix}:method:{suffix}", own, "throttle", mode)
-        yield _Place("client", f"{prefix}:client:{stage.name}", stage, "client_throttle", here.get("client", "enforce"))
+            yield _Place("method", f"{prefix}:method:{suffix}", own, "throttle", mode, not own.is_settled)
+        mode = here.get("client", "enforce")
+        steady = not self._settles(stage)
+        yield _Place("client", f"{prefix}:client:{stage.name}", stage, "client_throttle", mode, steady)
         for suffix, own in methods:
             mode = _given(own.modes).get("client-method", here.get("client-method", "enforce"))
-            yield _Place("client-method", f"{prefix}:client-method:{suffix}", own, "client_throttle", mode)
+            name = f"{prefix}:client-method:{suffix}"
+            yield _Place("client-method", name, own, "client_throttle", mode, not own.is_settled)
+
+    def _settles(self, stage: Stage) -> bool:
+        """Whether some method gives back what requests took from the clients' buckets of the stage."""
+        if self._settling is None or self._settling[0] is not stage:
+            settings = (*stage.methods.values(), stage.settings(None))
+            self._settling = stage, any(method.is_settled for method in settings)
+        return self._settling[1]
 
     def _known(self, limits: Iterator[Limit] | Sequence[Limit]) -> tuple[Limit, ...]:
         """The same limits as objects known before, where nothing about them changed."""
         found: dict[str, Limit] = {}
         for limit in limits:
             known = self._limits.get(limit.name)
-            if known is None or known.rate != limit.rate or known.enforced != limit.enforced:
+            if known is None or (known.rate, known.enforced, known.steady) != (
+                limit.rate,
+                limit.enforced,
+                limit.steady,
+            ):
                 known = self._limits[limit.name] = limit
             found[limit.name] = known
         return tuple(found.values())
@@ -286,7 +303,8 @@ class Compiler:
         final_cost: Callable[[RequestContext, int], int] | None,
     ) -> list[Policy]:
         for mark, enforced in marks:
-            limits += mark.limits(sum(limit.level == mark.level for limit in limits), enforced=enforced)
+            others = sum(limit.level == mark.level for limit in limits)
+            limits += mark.limits(others, enforced=enforced, steady=not refund and final_cost is None)
         if not limits:
             return []
         throttle = ThrottlePolicy(
@@ -520,7 +538,8 @@ def _is_preflight(request: Request) -> bool:
 
 
 def _limits_at(place: _Place) -> tuple[Limit, ...]:
-    return limits_of(place.name, place.level, _rates(getattr(place.settings, place.throttle)), place.mode)
+    rates = _rates(getattr(place.settings, place.throttle))
+    return limits_of(place.name, place.level, rates, place.mode, steady=place.steady)
 
 
 def _given(modes: Mapping[str, Mode] | Unset) -> Mapping[str, Mode]:

@@ -9,7 +9,7 @@ only as far as it drains the overflow bucket they fall into.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from threading import Lock
 from typing import final
 
@@ -137,6 +137,19 @@ class MemoryStore:
     def table(self, name: str) -> _Table:
         """The table of an opened limit."""
         return self._tables[name]
+
+    def owed(self, now: int) -> Iterator[tuple[Limit, Key, int]]:
+        """Every bucket that is owed anything at `now`: its limit, its key, and what it is owed in tokens times `p`.
+
+        As all of them stand when the first is asked for. Overflow buckets are left out: nobody can tell whose they are.
+        """
+        with self.lock:
+            held = [(table.limit, [*table.young.items(), *table.old.items()]) for table in self._tables.values()]
+        for limit, states in held:
+            for key, state in states:
+                owed = owed_at(state, limit.n, now)
+                if owed:
+                    yield limit, key, owed
 
     def place(self, table: _Table, key: Key, state: State, now: int) -> None:
         """Write a bucket that may be new. A key that leaves an overflow bucket takes along what that was owed."""

@@ -90,11 +90,21 @@ class Decision:
         costs: Tokens wanted from each.
         shadowed: The limits in shadow mode that would have refused.
         round_trips: How often a server was asked for it: 0 in memory, in a file, and where this process knew already.
+        tolerance: Where processes take tokens ahead, how many of each bucket one may hold unspent: within any interval
+            a level admits at most its burst, its rate times the interval, and this for each process. Else 0.
+        local: Whether the store could not be asked, and this process decided by itself.
+        unavailable: The limits that refused for that reason: their level is closed in an outage, or the cost is above
+            this process's share of the burst. What they wait for is the next time that the store is tried.
+        unasked: The limits that were left out for that reason: their level is open in an outage. They took nothing.
     """
 
     # Defaults of the class, not slots set for each decision: few of them are shadowed or booked.
     shadowed: tuple[Limit, ...] = ()
     round_trips: int = 0
+    tolerance: int = 0
+    local: bool = False
+    unavailable: tuple[Limit, ...] = ()
+    unasked: tuple[Limit, ...] = ()
     _booked: bool = False
     _waits: Mapping[int, int] = MappingProxyType({})
     _resets: Mapping[int, int] = MappingProxyType({})
@@ -125,6 +135,20 @@ class Decision:
         self._booked = booked
         return self
 
+    def note_outage(self, places: Collection[int], unasked: Collection[int], wait_us: int) -> "Decision":
+        """Note that the store could not be asked, and return this decision.
+
+        Args:
+            places: Where the limits stand that refused as nobody can tell what they would say.
+            unasked: Where the limits stand that were left out.
+            wait_us: Microseconds until the store is tried again.
+        """
+        self.local = True
+        self.unavailable = tuple([self.limits[place] for place in places])
+        self.unasked = tuple([self.limits[place] for place in unasked])
+        self._waits = dict.fromkeys(places, wait_us)
+        return self
+
     def note_windows(
         self, waits: Mapping[int, int], resets: Mapping[int, int], counted: Mapping[str, int], round_trips: int
     ) -> "Decision":
@@ -152,9 +176,10 @@ class Decision:
     @property
     def taken(self) -> list[bool]:
         """Whether tokens were taken, limit by limit."""
-        if not self.shadowed:
+        if not (self.shadowed or self.unasked):
             return [self.allowed] * len(self.limits)
-        return [self.allowed and limit not in self.shadowed for limit in self.limits]
+        spared = (*self.shadowed, *self.unasked)
+        return [self.allowed and limit not in spared for limit in self.limits]
 
     def settling(self, cost: int, levels: Collection[str] | None = None) -> list[int]:
         """What more to take at each limit (or to give back, below 0) so that the request costs `cost` in the end.
@@ -176,6 +201,8 @@ class Decision:
     @property
     def owed(self) -> list[int]:
         """What each bucket is owed after the decision, in tokens times its `p`."""
+        if self.allowed and not self.shadowed:
+            return list(self._wanted)
         return [
             wanted if taken else wanted - cost * limit.p
             for limit, cost, wanted, taken in zip(self.limits, self.costs, self._wanted, self.taken, strict=True)
@@ -231,16 +258,17 @@ class Decision:
 
     def _wait_at(self, place: int) -> int | None:
         """Microseconds until a limit that lacks tokens has them; None if it never will."""
+        if place in self._waits:
+            return self._waits[place]
         limit = self.limits[place]
         if self.costs[place] * limit.p > limit.capacity:
             return None
-        if place in self._waits:
-            return self._waits[place]
         return -(-(self._wanted[place] - limit.capacity) // limit.n)
 
     def tightest(self) -> tuple[Limit, int, int] | None:
         """The enforced limit with the fewest tokens left, these, and what its bucket is owed; None if there is none.
 
+        Limits that could not be asked are none.
         A window is owed as much as a bucket of its `n` would pay off until the window admits more.
         """
         found: Limit | None = None
@@ -252,7 +280,7 @@ class Decision:
             ]
         for limit in self.limits:
             left = (limit.capacity - owed_now[place]) // limit.p
-            if (left < fewest or found is None) and limit.enforced:
+            if (left < fewest or found is None) and limit.enforced and not (self.local and self._is_unknown(limit)):
                 found, fewest, owed = limit, left, owed_now[place]
             place += 1  # noqa: SIM113 - enumerate costs 60 ns, on every response
         if found is None:
@@ -260,6 +288,9 @@ class Decision:
         if found.window is not None:
             owed = self._resets.get(self.limits.index(found), 0) * found.n
         return found, max(0, fewest), owed
+
+    def _is_unknown(self, limit: Limit) -> bool:
+        return limit in self.unasked or limit in self.unavailable
 
     @property
     def buckets(self) -> tuple[LevelState, ...]:
@@ -293,14 +324,17 @@ class Throttled(ApigateError):
     Attributes:
         decision: The decision that refused it.
         retry_after: Seconds to wait, or None where waiting cannot help.
+        status: What a request is answered with that comes to this: 429, or 503 where the store could not be asked.
     """
 
     def __init__(self, decision: Decision) -> None:
         """Say which levels refused, and for how long."""
         self.decision: Decision = decision
         self.retry_after: float | None = decision.retry_after
+        self.status: int = 503 if decision.unavailable else 429
         wait = "waiting cannot help" if self.retry_after is None else f"retry after {self.retry_after:.3f} s"
-        super().__init__(f"refused by {', '.join(decision.violated)}; {wait}")
+        why = ", as the store cannot be reached" if decision.unavailable else ""
+        super().__init__(f"refused by {', '.join(decision.violated)}{why}; {wait}")
 
 
 def longest_wait(refusals: Sequence[tuple[Limit, int | None]]) -> int | None:

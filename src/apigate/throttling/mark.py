@@ -54,7 +54,7 @@ class ThrottleMark:
         self._per = per
         self._cost = cost
 
-    def limits(self, others: int, *, enforced: bool = True) -> tuple[Limit, ...]:
+    def limits(self, others: int, *, enforced: bool = True, steady: bool = False) -> tuple[Limit, ...]:
         """Its limits, called after their level and numbered on from the `others` that the level has already."""
         level = self.level
         return tuple(
@@ -64,6 +64,7 @@ class ThrottleMark:
                 level if others + number == 1 else f"{level}-{others + number}",
                 rate,
                 enforced=enforced,
+                steady=steady,
             )
             for number, rate in enumerate(self.rates, start=1)
         )

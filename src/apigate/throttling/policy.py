@@ -167,6 +167,8 @@ class ThrottleRefusals:
 
     def __call__(self, context: RequestContext, decision: Decision) -> Response:
         """The response, with the wait and the limits that refused."""
+        if decision.unavailable:
+            return self._unavailable(context, decision)
         refusals = tuple([(limit, None if wait is None else seconds_up(wait)) for limit, wait in decision.refusals()])
         ready = self._ready.get(refusals)  # under a flood the same few refusals are sent again and again
         if ready is not None:
@@ -180,6 +182,16 @@ class ThrottleRefusals:
                 self._ready.clear()
             self._ready[refusals] = response
         return response
+
+    def _unavailable(self, context: RequestContext, decision: Decision) -> Response:
+        """The response where the store could not be asked: no verdict on the client, and no field that counts."""
+        refusals = decision.refusals()
+        wait = longest_wait(refusals)
+        fields = () if wait is None else (retry_after_field(seconds_up(wait)),)
+        named = " and ".join(limit.policy for limit, _ in refusals)
+        detail = f"The {named} limit{'s' if len(refusals) > 1 else ''} cannot be checked at the moment."
+        violated = tuple([limit.policy for limit, _ in refusals])
+        return self._responses.make("STORE_UNAVAILABLE", context, detail, fields, violated)
 
     def _explained(
         self, refusals: tuple[tuple[Limit, int | None], ...]

@@ -69,7 +69,8 @@ class ThrottleStore(Protocol):
     def open(self, limits: Sequence[Limit], now: int) -> Buckets:
         """The buckets of these limits.
 
-        Limits of the same name share their buckets. A rate that differs from the one the name had replaces it at
+        Limits of the same name share their buckets; the same limit may be there several times, to settle several of
+        its keys at once. A rate that differs from the one the name had replaces it at
         `now` microseconds, for whoever opened it before too, and the buckets keep what they are owed. A
         shared store may change a bucket when it is next used; the time since its last use counts at the old rate then.
         """
