@@ -402,7 +402,7 @@ def test_a_gateway_keeps_its_windows_by_an_address(request, name, asking):
     assert [answer.fields["ratelimit"][:12] for answer in answers[:3]] == [
         f'"client";r={left}'[:12] for left in (2, 1, 0)
     ]
-    gateway.store.close()
+    gateway.store.store.close()
 
 
 @pytest.mark.parametrize("address", ["memcached://127.0.0.1:1", "mongodb://127.0.0.1:1/shop"])

@@ -5,7 +5,7 @@ the value. Until the first awaitable it runs like any function; from there on as
 """
 
 from collections.abc import Awaitable, Generator
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias, TypeVar
 
 __all__ = ["Steps", "run"]
 
@@ -25,7 +25,7 @@ def run(steps: Steps[T]) -> T | Awaitable[T]:
     """
     try:
         answer = next(steps)
-        while not isinstance(answer, Awaitable):
+        while not _has_to_wait(answer):
             answer = steps.send(answer)
     except StopIteration as end:
         outcome: T = end.value
@@ -37,10 +37,9 @@ async def _finish(steps: Steps[T], answer: Any) -> T:
     """The rest of some steps, the first of them to be waited for."""
     try:
         while True:
-            if isinstance(answer, Awaitable):
-                waited: Awaitable[Any] = cast("Awaitable[Any]", answer)
+            if _has_to_wait(answer):
                 try:
-                    answer = await waited
+                    answer = await answer
                 except BaseException as error:  # noqa: BLE001 - the steps may have to put something right
                     answer = steps.throw(error)
                     continue
@@ -48,3 +47,7 @@ async def _finish(steps: Steps[T], answer: Any) -> T:
     except StopIteration as end:
         outcome: T = end.value
         return outcome
+
+
+def _has_to_wait(answer: object) -> bool:
+    return isinstance(answer, Awaitable)

@@ -147,6 +147,11 @@ class MemoryWindows:
         table = self._table(limit, _window(limit))
         return table.tallies.get(key) or (table.overflow.get(self._overflow_slot(key)) if table.overflow else None)
 
+    def keys(self) -> list[tuple[str, Key]]:
+        """Limit's name and key of all that is kept, but for what shares an overflow tally."""
+        with self._lock:
+            return [(name, key) for (name, _), table in self._tables.items() for key in table.tallies]
+
     # ---- where tallies are
 
     def _table(self, limit: Limit, window: Window) -> _Table:

@@ -7,12 +7,12 @@ what that is owed is carried over when the store within answers again.
 
 from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from functools import partial
-from typing import Any, Generic, NamedTuple, TypeVar, final
+from typing import Any, Generic, NamedTuple, TypeVar, cast, final
 
 from apigate.core.clock import Clock
 from apigate.core.errors import StoreError
 from apigate.stores.breaker import Breaker, StoreChange
-from apigate.stores.memory import MemoryBuckets, MemoryStore
+from apigate.stores.memory import MemoryStore
 from apigate.throttling.algorithms import owed_at
 from apigate.throttling.decision import Decision
 from apigate.throttling.keys import Key
@@ -20,6 +20,8 @@ from apigate.throttling.limit import LEVELS, Limit
 from apigate.throttling.outage import LEAST_WAIT_US, OUTAGES, OutagePolicy, decided_alone, outage_at, share_of
 from apigate.throttling.rate import Rate
 from apigate.throttling.store import Buckets, ThrottleStore, is_shared
+from apigate.throttling.window import Window
+from apigate.throttling.windowed import open_buckets, settle, windows_of
 
 __all__ = ["GuardedBuckets", "GuardedStore"]
 
@@ -29,6 +31,7 @@ _CHUNK = 64
 """How many buckets are carried over in one step."""
 
 _PROBE_RATE = Rate(1_000_000)  # never refuses, as a refusal would write nothing
+_PROBE_WINDOW = Window("1000000/second", kind="fixed")  # where there are no buckets
 
 
 _SCANNED = 1_000
@@ -68,6 +71,9 @@ class GuardedStore:
     True
     """
 
+    opens_windows: bool = True
+    """It is handed limits with windows too, and has those within, and their shares, opened."""
+
     def __init__(
         self,
         store: ThrottleStore,
@@ -90,7 +96,8 @@ class GuardedStore:
         self._limits: dict[str, Limit] = {}  # by name, as it was opened last
         self._shares: dict[str, Limit] = {}
         self._carried: dict[tuple[str, Key], _Carried] = {}  # by limit and key
-        self._probing = Limit(f"{name}:probe", "probe", "probe", _PROBE_RATE)
+        probing = _PROBE_WINDOW if getattr(store, "windows_only", False) else _PROBE_RATE
+        self._probing = Limit(f"{name}:probe", "probe", "probe", probing)
 
     def open(self, limits: Sequence[Limit], now: int) -> "GuardedBuckets":
         """The buckets of these limits; those within are opened when the store can be asked."""
@@ -99,7 +106,9 @@ class GuardedStore:
         closed = [place for place, policy in enumerate(policies) if policy == "closed" and limits[place].enforced]
         shares = [self._share(limits[place]) for place in places]
         self._limits.update({limit.name: limit for limit in limits})
-        local = self._local.open(shares, now) if shares else None
+        local = open_buckets(self._local, shares, now) if shares else None
+        if any(limit.window for limit in limits):
+            windows_of(self.store, limits)
         buckets = GuardedBuckets(self, limits, closed, places, local)
         turn = self.breaker.turn
         if not self.breaker.is_open:
@@ -127,12 +136,13 @@ class GuardedStore:
     def attempt(self) -> Iterator[object]:
         """Take a token from a bucket of its own, then all that the shares are owed."""
         now = self._clock.now_us()
-        yield self.store.open([self._probing], now).acquire(("",), (1,), now)
+        yield open_buckets(self.store, [self._probing], now).acquire(("",), (1,), now)
         yield from self._carry()
 
     def finish(self) -> Iterator[object]:
-        """Take what the shares gave meanwhile."""
+        """Take what the shares gave meanwhile, and count what was admitted in shares of windows."""
         yield from self._carry()
+        yield from self._carry_windows()
 
     def _carry(self) -> Iterator[object]:
         """Take from the store within what the shares are owed and it was not told of; one step for many buckets.
@@ -159,6 +169,19 @@ class GuardedStore:
         if chunk:
             yield from self._take(chunk, kept, now)
         self._carried = kept  # of the others nothing is owed any more
+
+    def _carry_windows(self) -> Iterator[object]:
+        """Count in the store within what shares of windows have counted; as if it came now, so never too little."""
+        now = self._clock.now_us()
+        shares = self._local.windows()
+        for number, (name, key) in enumerate(shares.keys(), start=1):
+            share, limit = self._shares[name], self._limits[name]
+            used = 0 if share.window is None else shares.peek(share, key, 0, now).used
+            if used:
+                yield windows_of(self.store, [limit]).adjust(limit, key, used, None, now)
+                shares.reset(share, key)  # only now: had the store failed again, this would go on by the share
+            elif number % _SCANNED == 0:
+                yield None
 
     def _take(
         self,
@@ -199,7 +222,7 @@ class GuardedBuckets:
         limits: Sequence[Limit],
         closed: Sequence[int],
         places: Sequence[int],
-        local: MemoryBuckets | None,
+        local: Buckets | None,
     ) -> None:
         """Keep where the limits stand that refuse in an outage, and that have shares."""
         self._store = store
@@ -217,7 +240,8 @@ class GuardedBuckets:
         Raises:
             StoreError: The store cannot be reached.
         """
-        self._inner = self._store.store.open([self._store.latest(limit) for limit in self._limits], now)
+        limits = [self._store.latest(limit) for limit in self._limits]
+        self._inner = open_buckets(self._store.store, limits, now)
         return self._inner
 
     def acquire(
@@ -254,18 +278,30 @@ class GuardedBuckets:
 
     def adjust(self, keys: Sequence[Key], tokens: Sequence[int], now: int) -> Awaitable[None] | None:
         """Take more tokens or give some back without asking; in an outage at the levels that have shares."""
+        return self._adjust(keys, tokens, now, None)
+
+    def settle(
+        self, keys: Sequence[Key], tokens: Sequence[int], now: int, decision: Decision
+    ) -> Awaitable[None] | None:
+        """The same for what a decision took; a window gives back where it was counted, in the store or in the share."""
+        return self._adjust(keys, tokens, now, decision)
+
+    def _adjust(
+        self, keys: Sequence[Key], tokens: Sequence[int], now: int, decision: Decision | None
+    ) -> Awaitable[None] | None:
         breaker = self._breaker
         if not breaker.is_open:
             turn = breaker.turn
+            within = None if decision is None or decision.local else decision
             try:
-                answer = (self._inner or self.open(now)).adjust(keys, tokens, now)
+                answer = _settled(self._inner or self.open(now), keys, tokens, now, within)
             except StoreError as error:
                 breaker.fail(error, turn)
             else:
                 if answer is None:
                     return None
-                return _Awaited(breaker, answer, turn, partial(self._adjust_alone, keys, tokens, now))
-        self._adjust_alone(keys, tokens, now)
+                return _Awaited(breaker, answer, turn, partial(self._adjust_alone, keys, tokens, now, decision))
+        self._adjust_alone(keys, tokens, now, decision)
         return None
 
     def reset(self, keys: Sequence[Key | None] | None = None) -> Awaitable[None] | None:
@@ -290,13 +326,13 @@ class GuardedBuckets:
         local = None
         if self._local is not None:
             local = self._local.acquire(self._of_local(keys), self._of_local(costs), now, patience)
-        return self._judged_alone(costs, now, local)
+        return self._judged_alone(costs, now, cast("Decision | None", local))  # memory answers at once
 
     def _peek_alone(self, keys: Sequence[Key], costs: Sequence[int], now: int) -> Decision:
         local = None
         if self._local is not None:
             local = self._local.peek(self._of_local(keys), self._of_local(costs), now)
-        return self._judged_alone(costs, now, local)
+        return self._judged_alone(costs, now, cast("Decision | None", local))
 
     def _judged_alone(self, costs: Sequence[int], now: int, local: Decision | None) -> Decision:
         self._breaker.probe_if_due(now)  # last, so that what was taken for this request is carried over too
@@ -306,9 +342,10 @@ class GuardedBuckets:
         wait_us = max(LEAST_WAIT_US, self._breaker.wait_us(now))
         return decided_alone(self._limits, costs, self._closed, self._places, local, wait_us)
 
-    def _adjust_alone(self, keys: Sequence[Key], tokens: Sequence[int], now: int) -> None:
+    def _adjust_alone(self, keys: Sequence[Key], tokens: Sequence[int], now: int, decision: Decision | None) -> None:
         if self._local is not None:
-            self._local.adjust(self._of_local(keys), self._of_local(tokens), now)
+            here = decision if decision is not None and decision.local else None
+            _settled(self._local, self._of_local(keys), self._of_local(tokens), now, here)
         self._breaker.probe_if_due(now)
 
     def _reset_alone(self, keys: Sequence[Key | None] | None) -> None:
@@ -319,6 +356,13 @@ class GuardedBuckets:
     def _of_local(self, values: Sequence[T]) -> Sequence[T]:
         """Those of the limits that have shares."""
         return values if self._is_local else [values[place] for place in self._places]
+
+
+def _settled(
+    buckets: Buckets, keys: Sequence[Key], tokens: Sequence[int], now: int, decision: Decision | None
+) -> Awaitable[None] | None:
+    """Settle by a decision of these buckets, or without one."""
+    return buckets.adjust(keys, tokens, now) if decision is None else settle(buckets, keys, tokens, now, decision)
 
 
 @final

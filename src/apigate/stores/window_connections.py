@@ -142,7 +142,8 @@ class Connections:
     async def close_async(self) -> None:
         """Close those of the running loop."""
         loop = running_loop()
-        known = None if loop is None else self._of_loops.pop(loop, None)
+        with self._lock:
+            known = None if loop is None else self._of_loops.pop(loop, None)
         if known is not None:
             await known[1].aclose()
 

@@ -166,6 +166,9 @@ class WindowsOnly:
     shared: bool = True
     """Other processes count in the same windows."""
 
+    windows_only: bool = True
+    """So whoever wants to know whether it answers has to ask for a window."""
+
     def __init__(self, address: str, slots: Slots, deadline_ms: int, *, host_time: bool = True) -> None:
         """Connect to nothing yet."""
         if not 1 <= deadline_ms <= 60_000:

@@ -146,7 +146,7 @@ class Decision:
         self.local = True
         self.unavailable = tuple([self.limits[place] for place in places])
         self.unasked = tuple([self.limits[place] for place in unasked])
-        self._waits = dict.fromkeys(places, wait_us)
+        self._waits = {**self._waits, **dict.fromkeys(places, wait_us)}
         return self
 
     def note_windows(
@@ -168,6 +168,11 @@ class Decision:
     def wanted(self) -> Sequence[int]:
         """What each bucket would be owed with the costs taken, in tokens times its `p`."""
         return self._wanted
+
+    @property
+    def window_notes(self) -> tuple[Mapping[int, int], Mapping[int, int], Mapping[str, int]]:
+        """Waits, resets and times as `note_windows` was given them."""
+        return self._waits, self._resets, self._counted
 
     def counted_at(self, name: str) -> int | None:
         """The time under which the window of this limit has counted the cost; None if it has not."""

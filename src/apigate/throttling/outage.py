@@ -85,8 +85,16 @@ def decided_alone(
         wanted[place] = limit.capacity + costs[place] * limit.p + 1
     decision = Decision(allowed, asked, paid, wanted)
     decision.note(local.shadowed if local is not None else (), booked=booked)
+    if local is not None:
+        waits, resets, counted = local.window_notes
+        decision.note_windows(_moved(waits, places), _moved(resets, places), counted, 0)
     known = {*unavailable, *places}
     return decision.note_outage(unavailable, [place for place in range(len(limits)) if place not in known], wait_us)
+
+
+def _moved(notes: Mapping[int, int], places: Sequence[int]) -> dict[int, int]:
+    """What was noted by the places of the shares, by those of all limits."""
+    return {places[place]: number for place, number in notes.items()}
 
 
 def _is_above_share(limit: Limit, share: Limit, cost: int) -> bool:

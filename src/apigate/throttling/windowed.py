@@ -16,7 +16,7 @@ from apigate.throttling.limit import Limit
 from apigate.throttling.store import Buckets, LocalWindows, ThrottleStore, WindowStore
 from apigate.throttling.windows import Standing
 
-__all__ = ["WindowedBuckets", "check_windows", "open_buckets", "settle"]
+__all__ = ["WindowedBuckets", "check_windows", "open_buckets", "settle", "windows_of"]
 
 T = TypeVar("T")
 
@@ -31,19 +31,29 @@ def open_buckets(store: ThrottleStore, limits: Sequence[Limit], now: int) -> Buc
     """
     if getattr(store, "opens_windows", False) or not any(limit.window for limit in limits):
         return store.open(limits, now)
+    windows = windows_of(store, limits)
+    buckets = [limit for limit in limits if not limit.window]
+    return WindowedBuckets(limits, store.open(buckets, now) if buckets else None, windows)
+
+
+def windows_of(store: ThrottleStore, limits: Sequence[Limit]) -> WindowStore:
+    """Where a store counts windows.
+
+    Raises:
+        ConfigurationError: It does not, or cannot keep one that is among these limits.
+    """
+    named = [limit for limit in limits if limit.window]
     windows: Callable[[], WindowStore] | None = getattr(store, "windows", None)
     if not callable(windows):
-        named = next(limit for limit in limits if limit.window)
         raise ConfigurationError(
-            f"store: {store!r} holds no windows, and the {named.policy} limit is {named.rate}; use a Rate there, or "
-            f"keep it in memory, Redis, Valkey, Memcached or MongoDB"
+            f"store: {store!r} holds no windows, and the {named[0].policy} limit is {named[0].rate}; use a Rate there, "
+            f"or keep it in memory, Redis, Valkey, Memcached or MongoDB"
         )
     counted = windows()
-    for limit in limits:
+    for limit in named:
         if limit.window is not None:
             counted.check(limit.window)
-    buckets = [limit for limit in limits if not limit.window]
-    return WindowedBuckets(limits, store.open(buckets, now) if buckets else None, counted)
+    return counted
 
 
 def settle(
@@ -264,6 +274,8 @@ class _Answer:
         if shadows:
             short = (place for place in shadows if wanted[place] > limits[place].capacity)
             decision.note(tuple([limits[place] for place in short]), booked=False)
+        if self.tokens is not None and self.tokens.tolerance:
+            decision.tolerance = self.tokens.tolerance
         resets = {place: standing.next_us for place, standing in self.standings.items()}
         counted = {limits[p].name: each.at for p, each in self.standings.items() if self.allowed and each.allowed}
         return decision.note_windows(waits, resets, counted, self.round_trips)

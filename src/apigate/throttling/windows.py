@@ -86,6 +86,8 @@ class FixedTally:
     def __init__(self, period: int, numbers: Sequence[int] = ()) -> None:
         """Begin from `numbers`."""
         self.period: int = period
+        self.start: int
+        self.count: int
         self.start, self.count = numbers or (0, 0)
 
     def settle(self, now: int) -> bool:
@@ -206,6 +208,9 @@ class SlidingTally:
     def __init__(self, period: int, numbers: Sequence[int] = ()) -> None:
         """Begin from `numbers`."""
         self.period: int = period
+        self.start: int
+        self.previous: int
+        self.count: int
         self.start, self.previous, self.count = numbers or (0, 0, 0)
 
     def settle(self, now: int) -> bool:

@@ -4,11 +4,12 @@ import asyncio
 
 import pytest
 
-from apigate import ConfigurationError, ProtocolError, Rate, StoreError, StoreTimeoutError, Throttle, Throttled
+from apigate import ConfigurationError, ProtocolError, Rate, StoreError, StoreTimeoutError, Throttle, Throttled, Window
 from apigate.core.events import StoreOutage, StoreRecovered
 from apigate.stores.outage import GuardedStore
 from apigate.testing import FakeClock
 from apigate.throttling.limit import LEVELS
+from apigate.throttling.window import KINDS
 from tests.outages import WAYS, FailingStore, attempts_end, tasks_run
 
 ALICE = {"client": "alice"}
@@ -690,3 +691,105 @@ def test_its_description_says_what_is_within_and_whether_it_is_out():
     assert repr(guarded.store) == "<GuardedStore <the store>>"
     guarded.break_down()
     assert repr(guarded.store) == "<GuardedStore <the store>, in an outage>"
+
+
+# ---- windows
+
+
+class FailingWindows:
+    """The windows of a `FailingStore`."""
+
+    def __init__(self, store):
+        self.store = store
+        self.inner = store.memory.windows()
+
+    def check(self, window):
+        self.inner.check(window)
+
+    def acquire(self, *arguments):
+        return self._answer("acquire", *arguments)
+
+    def peek(self, *arguments):
+        return self._answer("peek", *arguments)
+
+    def adjust(self, *arguments):
+        return self._answer("adjust", *arguments)
+
+    def _answer(self, operation, *arguments):
+        if self.store.has_to_be_awaited():
+            return self._later(operation, *arguments)
+        self.store.check(f"window {operation}")
+        return getattr(self.inner, operation)(*arguments)
+
+    async def _later(self, operation, *arguments):
+        self.store.check(f"window {operation}")
+        return getattr(self.inner, operation)(*arguments)
+
+
+class WindowsToo(FailingStore):
+    def windows(self):
+        return FailingWindows(self)
+
+
+class NothingButWindows(WindowsToo):
+    windows_only = True
+
+    def open(self, limits, now):
+        raise ConfigurationError("windows only")
+
+
+def guarded_window(way="at once", count=8, kind="moving", store=WindowsToo, **settings):
+    levels = {"client": Window(f"{count}/hour", kind=kind)}
+    if store is WindowsToo:
+        levels["global"] = Rate(1, per=SLOW, burst=100)
+    return Guarded(levels, way, store=store(way), **settings)
+
+
+@WAY
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("store", [WindowsToo, NothingButWindows])
+def test_a_process_admits_its_share_of_a_window_and_it_is_counted_when_the_store_is_back(way, kind, store):
+    guarded = guarded_window(way, kind=kind, workers=4, store=store)
+    assert [guarded.acquire().allowed for _ in range(3)] == [True] * 3
+    guarded.break_down()
+    decision = guarded.acquire()
+    assert (decision.allowed, decision.local) == (True, True)
+    assert guarded.admitted() == 1
+    refused = guarded.acquire()
+    assert refused.violated == ("client",)
+    assert refused.retry_after == pytest.approx(3_600.0, abs=0.002)
+    guarded.come_back()
+    assert guarded.admitted() == 8 - 3 - 2
+    assert not guarded.acquire().local
+
+
+@WAY
+def test_a_window_that_is_closed_in_an_outage_says_when_the_store_is_tried_again(way):
+    guarded = guarded_window(way, outage={"client": "closed"})
+    guarded.inner.fail()
+    refused = guarded.acquire()
+    assert (refused.allowed, [limit.level for limit in refused.unavailable]) == (False, ["client"])
+    assert 1 <= refused.retry_after < 60
+    assert guarded.throttle.peek(ALICE, 0).levels["global"].remaining == 100 if way == "at once" else True
+
+
+def test_a_window_that_is_open_in_an_outage_is_not_asked():
+    guarded = guarded_window(count=1, outage={"client": "open"})
+    guarded.inner.fail()
+    assert guarded.admitted(most=20) == 20
+
+
+def test_what_is_given_back_is_given_back_where_it_was_counted():
+    guarded = guarded_window(count=4, workers=2)
+    within = guarded.throttle.reserve(ALICE)
+    guarded.break_down()
+    alone = guarded.throttle.reserve(ALICE, 2)
+    within.refund()  # of the store, which cannot be asked; the share has not counted it
+    assert guarded.admitted() == 0
+    alone.refund()
+    assert guarded.admitted() == 2
+
+
+def test_a_store_without_windows_is_found_out_when_it_is_opened():
+    with pytest.raises(ConfigurationError, match="<the store> holds no windows"):
+        Guarded({"client": Window("5/hour", kind="fixed")})
