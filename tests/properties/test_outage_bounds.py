@@ -20,15 +20,20 @@ from tests.strategies import UNHURRIED, small_rates
 
 BRIEF = settings(UNHURRIED, max_examples=150)
 
-steps = st.lists(
-    st.one_of(
-        st.tuples(st.just("ask"), st.integers(0, 3), st.integers(1, 2)),
-        st.tuples(st.just("ask"), st.integers(0, 3), st.integers(1, 2)),
-        st.tuples(st.just("pass"), st.sampled_from([0.05, 0.1, 0.3, 1.0, 6.0])),
-        st.tuples(st.sampled_from(["fail", "work"])),
-    ),
-    max_size=40,
+times = st.sampled_from([0.05, 0.1, 0.3, 1.0, 6.0])
+requests = st.one_of(st.tuples(st.just("ask"), st.integers(0, 3), st.integers(1, 2)), st.just(("drain",)))
+waits = st.tuples(st.just("pass"), times)
+outages = st.lists(requests | waits, max_size=4).map(
+    lambda within: [("fail",), *within, ("work",), ("pass", 6.0), *[("ask", worker, 1) for worker in range(4)]]
 )
+
+quiet = st.lists(requests | waits, max_size=20)
+"""Requests and time."""
+
+steps = st.lists(
+    st.one_of(outages, st.lists(requests | waits | st.sampled_from([("fail",), ("work",)]), max_size=5))
+).map(lambda parts: [step for part in parts for step in part])
+"""Those, and a store that comes and goes."""
 
 
 @dataclass
@@ -66,9 +71,11 @@ class World:
         for step in trace:
             match step:
                 case ("ask", worker, cost):
-                    decision = self.throttles[worker % self.workers].acquire({"client": "alice"}, cost)
-                    attempts_end()
-                    self.note(cost if decision.allowed else 0)
+                    self.ask(worker, cost)
+                case ("drain",):
+                    for worker in range(self.workers):
+                        while self.ask(worker, 1):
+                            pass
                 case ("pass", seconds):
                     self.clock.advance(seconds)
                 case ("fail",):
@@ -80,6 +87,12 @@ class World:
                 case ("forget",):
                     self.inner.forget()
                     self.losses += 1
+
+    def ask(self, worker: int, cost: int) -> bool:
+        allowed = self.throttles[worker % self.workers].acquire({"client": "alice"}, cost).allowed
+        attempts_end()
+        self.note(cost if allowed else 0)
+        return allowed
 
     def note(self, tokens: int) -> None:
         self.journal.append(Moment(self.clock.now_us(), tokens, self.inner.error is not None))
@@ -109,10 +122,10 @@ class World:
 
 
 @BRIEF
-@given(small_rates, st.integers(1, 4), steps)
+@given(small_rates, st.integers(1, 4), quiet)
 def test_while_the_store_is_down_all_processes_together_admit_their_shares(rate, workers, trace):
     world = World(rate, workers)
-    world.run([("fail",), *[step for step in trace if step[0] in ("ask", "pass")]])
+    world.run([("fail",), *trace])
     for tokens, time, is_down in world.stretches():
         assert is_down
         assert tokens <= world.shares + world.speed * time
