@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import closing
 from contextvars import Context
 from threading import Lock, Thread
-from typing import TYPE_CHECKING, Protocol, TypeAlias, final
+from typing import TYPE_CHECKING, Protocol, TypeAlias, cast, final
 from weakref import WeakSet
 
 from apigate.core.clock import Clock
@@ -21,7 +21,7 @@ from apigate.core.events import StoreOutage, StoreRecovered
 if TYPE_CHECKING:
     from asyncio import Task
 
-__all__ = ["FIRST_PROBE_US", "LONGEST_PROBE_US", "Breaker", "Recovery", "StoreChange"]
+__all__ = ["FIRST_PROBE_US", "LONGEST_PROBE_US", "Breaker", "Recovery", "StoreChange", "let_go"]
 
 FIRST_PROBE_US = 100_000
 """How long after an outage began the store is asked again; each attempt waits twice as long as the one before."""
@@ -182,7 +182,7 @@ class Breaker:
             with closing(self._steps(probe)) as steps:
                 for answer in steps:
                     if isinstance(answer, Awaitable):
-                        getattr(answer, "close", _nothing)()
+                        let_go(cast("object", answer))
                         break
                 else:
                     return
@@ -302,8 +302,11 @@ class _Probe:
         return not worker.done() and worker.get_loop().is_running()
 
 
-def _nothing() -> None:
-    """Close what needs no closing."""
+def let_go(answer: object) -> None:
+    """Close what has to be awaited, and will not be: a coroutine complains else."""
+    close = getattr(answer, "close", None)
+    if close is not None:
+        close()
 
 
 _breakers: WeakSet[Breaker] = WeakSet()

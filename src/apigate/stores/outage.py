@@ -11,7 +11,7 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast, final
 
 from apigate.core.clock import Clock
 from apigate.core.errors import StoreError
-from apigate.stores.breaker import Breaker, StoreChange
+from apigate.stores.breaker import Breaker, StoreChange, let_go
 from apigate.stores.memory import MemoryStore
 from apigate.throttling.algorithms import owed_at
 from apigate.throttling.decision import Decision
@@ -90,7 +90,7 @@ class GuardedStore:
         self.shared: bool = is_shared(store)
         self.breaker: Breaker = Breaker(repr(store), self, clock, on_event, _meanwhile(outage, workers))
         self._clock = clock
-        self._outage = outage
+        self._outage: OutagePolicy = outage
         self._workers = workers or 1
         self._local = MemoryStore(on_fill=on_fill)
         self._limits: dict[str, Limit] = {}  # by name, as it was opened last
@@ -389,9 +389,7 @@ class _Awaited(Generic[T]):
 
     def close(self) -> None:
         """Let the answer go, as whoever asked cannot await it."""
-        close = getattr(self._answer, "close", None)
-        if close is not None:
-            close()
+        let_go(self._answer)
 
 
 def _nothing() -> None:

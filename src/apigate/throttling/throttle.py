@@ -38,8 +38,12 @@ class Throttle:
             store too; else `throttle`.
         modes: Levels that are not enforced: `{"client": "shadow"}`, or `"off"`.
 
+    Every method that asks or settles raises `StoreError` where the store cannot be reached. What to do then is for the
+    caller to say; a `Gateway` has a policy for it.
+
     Raises:
         ConfigurationError: A rate, a mode or a name cannot be used.
+        StoreError: The store cannot be reached, where it has to be for that.
 
     >>> throttle = Throttle({"global": Rate(1_000), "client": "1/minute; burst=2"})
     >>> decision = throttle.acquire({"client": "alice"})
