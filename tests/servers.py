@@ -64,15 +64,28 @@ def redis_program() -> str:
 
 @cache
 def guard() -> int:
-    """A process group that is killed once this process is gone, however that came about."""
-    process = subprocess.Popen(["/bin/sh", "-c", "read _; kill -9 0"], stdin=subprocess.PIPE, process_group=0)
+    """A process group that is killed once this process is gone, however that came about.
+
+    It watches its parent, and no pipe from it, whose other end the forked children of a test would keep open.
+    """
+    session = os.getpid()
+    process = subprocess.Popen([sys.executable, "-S", "-c", GUARD, str(session)], process_group=0)
 
     def end() -> None:
-        process.stdin.close()
-        process.wait()
+        if os.getpid() == session:  # a forked child that ends by sys.exit comes here too
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
     atexit.register(end)
     return process.pid
+
+
+GUARD = """
+import os, signal, sys, time
+while os.getppid() == int(sys.argv[1]):
+    time.sleep(0.2)
+os.killpg(0, signal.SIGKILL)
+"""
 
 
 def until(condition: Callable[[], object], what: str) -> None:

@@ -400,7 +400,7 @@ class Gateway:
 
         for finding in multiplied_limits(self):
             self._warned_of_workers = True
-            getLogger("apigate").warning("%s", finding.message)
+            getLogger("apigate").warning("%s", finding.message, extra={"check": finding.check})
 
     def mode(self, level: str) -> Mode:
         """How a level is held where neither a stage nor a method says otherwise; for decorators."""

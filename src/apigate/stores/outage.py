@@ -118,6 +118,20 @@ class GuardedStore:
                 self.breaker.fail(error, turn)
         return buckets
 
+    def close(self) -> None:
+        """Close what the store within has opened for the threads of this process."""
+        close = getattr(self.store, "close", None)
+        if close is not None:
+            close()
+
+    async def close_async(self) -> None:
+        """Close what the store within has opened for threads and for the running event loop."""
+        close_async = getattr(self.store, "close_async", None)
+        if close_async is None:
+            self.close()
+        else:
+            await close_async()
+
     def now_us(self) -> int:
         """The time in microseconds, for what is not told it."""
         return self._clock.now_us()
