@@ -238,7 +238,7 @@ SHARED = Scenario(
     sent=8,
     admitted=3,
     level="method",
-    why="the same burst of 3, for two servers in processes of their own, asked by turns: they share a file",
+    why="the same burst of 3, of two processes that are asked by turns: they share a file",
 )
 """The scenario of several processes."""
 
