@@ -148,9 +148,12 @@ class GuardedStore:
     # ---- the way back, see Recovery
 
     def attempt(self) -> Iterator[object]:
-        """Take a token from a bucket of its own, then all that the shares are owed."""
+        """Take a token from a bucket of its own, then all that the shares are owed.
+
+        Without asking for it: that is always written, while a store may have tokens in hand that it can give.
+        """
         now = self._clock.now_us()
-        yield open_buckets(self.store, [self._probing], now).acquire(("",), (1,), now)
+        yield open_buckets(self.store, [self._probing], now).adjust(("",), (1,), now)
         yield from self._carry()
 
     def finish(self) -> Iterator[object]:
