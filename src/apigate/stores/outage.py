@@ -228,7 +228,8 @@ class GuardedBuckets:
         if not breaker.is_open:
             turn = breaker.turn
             try:
-                answer = (self._inner or self.open(now)).acquire(keys, costs, now, patience)
+                inner = self.open(now) if self._inner is None else self._inner
+                answer = inner.acquire(keys, costs, now, patience)
             except StoreError as error:
                 breaker.fail(error, turn)
             else:
@@ -243,7 +244,8 @@ class GuardedBuckets:
         if not breaker.is_open:
             turn = breaker.turn
             try:
-                answer = (self._inner or self.open(now)).peek(keys, costs, now)
+                inner = self.open(now) if self._inner is None else self._inner
+                answer = inner.peek(keys, costs, now)
             except StoreError as error:
                 breaker.fail(error, turn)
             else:
@@ -258,7 +260,8 @@ class GuardedBuckets:
         if not breaker.is_open:
             turn = breaker.turn
             try:
-                answer = (self._inner or self.open(now)).adjust(keys, tokens, now)
+                inner = self.open(now) if self._inner is None else self._inner
+                answer = inner.adjust(keys, tokens, now)
             except StoreError as error:
                 breaker.fail(error, turn)
             else:
@@ -275,7 +278,8 @@ class GuardedBuckets:
         if not breaker.is_open:
             turn = breaker.turn
             try:
-                answer = (self._inner or self.open(self._store.now_us())).reset(keys)
+                inner = self.open(self._store.now_us()) if self._inner is None else self._inner
+                answer = inner.reset(keys)
             except StoreError as error:
                 breaker.fail(error, turn)
             else:
