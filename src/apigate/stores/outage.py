@@ -269,7 +269,8 @@ class GuardedBuckets:
         if not breaker.is_open:
             turn = breaker.turn
             try:
-                answer = (self._inner or self.open(now)).acquire(keys, costs, now, patience)
+                inner = self.open(now) if self._inner is None else self._inner
+                answer = inner.acquire(keys, costs, now, patience)
             except StoreError as error:
                 breaker.fail(error, turn)
             else:
@@ -284,7 +285,8 @@ class GuardedBuckets:
         if not breaker.is_open:
             turn = breaker.turn
             try:
-                answer = (self._inner or self.open(now)).peek(keys, costs, now)
+                inner = self.open(now) if self._inner is None else self._inner
+                answer = inner.peek(keys, costs, now)
             except StoreError as error:
                 breaker.fail(error, turn)
             else:
@@ -311,7 +313,8 @@ class GuardedBuckets:
             turn = breaker.turn
             within = None if decision is None or decision.local else decision
             try:
-                answer = _settled(self._inner or self.open(now), keys, tokens, now, within)
+                inner = self.open(now) if self._inner is None else self._inner
+                answer = _settled(inner, keys, tokens, now, within)
             except StoreError as error:
                 breaker.fail(error, turn)
             else:
@@ -328,7 +331,8 @@ class GuardedBuckets:
         if not breaker.is_open:
             turn = breaker.turn
             try:
-                answer = (self._inner or self.open(self._store.now_us())).reset(keys)
+                inner = self.open(self._store.now_us()) if self._inner is None else self._inner
+                answer = inner.reset(keys)
             except StoreError as error:
                 breaker.fail(error, turn)
             else:
