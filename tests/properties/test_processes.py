@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.properties.hammer import ASKED, throttle
+from tests.servers import RedisServer
 
 PROCESSES = 4
 DEADLINE = 60
@@ -21,9 +22,13 @@ KILLS = 300
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(params=["file"])
+@pytest.fixture(params=["file", "redis"])
 def address(request, tmp_path):
-    return {"file": f"file://{tmp_path}/apigate.state?max_keys=100&deadline_ms=20000"}[request.param]
+    if request.param == "file":
+        yield f"file://{tmp_path}/apigate.state?max_keys=100&deadline_ms=20000"
+    else:
+        with RedisServer() as server:
+            yield f"{server.uri}?deadline_ms=20000"
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
