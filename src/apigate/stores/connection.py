@@ -114,6 +114,7 @@ class Connections:
                 f"pip install 'apigate[{self._library}]'"
             )
         self._import: Callable[[str], Any] = import_module
+        self.on_fork: Callable[[], None] | None = None  # called in a process that was forked off
         self._clock = SystemClock()
         self._script: tuple[bytes, bytes] | None = None
         self._begin()
@@ -147,6 +148,8 @@ class Connections:
         """Begin without connections in a process that was forked off; what it has inherited is the other's."""
         _INHERITED.append((self._client, self._sentinel, self._idle, self._lines))
         self._begin()
+        if self.on_fork is not None:
+            self.on_fork()
 
     # ---- in threads
 
