@@ -316,7 +316,7 @@ class Connections:
             "max_connections": _CONNECTIONS,
         }
         if "+sentinel:" in self.uri:
-            options["sentinel_kwargs"] = dict(timeouts)
+            options["sentinel_kwargs"] = {**timeouts, "retry": options["retry"], "protocol": 2}
         return options
 
     def library(self, module: str) -> Any:
