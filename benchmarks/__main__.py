@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import frameworks, gate, imports, memory, methods, report, servers, throttling
+from benchmarks import file_store, frameworks, gate, imports, memory, methods, report, servers, throttling
 from benchmarks.measure import Case, Figure, Group, Load, Plan, Samples, measure, missing, pinned
 
 FULL = Plan(rounds=60, batch=0.004, scale=1.0)
@@ -32,6 +32,7 @@ SECTIONS = {
     "gate": Section(gate.groups),
     "frameworks": Section(frameworks.groups),
     "methods": Section(methods.groups),
+    "file-store": Section(figures=file_store.figures),
     "import": Section(figures=imports.figures),
     "servers": Section(loads=servers.loads),
 }

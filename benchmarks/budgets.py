@@ -225,5 +225,7 @@ BOUNDS: Mapping[str, float] = {
     "memory of a key of 64 characters": 260,
     "memory of a place when random keys have taken all": 260,
     "import apigate": 30,
+    "file store, 4 processes, 2,000/s each: p50": 15,
+    "file store, 4 processes, 2,000/s each: p99": 500,
 }
 """What a figure of this name may be at most, in its own unit."""

@@ -73,11 +73,12 @@ class Group:
 
 @dataclass(frozen=True)
 class Figure:
-    """One thing that is measured as it is: bytes held, milliseconds added."""
+    """One thing that is measured as it is: bytes held, milliseconds added; `heading` is the table it stands in."""
 
     what: str
     value: float
     unit: str
+    heading: str = "Memory and import"
 
 
 @dataclass(frozen=True)

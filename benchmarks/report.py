@@ -64,9 +64,9 @@ def markdown(measured: Measured, how: str) -> str:
             f"## {load.title}\n",
             _table(("row", "requests/s", "of the first"), _rates(load)),
         ]
-    if figures:
-        rows = [(figure.what, f"{figure.value:,.1f} {figure.unit}") for figure in figures]
-        parts += ["## Memory and import\n", _table(("what", "measured"), rows)]
+    for heading in dict.fromkeys(figure.heading for figure in figures):
+        rows = [(figure.what, f"{figure.value:,.1f} {figure.unit}") for figure in figures if figure.heading == heading]
+        parts += [f"## {heading}\n", _table(("what", "measured"), rows)]
     return "\n".join(parts)
 
 

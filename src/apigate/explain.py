@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, final
 from urllib.parse import unquote
 
 from apigate.core.message import Headers, Reader, Request
-from apigate.core.policy import refuse_awaitable
+from apigate.core.steps import Steps
 from apigate.pipeline import RefusalPolicy
 from apigate.throttling.decision import Decision, LevelState
 from apigate.throttling.in_flight import InFlightPolicy
 from apigate.throttling.policy import ExemptPolicy, RateLimitFieldsPolicy, SettlementPolicy, ThrottlePolicy
+from apigate.throttling.window import Window
 
 if TYPE_CHECKING:
     from apigate.gateway import Gateway
@@ -63,14 +64,14 @@ def _printable(text: str) -> str:
 
 def _short(state: LevelState) -> str:
     if state.retry_after is None:
-        return "refuses: the cost is above the burst"
+        return f"refuses: the cost is above {'its count' if isinstance(state.rate, Window) else 'the burst'}"
     return f"refuses for {state.retry_after:.3f} s"
 
 
 def explain(
     gateway: "Gateway", method: str, path: str, headers: Mapping[str, str], address: str, stage: str | None
-) -> Explanation:
-    """See `Gateway.explain`."""
+) -> Steps[Explanation]:
+    """See `Gateway.explain`; the store may have to be waited for."""
     gateway.check_stage(stage)
     request = _request(method, path, headers, address)
     context = gateway.route(request, stage, gateway.endpoint_of)
@@ -86,11 +87,13 @@ def explain(
                 policy.on_request(context)
                 notes += ["exempt by the method's rule: takes from no level"] if context.exempt else []
             case ThrottlePolicy() if not context.exempt:
-                decision = policy.buckets.peek(policy.keys(context), policy.costs(request), context.now_us)
-                if not isinstance(decision, Decision):
-                    refuse_awaitable(decision)
+                decision: Decision = yield policy.buckets.peek(
+                    policy.keys(context), policy.costs(request), context.now_us
+                )
                 levels = decision.buckets
-                verdict = "admitted" if decision.allowed else "THROTTLED"
+                refused = "STORE_UNAVAILABLE" if decision.unavailable else "THROTTLED"
+                verdict = "admitted" if decision.allowed else refused
+                notes += ["the store cannot be reached: this process decides by itself"] if decision.local else []
             case InFlightPolicy():
                 notes += [f"at most {most} in flight at level {slots.level}" for slots, most, _ in policy.limits]
             case ThrottlePolicy() | RateLimitFieldsPolicy() | SettlementPolicy():
