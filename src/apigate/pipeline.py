@@ -36,6 +36,8 @@ from apigate.throttling.policy import (
 from apigate.throttling.rate import Rate
 from apigate.throttling.settlement import parse_statuses
 from apigate.throttling.store import ThrottleStore
+from apigate.throttling.window import Window
+from apigate.throttling.windowed import check_windows, open_buckets
 
 __all__ = ["Compiler", "GlobalSettings", "RefusalPolicy", "RunningStage"]
 
@@ -68,7 +70,7 @@ class GlobalSettings(NamedTuple):
         modes: Modes by level, unless a stage or method says otherwise.
     """
 
-    throttle: tuple[Rate, ...]
+    throttle: tuple[Rate | Window, ...]
     in_flight: int | None
     modes: Mapping[str, Mode]
 
@@ -82,6 +84,7 @@ class _Place(NamedTuple):
         settings: Where its settings stand.
         throttle: What its rate is called there; its in-flight limit is called alike.
         mode: Whether it is enforced.
+        steady: Whether no outcome of a request gives back what it took there.
     """
 
     level: str
@@ -89,6 +92,7 @@ class _Place(NamedTuple):
     settings: "GlobalSettings | Stage | Method"
     throttle: str
     mode: Mode
+    steady: bool = True
 
 
 @final
@@ -130,6 +134,8 @@ class Compiler:
         self._on_shadow = on_shadow
         self._lock = Lock()
         self._limits: dict[str, Limit] = {}
+        self._settling: tuple[Stage, bool] | None = None  # of the stage that is being compiled
+        self._window_marks: list[Limit] = []
         self._slots: dict[str, Slots] = {}
         self._counters: dict[tuple[str, str], Counters] = {}
 
@@ -153,6 +159,8 @@ class Compiler:
                 policies.append(ExemptPolicy(rule))
             policies += self._in_flight(self._places(stage, names))
             policies += self._throttle(stage, names, settings, marks)
+            if len(names) == 1 and not marks:  # of several at one path, found out by a request, each counts
+                self._check_windows(stage, names[0])
         return self._compiled(stage, names[0], policies, marks)
 
     def preflight(self, stage: Stage) -> CompiledMethod:
@@ -162,6 +170,32 @@ class Compiler:
         limits = self._known(_limits_at(everywhere))
         policies += [*self._in_flight([everywhere]), *self._throttle_policies(limits, (), 1, None, None)]
         return self._compiled(stage, None, policies)
+
+    def check_mark(self, mark: ThrottleMark, others: Sequence[Mark], stages: Iterable[Stage]) -> None:
+        """See that a decorator adds no second window to what is known to count where it stands.
+
+        Args:
+            mark: What it leaves on the function.
+            others: What others have left there.
+            stages: Where the function may be served.
+
+        Raises:
+            ConfigurationError: The gateway, a stage, the methods' default or another decorator has a window too.
+        """
+        found = [limit for limit in mark.limits(0) if limit.window]
+        if not found:
+            return
+        own = [other for other in others if isinstance(other, ThrottleMark) and other.owner is mark.owner]
+        beside = [limit for other in own for limit in other.limits(0)]
+        check_windows((*beside, *found), f"{mark.name}")
+        for stage in stages:
+            if stage.settings(None).exempt is not True:
+                check_windows((*self.limits(stage, None), *found), f"stage {stage.name!r} and {mark.name}")
+        self._window_marks += found
+
+    def _check_windows(self, stage: Stage, name: str | None) -> None:
+        marked = self._window_marks[:1] if name is None else []
+        check_windows((*self.limits(stage, name), *marked), f"stage {stage.name!r}, method {name or ANY!r}")
 
     def refused(self, stage: str, kind: str, detail: str) -> CompiledMethod:
         """A pipeline that only refuses."""
@@ -202,18 +236,32 @@ class Compiler:
         yield _Place("stage", f"{prefix}:stage:{stage.name}", stage, "throttle", here.get("stage", "enforce"))
         for suffix, own in methods:
             mode: Mode = _given(own.modes).get("method", here.get("method", "enforce"))
-            yield _Place("method", f"{prefix}:method:{suffix}", own, "throttle", mode)
-        yield _Place("client", f"{prefix}:client:{stage.name}", stage, "client_throttle", here.get("client", "enforce"))
+            yield _Place("method", f"{prefix}:method:{suffix}", own, "throttle", mode, not own.is_settled)
+        mode = here.get("client", "enforce")
+        steady = not self._settles(stage)
+        yield _Place("client", f"{prefix}:client:{stage.name}", stage, "client_throttle", mode, steady)
         for suffix, own in methods:
             mode = _given(own.modes).get("client-method", here.get("client-method", "enforce"))
-            yield _Place("client-method", f"{prefix}:client-method:{suffix}", own, "client_throttle", mode)
+            name = f"{prefix}:client-method:{suffix}"
+            yield _Place("client-method", name, own, "client_throttle", mode, not own.is_settled)
+
+    def _settles(self, stage: Stage) -> bool:
+        """Whether some method gives back what requests took from the clients' buckets of the stage."""
+        if self._settling is None or self._settling[0] is not stage:
+            settings = (*stage.methods.values(), stage.settings(None))
+            self._settling = stage, any(method.is_settled for method in settings)
+        return self._settling[1]
 
     def _known(self, limits: Iterator[Limit] | Sequence[Limit]) -> tuple[Limit, ...]:
         """The same limits as objects known before, where nothing about them changed."""
         found: dict[str, Limit] = {}
         for limit in limits:
             known = self._limits.get(limit.name)
-            if known is None or known.rate != limit.rate or known.enforced != limit.enforced:
+            if known is None or (known.rate, known.enforced, known.steady) != (
+                limit.rate,
+                limit.enforced,
+                limit.steady,
+            ):
                 known = self._limits[limit.name] = limit
             found[limit.name] = known
         return tuple(found.values())
@@ -255,12 +303,13 @@ class Compiler:
         final_cost: Callable[[RequestContext, int], int] | None,
     ) -> list[Policy]:
         for mark, enforced in marks:
-            limits += mark.limits(sum(limit.level == mark.level for limit in limits), enforced=enforced)
+            others = sum(limit.level == mark.level for limit in limits)
+            limits += mark.limits(others, enforced=enforced, steady=not refund and final_cost is None)
         if not limits:
             return []
         throttle = ThrottlePolicy(
             limits,
-            self.store.open(limits, self.clock.now_us()),
+            open_buckets(self.store, limits, self.clock.now_us()),
             self.refusals,
             cost=cost,
             marks=[mark for mark, _ in marks],
@@ -489,16 +538,17 @@ def _is_preflight(request: Request) -> bool:
 
 
 def _limits_at(place: _Place) -> tuple[Limit, ...]:
-    return limits_of(place.name, place.level, _rates(getattr(place.settings, place.throttle)), place.mode)
+    rates = _rates(getattr(place.settings, place.throttle))
+    return limits_of(place.name, place.level, rates, place.mode, steady=place.steady)
 
 
 def _given(modes: Mapping[str, Mode] | Unset) -> Mapping[str, Mode]:
     return {} if modes is UNSET else modes
 
 
-def _rates(rates: object) -> tuple[Rate, ...]:
-    """Rates that a setting holds; none if it is unset or removed."""
-    return cast("tuple[Rate, ...]", rates) if isinstance(rates, tuple) else ()
+def _rates(rates: object) -> tuple[Rate | Window, ...]:
+    """Rates and windows that a setting holds; none if it is unset or removed."""
+    return cast("tuple[Rate | Window, ...]", rates) if isinstance(rates, tuple) else ()
 
 
 def _all_exempt(rules: Sequence[object]) -> Callable[[Request], bool] | None:

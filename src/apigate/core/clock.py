@@ -4,11 +4,11 @@ Rule: no other module of apigate imports `time`. A `Clock` is injected everywher
 in for it in tests, so that none of them sleeps.
 """
 
-import sys
 import time
 from typing import Protocol
 
 from apigate.core.errors import ProtocolError
+from apigate.core.loops import running_loop
 
 __all__ = ["Clock", "SystemClock", "pause"]
 
@@ -52,8 +52,7 @@ class SystemClock:
         Raises:
             ProtocolError: The thread runs an event loop, which would stand still.
         """
-        asyncio = sys.modules.get("asyncio")
-        if asyncio is not None and asyncio._get_running_loop() is not None:  # noqa: SLF001 - the public one raises
+        if running_loop() is not None:
             raise ProtocolError("waiting here would stop the running event loop; use the _async twin of this call")
         time.sleep(seconds)
 

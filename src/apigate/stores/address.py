@@ -5,10 +5,11 @@ follow the `?`, each a whole number, and who opens it; options, and errors about
 """
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from apigate.core.errors import ConfigurationError
 from apigate.stores.memory import DEFAULT_MAX_KEYS, MemoryStore
+from apigate.stores.written_windows import DEFAULT_DEADLINE_MS
 from apigate.throttling.store import ThrottleStore
 
 if TYPE_CHECKING:
@@ -113,9 +114,66 @@ def _file(parts: "SplitResult", options: dict[str, int]) -> ThrottleStore | None
     )
 
 
+def _redis(parts: "SplitResult", options: dict[str, int]) -> ThrottleStore | None:
+    if not (parts.netloc or parts.path.strip("/")):
+        return None
+    from apigate.stores.redis import RedisStore
+
+    query = f"?{parts.query}" if parts.query else ""
+    settings: dict[str, Any] = {**options, **{flag: bool(options[flag]) for flag in _FLAGS if flag in options}}
+    return RedisStore(f"{parts.scheme}://{parts.netloc}{parts.path}{query}", **settings)
+
+
+_FLAGS = ("spread", "denial_cache")
+_REDIS = ("deadline_ms", "lease", *_FLAGS)
+
+
+def _memcached(parts: "SplitResult", options: dict[str, int]) -> ThrottleStore | None:
+    from apigate.stores.memcached import MemcachedStore
+
+    if not (_are_hosts(parts.netloc) and not parts.path.strip("/") if parts.netloc else parts.path.strip("/")):
+        return None
+    return MemcachedStore(_address(parts), options.get("deadline_ms", DEFAULT_DEADLINE_MS))
+
+
+def _mongodb(parts: "SplitResult", options: dict[str, int]) -> ThrottleStore | None:
+    from apigate.stores.mongodb import MongoDBStore
+
+    if not parts.netloc:
+        return None
+    return MongoDBStore(_address(parts), options.get("deadline_ms", DEFAULT_DEADLINE_MS))
+
+
+def _address(parts: "SplitResult") -> str:
+    """The address without our options."""
+    return f"{parts.scheme}://{parts.netloc}{parts.path}" + (f"?{parts.query}" if parts.query else "")
+
+
+def _are_hosts(netloc: str) -> bool:
+    """Whether every host comes with its port."""
+    hosts = netloc.rpartition("@")[2].split(",")
+    return all(host and port.isdecimal() for host, _, port in (each.rpartition(":") for each in hosts))
+
+
+_MONGODB = _Kind("mongodb://host:27017/name?deadline_ms=100", ("deadline_ms",), _mongodb, others=True)
+
 _KINDS: Mapping[str, _Kind] = {
     "memory": _Kind("memory://?max_keys=1000000", ("max_keys",), _memory),
     "file": _Kind("file:///run/app/apigate.state?deadline_ms=50", ("max_keys", "deadline_ms"), _file),
+    **{
+        f"{server}{kind}": _Kind(f"{server}{kind}://{place}?deadline_ms=50", _REDIS, _redis, others=True)
+        for server in ("redis", "valkey")
+        for kind, place in {
+            "": "localhost:6379/0",
+            "s": "localhost:6379/0",
+            "+unix": "/run/redis.sock",
+            "+cluster": "localhost:7000",
+            "+sentinel": "localhost:26379/mymaster",
+        }.items()
+    },
+    "memcached": _Kind("memcached://host:11211?deadline_ms=100", ("deadline_ms",), _memcached),
+    "mongodb": _MONGODB,
+    "mongodb+srv": _MONGODB,
 }
 
 _NONE = _Kind("", (), lambda _parts, _options: None, others=True)

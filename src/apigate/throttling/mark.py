@@ -8,6 +8,7 @@ from apigate.core.message import Request
 from apigate.throttling.keys import Key, bucket_key
 from apigate.throttling.limit import Limit, checked_cost
 from apigate.throttling.rate import Rate
+from apigate.throttling.window import Window
 
 __all__ = ["ONE_BUCKET", "Per", "ThrottleMark"]
 
@@ -39,7 +40,7 @@ class ThrottleMark:
         self,
         owner: object,
         name: str,
-        rates: tuple[Rate, ...],
+        rates: tuple[Rate | Window, ...],
         per: Per,
         cost: int | Callable[[Request], int],
         refusal: tuple[int, dict[str, Any]],
@@ -48,12 +49,12 @@ class ThrottleMark:
         self.refusal: tuple[int, dict[str, Any]] = refusal
         self.owner: object = owner
         self.name: str = name
-        self.rates: tuple[Rate, ...] = rates
+        self.rates: tuple[Rate | Window, ...] = rates
         self.level: str = "method" if per == "method" else "client-method"
         self._per = per
         self._cost = cost
 
-    def limits(self, others: int, *, enforced: bool = True) -> tuple[Limit, ...]:
+    def limits(self, others: int, *, enforced: bool = True, steady: bool = False) -> tuple[Limit, ...]:
         """Its limits, called after their level and numbered on from the `others` that the level has already."""
         level = self.level
         return tuple(
@@ -63,6 +64,7 @@ class ThrottleMark:
                 level if others + number == 1 else f"{level}-{others + number}",
                 rate,
                 enforced=enforced,
+                steady=steady,
             )
             for number, rate in enumerate(self.rates, start=1)
         )

@@ -29,7 +29,13 @@ def test_memory_with_and_without_a_bound(address, max_keys):
     ("address", "why"),
     [
         ("", "is unknown; allowed are 'memory://'"),
-        ("redis://localhost", "is unknown"),
+        ("redis://", "is unknown"),
+        ("redis://localhost?deadline_ms=fast", "each a whole number, are deadline_ms, lease, spread, denial_cache"),
+        ("redis://localhost?deadline_ms=0", "deadline_ms: 0 is not a whole number from 1 to 60000"),
+        ("redis://localhost?lease=0", "lease: 0 is not a whole number from 1 to 10000"),
+        ("redis://user:secret@localhost?deadline=50", "'redis://localhost[?]deadline=50': .*deadline"),
+        ("redis://user:secret@localhost?spread=1", "'redis://localhost' is no cluster"),
+        ("redis://localhost/?socket_timeout=soon", "socket_timeout"),
         ("memory://host", "is unknown"),
         ("memory:///path", "is unknown"),
         ("memory://[", "is no address"),
@@ -46,6 +52,23 @@ def test_memory_with_and_without_a_bound(address, max_keys):
 def test_what_stands_for_no_store_is_refused(address, why):
     with pytest.raises(ConfigurationError, match=why):
         open_store(address, nobody)
+
+
+@pytest.mark.parametrize("server", ["redis", "valkey"])
+def test_addresses_of_redis_go_to_the_client_without_our_options(server):
+    for address in (
+        f"{server}://user:p%40ss@host:1/2",
+        f"{server}s://host",
+        f"{server}+unix:///run/redis.sock?db=1",
+        f"{server}+cluster://a:1,b:2",
+        f"{server}+sentinel://:secret@host:1/mymaster",
+    ):
+        store = open_store(f"{address}{'&' if '?' in address else '?'}deadline_ms=7&lease=3", nobody)
+        assert store.connections.uri == address
+        assert store.connections.deadline_ms == 7
+        assert store.leases.tolerance == 2
+        assert "secret" not in repr(store)
+        assert "p%40ss" not in repr(store)
 
 
 @pytest.mark.parametrize("store", [None, 5, b"memory://", [], object])

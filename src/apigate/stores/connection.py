@@ -1,0 +1,352 @@
+"""Connections to Redis and Valkey: one sync client a process, one async client a running event loop, one script.
+
+Rule: a call is answered or given up within its deadline, and whatever the client library raises becomes a `StoreError`.
+The clients are those of the `limits` package, made from its addresses at their first use: never at import, never before
+a fork. Under asyncio the commands that wait at the same moment go to the server together.
+"""
+
+import os
+import select
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from threading import local
+from typing import TYPE_CHECKING, Any, NamedTuple, final
+from weakref import WeakSet
+
+from apigate.core.clock import SystemClock
+from apigate.core.errors import ConfigurationError, StoreError, StoreTimeoutError
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+    from apigate.stores.line import Line
+
+__all__ = ["Command", "Connections", "load_script"]
+
+_LEAST_S = 0.001
+"""What a step is given where nothing is left: to a socket, no time at all means not to wait, which is another thing."""
+
+_CONNECTIONS = 10_000
+"""More than a process has threads: each that asks needs one."""
+
+
+class Command(NamedTuple):
+    """One step of the script.
+
+    Attributes:
+        operation: What it is called in errors.
+        keys: The keys of its buckets.
+        text: What to do with them, as the script reads it.
+    """
+
+    operation: str
+    keys: Sequence[bytes]
+    text: bytes
+
+
+def packed(words: Sequence[bytes]) -> bytes:
+    r"""A command as it is sent (Redis serialization protocol); the clients take ten times as long for it.
+
+    >>> packed([b"GET", b"key"])
+    b'*2\r\n$3\r\nGET\r\n$3\r\nkey\r\n'
+    """
+    return b"*%d\r\n%b" % (len(words), b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words]))
+
+
+def load_script() -> bytes:
+    """The script that decides, as it is sent to the server."""
+    from importlib.resources import files
+
+    return files("apigate.stores").joinpath("decide.lua").read_bytes()
+
+
+def _has_news(connection: Any) -> bool:
+    """Whether the server has sent what nobody asked for, or has closed the connection."""
+    sock = connection._sock  # noqa: SLF001 - the public method reads what is there, 5 us; tests/stores pin it
+    if sock is None:
+        return False
+    if not hasattr(select, "poll"):  # Windows
+        return bool(select.select([sock], (), (), 0)[0])
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _punctual(kind: type[Any], left: Callable[[], float]) -> type[Any]:
+    """A kind of connection whose every step has what is `left` of a call's time; the clients' own have all of it."""
+
+    class Punctual(kind):
+        socket_timeout = socket_connect_timeout = property(lambda _: left(), lambda _connection, _value: None)
+
+        def read_response(self, *given: Any, **named: Any) -> Any:
+            self._sock.settimeout(left())
+            return super().read_response(*given, **named)
+
+    return Punctual
+
+
+@final
+class Connections:
+    """The connections of one process to one server, cluster, or group of sentinels.
+
+    Args:
+        uri: An address that the `limits` package knows: `redis`, `rediss`, `redis+unix`, `redis+cluster`,
+            `redis+sentinel`, or the same with `valkey`.
+        deadline_ms: Milliseconds within which a call is answered or given up.
+
+    Raises:
+        ConfigurationError: There is no client library for the address.
+    """
+
+    def __init__(self, uri: str, deadline_ms: int) -> None:
+        """Check that the client library is there; connect to nothing."""
+        from importlib import import_module
+        from importlib.util import find_spec
+
+        self.uri: str = uri
+        self.deadline_ms: int = deadline_ms
+        self.is_cluster: bool = "+cluster:" in uri
+        self._library = "valkey" if uri.startswith("valkey") else "redis"
+        self.purpose = ("EVALSHA",) if self._library == "valkey" else ()  # its pools ask what a connection is for
+        if find_spec(self._library) is None:
+            raise ConfigurationError(
+                f"store: {self._library} addresses need the package {self._library!r}; "
+                f"pip install 'apigate[{self._library}]'"
+            )
+        self._import: Callable[[str], Any] = import_module
+        self._clock = SystemClock()
+        self._script: tuple[bytes, bytes] | None = None
+        self._begin()
+        _OPEN.add(self)
+        if not self.is_cluster and "+sentinel:" not in uri:
+            self._check()
+
+    def _begin(self) -> None:
+        self._client: Any = None  # Any: the client library is the user's to install
+        self._sentinel: Any = None
+        self._turn = local()
+        self._idle: list[Any] = []
+        self._lines: dict[AbstractEventLoop, Line] = {}
+
+    def _check(self) -> None:
+        """See that the client takes the address and its options; nothing is connected by that."""
+        try:
+            self._client = self._connect()
+            pool = self._client.connection_pool
+            pool.connection_class(**pool.connection_kwargs)
+        except (TypeError, ValueError) as error:
+            raise ConfigurationError(f"store: {self.shown!r}: {error}") from error
+
+    @property
+    def shown(self) -> str:
+        """The address without what is secret."""
+        scheme, _, rest = self.uri.partition("://")
+        return f"{scheme}://{rest.rpartition('@')[2]}"
+
+    def begin_anew(self) -> None:
+        """Begin without connections in a process that was forked off; what it has inherited is the other's."""
+        _INHERITED.append((self._client, self._sentinel, self._idle, self._lines))
+        self._begin()
+
+    # ---- in threads
+
+    def call(self, command: Command, now: bytes) -> list[int]:
+        """The script's answer to a command.
+
+        Args:
+            command: What to do.
+            now: The time in microseconds, empty for the server's own.
+
+        Raises:
+            StoreError: The server cannot be reached, or refuses.
+            StoreTimeoutError: It did not answer within the deadline.
+        """
+        script, sha = self.script
+        arguments = (b"%d" % len(command.keys), *command.keys, now, command.text)
+        try:
+            client = self._client
+            if client is None:
+                client = self._client = self._connect()
+            try:
+                reply = self._say(client, b"EVALSHA", sha, *arguments)
+            except self.errors.NoScriptError:
+                reply = self._say(client, b"EVAL", script, *arguments)
+        except Exception as error:
+            raise self.failure(command.operation, error) from error
+        return [int(number) for number in reply.split()]
+
+    def _say(self, client: Any, *words: bytes) -> Any:
+        """Send a command on a connection that no other thread uses.
+
+        What the client does around each command takes as long as the round trip; only a cluster's is needed, which
+        knows where each slot is.
+        """
+        if self.is_cluster:
+            return client.execute_command(words[0].decode(), *words[1:])
+        idle = self._idle
+        try:
+            connection = idle.pop()
+        except IndexError:
+            connection = client.connection_pool.get_connection(*self.purpose)
+        else:
+            if _has_news(connection):
+                connection.disconnect()  # it was asked nothing, so this is the server's word that it has closed it
+        try:
+            connection.send_packed_command([packed(words)], check_health=False)
+            reply = connection.read_response()
+        except self.errors.NoScriptError:
+            idle.append(connection)
+            raise
+        except BaseException:
+            lost = [connection]
+            with suppress(IndexError):
+                while True:  # to the same server, which is down or a replica now: no use either
+                    lost.append(idle.pop())
+            for each in lost:
+                each.disconnect()
+                client.connection_pool.release(each)
+            raise
+        idle.append(connection)
+        return reply
+
+    def delete(self, keys: Sequence[bytes], patterns: Sequence[bytes]) -> None:
+        """Delete these keys, and all that a pattern matches.
+
+        Raises:
+            StoreError: As `call`.
+        """
+        try:
+            client = self._client
+            if client is None:
+                client = self._client = self._connect()
+            for key in (*keys, *(key for each in patterns for key in client.scan_iter(match=each, count=1_000))):
+                client.delete(key)
+        except Exception as error:
+            raise self.failure("reset", error) from error
+
+    def _connect(self) -> Any:
+        """The sync client of the `limits` package."""
+        from limits.storage import storage_from_string
+
+        seconds = self.deadline_ms / (2_000 if self.is_cluster else 1_000)
+        timeouts = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
+        storage: Any = storage_from_string(self.uri, **self._options(timeouts))
+        self._sentinel = getattr(storage, "sentinel", None)
+        client = storage.get_connection()
+        if not self.is_cluster:
+            for each in (client, *(self._sentinel.sentinels if self._sentinel else ())):
+                each.connection_pool.connection_class = _punctual(each.connection_pool.connection_class, self._left)
+        return client
+
+    def begin(self) -> None:
+        """Let the time of an operation of this thread begin; all its calls have to be answered within the deadline."""
+        self._turn.until_us = self._clock.now_us() + self.deadline_ms * 1_000
+
+    def _left(self) -> float:
+        """Seconds that are left to this thread's operation."""
+        until_us: int | None = getattr(self._turn, "until_us", None)
+        if until_us is None:
+            return self.deadline_ms / 1_000
+        return max(_LEAST_S, (until_us - self._clock.now_us()) / 1_000_000)
+
+    # ---- under an event loop
+
+    def line(self, loop: "AbstractEventLoop") -> "Line":
+        """The connection of a running loop; those of loops that have been closed are dropped."""
+        line = self._lines.get(loop)
+        if line is None:
+            for closed in [known for known in list(self._lines) if known.is_closed()]:
+                self._lines.pop(closed, None)
+            from apigate.stores.line import Line
+
+            line = self._lines[loop] = Line(self, loop)
+        return line
+
+    def connect_async(self) -> tuple[Any, Any]:
+        """An async client of the `limits` package, and the Sentinel that it asks, if any."""
+        from limits.storage import storage_from_string
+
+        timeouts = {"socket_timeout": None, "socket_connect_timeout": self.deadline_ms / 1_000}
+        options = self._options(timeouts, ".asyncio")
+        if self._library == "redis":
+            options["implementation"] = "redispy"
+        storage: Any = storage_from_string(f"async+{self.uri}", **options)
+        bridge = storage.bridge  # not documented by limits, so tests/stores pin it
+        return bridge.get_connection(), getattr(bridge, "sentinel", None)
+
+    # ---- for both
+
+    def _options(self, timeouts: Mapping[str, float | None], kind: str = "") -> dict[str, Any]:
+        """What the clients are made with: no retries, which would wait longer than the deadline, and no greeting."""
+        options: dict[str, Any] = {
+            **timeouts,
+            "retry": self.library(f"{kind}.retry").Retry(self.library(".backoff").NoBackoff(), 0),
+            "protocol": 2,
+            "max_connections": _CONNECTIONS,
+        }
+        if "+sentinel:" in self.uri:
+            options["sentinel_kwargs"] = dict(timeouts)
+        return options
+
+    def library(self, module: str) -> Any:
+        """A module of the client library."""
+        return self._import(f"{self._library}{module}")
+
+    @property
+    def errors(self) -> Any:
+        """What the client library raises."""
+        return self.library(".exceptions")
+
+    @property
+    def script(self) -> tuple[bytes, bytes]:
+        """The script and its digest."""
+        if self._script is None:
+            from hashlib import sha1
+
+            text = load_script()
+            self._script = text, sha1(text).hexdigest().encode()  # noqa: S324 - as the server names scripts
+        return self._script
+
+    def failure(self, operation: str, error: BaseException) -> StoreError:
+        """What went wrong, as a store says it."""
+        if isinstance(error, StoreError):
+            return error
+        if isinstance(error, TimeoutError | self.errors.TimeoutError):
+            return StoreTimeoutError(operation, f"no answer within {self.deadline_ms} ms")
+        return StoreError(operation, f"{type(error).__name__}: {error}")
+
+    def close(self) -> None:
+        """Close the sync client; it is made anew where it is needed again."""
+        client, sentinel = self._client, self._sentinel
+        self._client = self._sentinel = None
+        while self._idle:
+            client.connection_pool.release(self._idle.pop())
+        if client is not None:
+            client.close()
+        if sentinel is not None:
+            client.connection_pool.disconnect()  # the client does not close a pool that it was given
+            for asked in sentinel.sentinels:
+                asked.close()
+
+    async def close_async(self) -> None:
+        """Close the sync client, and the one of the running loop."""
+        from asyncio import get_running_loop
+
+        self.close()
+        line = self._lines.pop(get_running_loop(), None)
+        if line is not None:
+            await line.close()
+
+
+_OPEN: WeakSet[Connections] = WeakSet()
+_INHERITED: list[object] = []
+"""What a process has from the one it was forked off: closing that would close the other's."""
+
+
+def _after_fork() -> None:
+    for connections in _OPEN:
+        connections.begin_anew()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,208 @@
+"""The commands of one event loop on their way to Redis: those that wait at the same moment go together.
+
+Rule: nothing waits to be joined by others. An idle line sends at the end of the loop's turn; what comes while as many
+round trips are under way as there may be gathers, and goes with the next.
+"""
+
+from collections.abc import AsyncGenerator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, final
+
+from apigate.core.errors import StoreError
+from apigate.stores.connection import Command, Connections, packed
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Future, Task
+
+__all__ = ["Line"]
+
+_MOST = 128
+"""Commands in one round trip: the server decides them in about a millisecond, in which nobody else is served."""
+
+_TRIPS = 2
+"""Round trips under way at once in one event loop: one for the server to work on while the other's answer is read."""
+
+
+class _Sent(NamedTuple):
+    """A command on its way, and who waits for its answer: since when, by the loop's clock."""
+
+    command: Command
+    answer: "Future[list[int]]"
+    since: float
+
+
+@final
+class Line:
+    """The commands of one event loop, and the connections that it has for them."""
+
+    def __init__(self, connections: Connections, loop: "AbstractEventLoop") -> None:
+        self._connections = connections
+        self._loop = loop
+        self._client: Any = None
+        self._idle: list[Any] = []
+        self._waiting: dict[bytes, list[_Sent]] = {}
+        self._trips: set[Task[None]] = set()
+        self._is_due = False
+        self._guard: AsyncGenerator[None] | None = None
+
+    def ask(self, command: Command, now: bytes, slot: bytes, since: float) -> "Future[list[int]]":
+        """Send a command with all others that wait.
+
+        Args:
+            command: The command.
+            now: The time in microseconds, empty for the server's own.
+            slot: What decides its slot in a cluster; commands of one slot and time go together.
+            since: When the deadline began to run, by the loop's clock.
+        """
+        loop = self._loop
+        answer: Future[list[int]] = loop.create_future()
+        self._waiting.setdefault(now + b" " + slot, []).append(_Sent(command, answer, since))
+        if not self._is_due and len(self._trips) < _TRIPS:
+            self._is_due = True
+            loop.call_soon(self._send)
+        return answer
+
+    def _send(self) -> None:
+        """Send what waits, as far as there is room for trips."""
+        self._is_due = False
+        while self._waiting and len(self._trips) < _TRIPS:
+            group, waiting = next(iter(self._waiting.items()))
+            batch = waiting[:_MOST]
+            del waiting[:_MOST]
+            if not waiting:
+                del self._waiting[group]
+            task = self._loop.create_task(self._trip(batch, group.partition(b" ")[0]))
+            self._trips.add(task)
+            task.add_done_callback(self._arrived)
+
+    def _arrived(self, task: "Task[None]") -> None:
+        """Let the next ones go."""
+        self._trips.discard(task)
+        if self._waiting and not self._is_due:
+            self._send()
+
+    async def _trip(self, batch: list[_Sent], now: bytes) -> None:
+        """One round trip; whoever has waited longest sets its deadline."""
+        from asyncio import timeout_at
+
+        connections = self._connections
+        commands = [sent.command for sent in batch]
+        try:
+            async with timeout_at(min(sent.since for sent in batch) + connections.deadline_ms / 1_000):
+                keys = [key for command in commands for key in command.keys]
+                reply = await self._call(b"%d" % len(keys), *keys, now, *[command.text for command in commands])
+                answers = _read(commands, reply)
+        except BaseException as error:
+            for sent in batch:
+                if not sent.answer.done():
+                    sent.answer.set_exception(_caused(connections.failure(sent.command.operation, error), error))
+                    sent.answer.exception()  # whoever asked may have gone, and then nobody asks for it
+            if not isinstance(error, Exception):
+                raise
+            return
+        for sent, answer in zip(batch, answers, strict=True):
+            if not sent.answer.done():
+                sent.answer.set_result(answer)
+
+    async def _call(self, *arguments: bytes) -> Any:
+        script, sha = self._connections.script
+        client = self._client or await self._connected()
+        try:
+            return await self._say(client, b"EVALSHA", sha, *arguments)
+        except self._connections.errors.NoScriptError:
+            return await self._say(client, b"EVAL", script, *arguments)
+
+    async def _say(self, client: Any, *words: bytes) -> Any:
+        """Send a command on a connection that no other task uses; as `Connections._say`."""
+        if self._connections.is_cluster:
+            return await client.execute_command(words[0].decode(), *words[1:])
+        pool = client.connection_pool
+        try:
+            connection = self._idle.pop()
+        except IndexError:
+            connection = await pool.get_connection(*self._connections.purpose)
+        else:
+            reader = connection._reader  # noqa: SLF001 - no public name tells without waiting; tests/stores pin it
+            if reader is None or reader.at_eof() or reader.exception():  # the server has closed it
+                await connection.disconnect(nowait=True)
+        try:
+            await connection.send_packed_command([packed(words)], check_health=False)
+            reply = await connection.read_response()
+        except self._connections.errors.NoScriptError:
+            self._idle.append(connection)
+            raise
+        except BaseException:
+            idle, self._idle = self._idle, []
+            for lost in (connection, *idle):
+                await lost.disconnect(nowait=True)
+                await pool.release(lost)
+            raise
+        self._idle.append(connection)
+        return reply
+
+    async def delete(self, keys: Sequence[bytes], patterns: Sequence[bytes]) -> None:
+        """Delete these keys, and all that a pattern matches; each step within the deadline.
+
+        Raises:
+            StoreError: As `Connections.call`.
+        """
+        from asyncio import timeout
+
+        seconds = self._connections.deadline_ms / 1_000
+        try:
+            async with timeout(seconds) as deadline:
+                client = await self._connected()
+                for key in keys:
+                    await client.delete(key)
+                for pattern in patterns:
+                    async for key in client.scan_iter(match=pattern, count=1_000):
+                        deadline.reschedule(self._loop.time() + seconds)
+                        await client.delete(key)
+        except Exception as error:
+            raise self._connections.failure("reset", error) from error
+
+    async def _connected(self) -> Any:
+        """The client of this loop; it is closed when the loop shuts down its generators, which all runners do."""
+        if self._client is None:
+            client, sentinel = self._connections.connect_async()
+            self._guard = self._until_shutdown(client, sentinel)
+            await anext(self._guard)
+            self._client = client
+        return self._client
+
+    async def _until_shutdown(self, client: Any, sentinel: Any) -> AsyncGenerator[None]:
+        try:
+            yield
+        finally:
+            self._client = None
+            while self._idle:
+                await client.connection_pool.release(self._idle.pop())
+            await client.aclose()
+            if sentinel is not None:
+                await client.connection_pool.disconnect()  # as in Connections.close
+                for asked in sentinel.sentinels:
+                    await asked.aclose()
+
+    async def close(self) -> None:
+        """Close the client."""
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            await guard.aclose()
+
+
+def _read(commands: Sequence[Command], reply: bytes | str) -> list[list[int]]:
+    """The numbers of each command: the verdict, and two for each of its keys; none for an adjust."""
+    numbers = [int(number) for number in reply.split()]
+    if len(commands) == 1:
+        return [numbers]
+    answers: list[list[int]] = []
+    for command in commands:
+        count = 0 if command.operation == "adjust" else 1 + 2 * len(command.keys)
+        answers.append(numbers[:count])
+        del numbers[:count]
+    return answers
+
+
+def _caused(error: StoreError, cause: BaseException) -> StoreError:
+    if error is not cause:
+        error.__cause__ = cause
+    return error
