@@ -18,7 +18,7 @@ FOREIGN = (
     "delete this one if nobody needs it"
 )
 
-_BUSY_TRIES = 20  # about as long as a decision takes: most often that is all the other one needs
+_BUSY_TRIES = 20  # before each pause, about as long as a decision takes: most often the other needs no longer
 _PAUSE = 0.000_05  # seconds; the kernel makes 100 microseconds of it
 _CLOCK = SystemClock()
 
@@ -67,7 +67,7 @@ class OpenedFile:
             tries = 0
             while self.file.lock() != 0:
                 tries += 1
-                if tries > _BUSY_TRIES:
+                if tries % _BUSY_TRIES == 0:
                     left = until - _CLOCK.now_us()
                     if left <= 0:
                         self.file.why_locked()

@@ -346,7 +346,7 @@ def test_that_it_is_full_is_told_once_an_hour_with_no_lock_held(path):
 def test_a_gateway_is_told(path):
     events = []
     gateway = Gateway(client_throttle="1/day", store=f"file://{path}?max_keys=1", name="shop", on_event=events.append)
-    gateway.store.on_fill(1)
+    gateway.store.store.on_fill(1)  # the store within the one that outlives its outages
     assert [json.dumps(event.buckets) for event in events] == ["1"]
 
 
