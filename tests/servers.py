@@ -325,6 +325,12 @@ class RedisCluster:
         infos: list[str] = [node.command("CLUSTER", "INFO") for node in self.nodes]
         return all("cluster_state:ok" in info and f"cluster_known_nodes:{NODES}" in info for info in infos)
 
+    def is_agreed(self) -> bool:
+        """Whether all nodes say the same of who has which slots, and since which epoch."""
+        told: list[str] = [node.command("CLUSTER", "NODES") for node in self.nodes]
+        views = [sorted((words[0], *words[6:]) for words in map(str.split, each.splitlines())) for each in told]
+        return views.count(views[0]) == NODES  # each line: the node's id, five more words, its epoch, link and slots
+
     @property
     def uri(self) -> str:
         """As a store's address."""
@@ -343,6 +349,7 @@ class RedisCluster:
 
     def move(self, slot: int, to: RedisServer) -> None:
         """Move a slot and all its keys to another node, as resharding does; the old one says MOVED from then on."""
+        until(self.is_agreed, "the nodes agree on what was moved before")  # else they take an old word for a new one
         source = self.owner_of(slot)
         if source is to:
             return

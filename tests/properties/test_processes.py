@@ -61,8 +61,9 @@ def answers(processes: Sequence[subprocess.Popen[str]]) -> list[str]:
     ],
     ids=["global binds", "methods bind", "clients bind"],
 )
-def test_4_processes_of_8_threads_are_admitted_as_often_as_the_narrowest_level_allows(address, levels, admitted):
-    processes = [start("hammer", address, json.dumps(levels), "150") for _ in range(PROCESSES)]
+@pytest.mark.parametrize("how", ["threads", "tasks"])
+def test_4_processes_of_8_are_admitted_as_often_as_the_narrowest_level_allows(address, levels, admitted, how):
+    processes = [start(how, address, json.dumps(levels), "150") for _ in range(PROCESSES)]
     assert [process.stdout.readline() for process in processes] == ["ready\n"] * PROCESSES
     total = sum((Counter(json.loads(answer)) for answer in answers(processes)), Counter())
     assert total.total() == admitted
