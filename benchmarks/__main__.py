@@ -9,7 +9,18 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import frameworks, gate, imports, memory, methods, report, servers, throttling
+from benchmarks import (
+    frameworks,
+    gate,
+    imports,
+    memory,
+    methods,
+    redis_counts,
+    redis_store,
+    report,
+    servers,
+    throttling,
+)
 from benchmarks.measure import Case, Figure, Group, Load, Plan, Samples, measure, missing, pinned
 
 FULL = Plan(rounds=60, batch=0.004, scale=1.0)
@@ -34,6 +45,7 @@ SECTIONS = {
     "methods": Section(methods.groups),
     "import": Section(figures=imports.figures),
     "servers": Section(loads=servers.loads),
+    "redis": Section(redis_store.groups, redis_counts.figures, redis_store.loads),
 }
 
 
