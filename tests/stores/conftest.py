@@ -9,6 +9,7 @@ import pytest
 
 from tests.relay import Relay
 from tests.servers import Memcached, RedisCluster, RedisSentinel, RedisServer
+from tests.stores.asking import Caller, Stores, Tasks, Threads
 
 
 @pytest.fixture(scope="session")
@@ -71,3 +72,17 @@ def memcached(shared_memcached: Memcached) -> Memcached:
     """A Memcached without keys."""
     shared_memcached.flush()
     return shared_memcached
+
+
+@pytest.fixture(params=["threads", "tasks"])
+def caller(request: pytest.FixtureRequest) -> Caller:
+    """Who asks; a test that takes it runs for both."""
+    return Threads() if request.param == "threads" else Tasks()
+
+
+@pytest.fixture
+def stores(caller: Caller) -> Iterator[Stores]:
+    """Opens stores, and closes them in the end."""
+    stores = Stores(caller)
+    yield stores
+    stores.close()

@@ -6,7 +6,10 @@ a fork. Under asyncio the commands that wait at the same moment go to the server
 """
 
 import os
+import select
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from threading import local
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 from weakref import WeakSet
 
@@ -20,8 +23,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Command", "Connections", "load_script"]
 
-_TRUSTED_US = 1_000_000
-"""How long a connection may lie idle before it is looked whether the server has closed it; looking takes 5 us."""
+_LEAST_S = 0.001
+"""What a step is given where nothing is left: to a socket, no time at all means not to wait, which is another thing."""
 
 _CONNECTIONS = 10_000
 """More than a process has threads: each that asks needs one."""
@@ -55,6 +58,31 @@ def load_script() -> bytes:
     from importlib.resources import files
 
     return files("apigate.stores").joinpath("decide.lua").read_bytes()
+
+
+def _has_news(connection: Any) -> bool:
+    """Whether the server has sent what nobody asked for, or has closed the connection."""
+    sock = connection._sock  # noqa: SLF001 - the public method reads what is there, 5 us; tests/stores pin it
+    if sock is None:
+        return False
+    if not hasattr(select, "poll"):  # Windows
+        return bool(select.select([sock], (), (), 0)[0])
+    poll = select.poll()
+    poll.register(sock, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _punctual(kind: type[Any], left: Callable[[], float]) -> type[Any]:
+    """A kind of connection whose every step has what is `left` of a call's time; the clients' own have all of it."""
+
+    class Punctual(kind):
+        socket_timeout = socket_connect_timeout = property(lambda _: left(), lambda _connection, _value: None)
+
+        def read_response(self, *given: Any, **named: Any) -> Any:
+            self._sock.settimeout(left())
+            return super().read_response(*given, **named)
+
+    return Punctual
 
 
 @final
@@ -96,7 +124,8 @@ class Connections:
     def _begin(self) -> None:
         self._client: Any = None  # Any: the client library is the user's to install
         self._sentinel: Any = None
-        self._idle: list[tuple[Any, int]] = []  # and when each was used last
+        self._turn = local()
+        self._idle: list[Any] = []
         self._lines: dict[AbstractEventLoop, Line] = {}
 
     def _check(self) -> None:
@@ -154,26 +183,30 @@ class Connections:
         """
         if self.is_cluster:
             return client.execute_command(words[0].decode(), *words[1:])
+        idle = self._idle
         try:
-            connection, used_us = self._idle.pop()
+            connection = idle.pop()
         except IndexError:
             connection = client.connection_pool.get_connection(*self.purpose)
         else:
-            if self._clock.now_us() - used_us > _TRUSTED_US and connection.can_read(0):
+            if _has_news(connection):
                 connection.disconnect()  # it was asked nothing, so this is the server's word that it has closed it
         try:
             connection.send_packed_command([packed(words)], check_health=False)
             reply = connection.read_response()
         except self.errors.NoScriptError:
-            self._idle.append((connection, self._clock.now_us()))
+            idle.append(connection)
             raise
         except BaseException:
-            idle, self._idle = self._idle, []  # to the same server, which is down or a replica now: no use either
-            for lost in (connection, *(other for other, _ in idle)):
-                lost.disconnect()
-                client.connection_pool.release(lost)
+            lost = [connection]
+            with suppress(IndexError):
+                while True:  # to the same server, which is down or a replica now: no use either
+                    lost.append(idle.pop())
+            for each in lost:
+                each.disconnect()
+                client.connection_pool.release(each)
             raise
-        self._idle.append((connection, self._clock.now_us()))
+        idle.append(connection)
         return reply
 
     def delete(self, keys: Sequence[bytes], patterns: Sequence[bytes]) -> None:
@@ -195,11 +228,26 @@ class Connections:
         """The sync client of the `limits` package."""
         from limits.storage import storage_from_string
 
-        seconds = self.deadline_ms / 2_000
+        seconds = self.deadline_ms / (2_000 if self.is_cluster else 1_000)
         timeouts = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
         storage: Any = storage_from_string(self.uri, **self._options(timeouts))
         self._sentinel = getattr(storage, "sentinel", None)
-        return storage.get_connection()
+        client = storage.get_connection()
+        if not self.is_cluster:
+            for each in (client, *(self._sentinel.sentinels if self._sentinel else ())):
+                each.connection_pool.connection_class = _punctual(each.connection_pool.connection_class, self._left)
+        return client
+
+    def begin(self) -> None:
+        """Let the time of an operation of this thread begin; all its calls have to be answered within the deadline."""
+        self._turn.until_us = self._clock.now_us() + self.deadline_ms * 1_000
+
+    def _left(self) -> float:
+        """Seconds that are left to this thread's operation."""
+        until_us: int | None = getattr(self._turn, "until_us", None)
+        if until_us is None:
+            return self.deadline_ms / 1_000
+        return max(_LEAST_S, (until_us - self._clock.now_us()) / 1_000_000)
 
     # ---- under an event loop
 
@@ -207,8 +255,8 @@ class Connections:
         """The connection of a running loop; those of loops that have been closed are dropped."""
         line = self._lines.get(loop)
         if line is None:
-            for closed in [known for known in self._lines if known.is_closed()]:
-                del self._lines[closed]
+            for closed in [known for known in list(self._lines) if known.is_closed()]:
+                self._lines.pop(closed, None)
             from apigate.stores.line import Line
 
             line = self._lines[loop] = Line(self, loop)
@@ -272,7 +320,7 @@ class Connections:
         client, sentinel = self._client, self._sentinel
         self._client = self._sentinel = None
         while self._idle:
-            client.connection_pool.release(self._idle.pop()[0])
+            client.connection_pool.release(self._idle.pop())
         if client is not None:
             client.close()
         if sentinel is not None:

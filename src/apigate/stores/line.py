@@ -44,17 +44,18 @@ class Line:
         self._is_due = False
         self._guard: AsyncGenerator[None] | None = None
 
-    def ask(self, command: Command, now: bytes, slot: bytes) -> "Future[list[int]]":
+    def ask(self, command: Command, now: bytes, slot: bytes, since: float) -> "Future[list[int]]":
         """Send a command with all others that wait.
 
         Args:
             command: The command.
             now: The time in microseconds, empty for the server's own.
             slot: What decides its slot in a cluster; commands of one slot and time go together.
+            since: When the deadline began to run, by the loop's clock.
         """
         loop = self._loop
         answer: Future[list[int]] = loop.create_future()
-        self._waiting.setdefault(now + b" " + slot, []).append(_Sent(command, answer, loop.time()))
+        self._waiting.setdefault(now + b" " + slot, []).append(_Sent(command, answer, since))
         if not self._is_due and len(self._trips) < _TRIPS:
             self._is_due = True
             loop.call_soon(self._send)
@@ -86,7 +87,7 @@ class Line:
         connections = self._connections
         commands = [sent.command for sent in batch]
         try:
-            async with timeout_at(batch[0].since + connections.deadline_ms / 1_000):
+            async with timeout_at(min(sent.since for sent in batch) + connections.deadline_ms / 1_000):
                 keys = [key for command in commands for key in command.keys]
                 reply = await self._call(b"%d" % len(keys), *keys, now, *[command.text for command in commands])
                 answers = _read(commands, reply)
@@ -121,7 +122,7 @@ class Line:
             connection = await pool.get_connection(*self._connections.purpose)
         else:
             reader = connection._reader  # noqa: SLF001 - no public name tells without waiting; tests/stores pin it
-            if reader is None or reader.at_eof():  # the server has closed it
+            if reader is None or reader.at_eof() or reader.exception():  # the server has closed it
                 await connection.disconnect(nowait=True)
         try:
             await connection.send_packed_command([packed(words)], check_health=False)

@@ -32,7 +32,7 @@ DEFAULT_DEADLINE_MS = 100
 
 _T = TypeVar("_T")
 _TEXTS = 256
-_PLAIN = ":/{}<> "  # what stays readable in the name of a limit
+_PLAIN = ":/<> "  # what stays readable in the name of a limit
 
 
 class _Trip(NamedTuple):
@@ -54,9 +54,8 @@ class RedisStore:
     Args:
         uri: `redis://`, `rediss://`, `redis+unix://`, `redis+cluster://`, `redis+sentinel://` with what follows, or the
             same with `valkey`, as the `limits` package takes them.
-        deadline_ms: Milliseconds within which the server has to answer, at least 1: half of it for making a connection,
-            where one is needed, and half for the answer; under asyncio all of it for both. Past that the call is given
-            up with a `StoreTimeoutError`.
+        deadline_ms: Milliseconds within which the server has to answer, at least 1, making a connection included where
+            one is needed. Past that the call is given up with a `StoreTimeoutError`.
         lease: How many tokens a process takes at once, 1 to 10,000; with more than 1 it asks the server less often,
             and a level may admit `lease - 1` tokens more for each process in an interval, see `Decision.tolerance`.
         spread: In a cluster, whether the buckets of each client lie in a slot of their own. Then the load is spread
@@ -315,7 +314,7 @@ class RedisBuckets:
         """The name of a bucket on the server. Its parts cannot be forged: what separates them is quoted within them."""
         whose = b"=" + key.encode("utf-8", "surrogatepass") if isinstance(key, str) else b"#" + key.hex().encode()
         head, tail = self._parts[place]
-        return b"apigate:{" + head + whose + b"}:" + tail if self._store.spread else head + whose
+        return head + whose + tail
 
     # ---- asking
 
@@ -325,12 +324,14 @@ class RedisBuckets:
         if loop is not None:
             return self._run_async(steps, loop)
         connections = self._store.connections
+        connections.begin()
         try:
             trip = next(steps)
             while True:
                 try:
                     told = connections.call(trip.command, trip.now)
                 except StoreError as error:
+                    connections.begin()  # for what has to be given back
                     trip = steps.throw(error)
                 else:
                     trip = steps.send(told)
@@ -340,12 +341,14 @@ class RedisBuckets:
     async def _run_async(self, steps: _Steps[_T], loop: "AbstractEventLoop") -> _T:
         """`_run` for tasks."""
         line = self._store.connections.line(loop)
+        since = loop.time()
         try:
             trip = next(steps)
             while True:
                 try:
-                    told = await line.ask(trip.command, trip.now, trip.slot)
+                    told = await line.ask(trip.command, trip.now, trip.slot, since)
                 except StoreError as error:
+                    since = loop.time()  # for what has to be given back
                     trip = steps.throw(error)
                 else:
                     trip = steps.send(told)
@@ -386,16 +389,22 @@ class _Answer:
 
 
 def _parts(name: str, *, spread: bool) -> tuple[bytes, bytes]:
-    """What comes before and after whose bucket it is: the owner is the hash tag, alone or with that."""
-    owner, _, rest = name.partition(":")
-    head, tail = quote(owner, safe=""), quote(rest, safe=_PLAIN)
-    return (head.encode(), tail.encode()) if spread else (f"apigate:{{{head}}}:{tail}".encode(), b"")
+    """What comes before and after whose bucket it is: the owner is the hash tag, alone or with that.
+
+    Before it nothing is left of `=` and `#`, after it nothing of `}`, so it is told from both whatever it holds.
+    """
+    owner, colon, rest = name.partition(":")
+    head = quote(owner, safe="", errors="surrogatepass")
+    tail = quote(rest, safe=_PLAIN if spread else _PLAIN + "{}", errors="surrogatepass")
+    if spread:
+        return f"apigate:{{{head}".encode(), f"}}{colon}{tail}".encode()
+    return f"apigate:{{{head}}}{colon}{tail}".encode(), b""
 
 
 def _pattern(name: str, *, spread: bool) -> bytes:
     """What matches every bucket of a limit; quoting has left nothing in its name that would need to be escaped."""
     head, tail = _parts(name, spread=spread)
-    return b"apigate:{" + head + b"[=#]*}:" + tail if spread else head + b"[=#]*"
+    return head + b"[=#]*" + tail
 
 
 def _tag(key: bytes) -> bytes:

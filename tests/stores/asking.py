@@ -1,0 +1,142 @@
+"""How the tests of Redis ask a store: by threads, or by tasks of an event loop, one call or many at once."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from apigate.stores.redis import RedisStore
+from apigate.throttling.decision import Decision
+from apigate.throttling.limit import Limit, limits_of
+from apigate.throttling.rate import parse_rates
+
+PATIENT_MS = 10_000
+"""The deadline of stores whose answers always come; only a fault makes a test wait so long."""
+
+
+class Threads:
+    """Calls are answered where they are made."""
+
+    name = "threads"
+
+    def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """The answer of one call."""
+        return function(*arguments)
+
+    def at_once(self, calls: Sequence[Callable[[], Any]]) -> list[Any]:
+        """The answers of many calls that begin together; an exception stands for itself."""
+        barrier = threading.Barrier(len(calls))
+
+        def run(call: Callable[[], Any]) -> Any:
+            barrier.wait()
+            try:
+                return call()
+            except Exception as error:  # noqa: BLE001 - what came of it is what the test asks
+                return error
+
+        with ThreadPoolExecutor(len(calls)) as pool:
+            return list(pool.map(run, calls))
+
+    def close(self) -> None:
+        """Nothing is kept."""
+
+
+class Tasks:
+    """Calls are awaited in one event loop, which runs as long as they do."""
+
+    name = "tasks"
+
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner()
+
+    def ask(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """The answer of one call."""
+
+        async def awaited() -> Any:
+            answer = function(*arguments)
+            return answer if isinstance(answer, Decision) else await answer
+
+        return self._runner.run(awaited())
+
+    def at_once(self, calls: Sequence[Callable[[], Any]]) -> list[Any]:
+        """The answers of many calls that begin together; an exception stands for itself."""
+
+        async def awaited() -> list[Any]:
+            asked = [call() for call in calls]
+            answers = iter(await asyncio.gather(*filter(asyncio.iscoroutine, asked), return_exceptions=True))
+            return [next(answers) if asyncio.iscoroutine(each) else each for each in asked]
+
+        return self._runner.run(awaited())
+
+    def close(self) -> None:
+        """End the loop as `asyncio.run` does, by which the connections are closed."""
+        self._runner.close()
+
+
+Caller = Threads | Tasks
+
+
+class Stores:
+    """Opens stores, and closes them when the test ends."""
+
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+        self._open: list[RedisStore] = []
+
+    def __call__(self, uri: str, **settings: Any) -> RedisStore:
+        """A store; it waits long, and remembers no refusals, unless the settings say so."""
+        store = RedisStore(uri, **{"deadline_ms": PATIENT_MS, "denial_cache": False, **settings})
+        self._open.append(store)
+        return store
+
+    def close(self) -> None:
+        """Close all, in threads and loop."""
+        self._caller.close()
+        for store in self._open:
+            store.close()
+
+
+class Asked:
+    """Some limits of a store, asked by threads or tasks."""
+
+    def __init__(self, caller: Caller, store: Any, limits: Sequence[Limit], now: int = 0) -> None:
+        self.caller, self.limits = caller, limits
+        self.buckets = store.open(limits, now)
+
+    def acquire(self, *keys: Any, cost: int = 1, now: int = 0, patience: int = 0) -> Decision:
+        """Ask for the same cost at every limit; one key stands for all of them."""
+        return self.caller.ask(self.call, keys, cost, now, patience)
+
+    def call(self, keys: Sequence[Any] = ("a",), cost: int = 1, now: int = 0, patience: int = 0) -> Any:
+        """A call as the store answers it, for `at_once`."""
+        return self.buckets.acquire(self._all(keys), [cost] * len(self.limits), now, patience)
+
+    def peek(self, *keys: Any, cost: int = 0, now: int = 0) -> Decision:
+        """Look at every limit."""
+        return self.caller.ask(self.buckets.peek, self._all(keys), [cost] * len(self.limits), now)
+
+    def adjust(self, *keys: Any, tokens: int, now: int = 0) -> None:
+        """Take or give the same at every limit."""
+        self.caller.ask(self.buckets.adjust, self._all(keys), [tokens] * len(self.limits), now)
+
+    def reset(self, *keys: Any) -> None:
+        """Forget these buckets; without keys all."""
+        self.caller.ask(self.buckets.reset, self._all(keys) if keys else None)
+
+    def left(self, *keys: Any, now: int = 0) -> list[int]:
+        """Whole tokens left at each limit."""
+        return [state.remaining for state in self.peek(*keys, now=now).buckets]
+
+    def _all(self, keys: Sequence[Any]) -> list[Any]:
+        keys = keys or ("a",)
+        return list(keys) if len(keys) == len(self.limits) else list(keys) * len(self.limits)
+
+
+def limits(*rates: str, owner: str = "shop", steady: bool = True) -> list[Limit]:
+    """One limit for each rate, at a level of its own."""
+    return [
+        limit
+        for number, rate in enumerate(rates)
+        for limit in limits_of(f"{owner}:level-{number}", f"level-{number}", parse_rates(rate), steady=steady)
+    ]
