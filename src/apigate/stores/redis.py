@@ -94,17 +94,16 @@ class RedisStore:
         self.denials: Denials | None = Denials() if denial_cache else None
         self.leases: Leases | None = Leases(lease) if lease > 1 else None
         self.limits: dict[str, Limit] = {}
-        self.generation: int = 0  # counts changes of limits: buckets opened before are then bound anew
+        self.generation: int = 0  # counts changes of rates: buckets opened before then leave it to others with the new
 
     def open(self, limits: Sequence[Limit], now: int) -> "RedisBuckets":  # noqa: ARG002 - each bucket is changed when used
         """The buckets of these limits; those that had another rate are brought over when they are next used."""
         for limit in limits:
             known = self.limits.get(limit.name)
-            if known is not limit:
-                self.limits[limit.name] = limit
+            self.limits[limit.name] = limit
+            if known is not None and _terms(known) != _terms(limit):
                 self.generation += 1
-                if known is not None:
-                    self.forget()
+                self.forget()
         return RedisBuckets(self, [limit.name for limit in limits])
 
     def forget(self) -> None:
@@ -132,21 +131,24 @@ class RedisBuckets:
     """The buckets of some limits in a `RedisStore`."""
 
     def __init__(self, store: RedisStore, names: Sequence[str]) -> None:
-        """Bind the names to their limits."""
+        """Work out what the server is told about the limits, once: what is under way when a rate changes keeps it."""
         self._store = store
         self._names = names
-        self._bind()
-
-    def _bind(self) -> None:
-        """Work out what the server is told about the limits."""
-        store = self._store
+        self._newer: RedisBuckets | None = None
         self._generation = store.generation
-        self._limits = tuple(store.limits[name] for name in self._names)
+        self._limits = tuple(store.limits[name] for name in names)
         self._places = tuple(range(len(self._limits)))
         self._specs = tuple(f"[{limit.n},{limit.p},{limit.capacity},{int(limit.enforced)}," for limit in self._limits)
-        self._parts = tuple(_parts(name, spread=store.spread) for name in self._names)
-        self._leases = store.leases if all(limit.enforced for limit in self._limits) else None
+        self._parts = tuple(_parts(name, spread=store.spread) for name in names)
+        self._is_leased = store.leases is not None and all(limit.enforced for limit in self._limits)
         self._texts: dict[object, bytes] = {}
+
+    def _changed(self) -> "RedisBuckets":
+        """The same buckets, under rates that have changed since these were opened."""
+        newer = self._newer
+        if newer is None or newer._generation != self._store.generation:
+            newer = self._newer = RedisBuckets(self._store, self._names)
+        return newer
 
     # ---- the four operations
 
@@ -156,30 +158,31 @@ class RedisBuckets:
         """Take the costs from every bucket or from none."""
         store = self._store
         if self._generation != store.generation:
-            self._bind()
+            return self._changed().acquire(keys, costs, now, patience)
         if store.denials is not None and not patience:
             known = store.denials.find(self._limits, keys, costs, now)
             if known is not None:
                 return known
-        if self._leases is None or patience:
+        leases = store.leases
+        if leases is None or patience or not self._is_leased:
             return self._run(self._acquired(_Asking("acquire", self._places, keys, costs, patience), now))
-        taking = self._leases.take(tuple(zip(self._limits, keys, strict=True)), costs, now)
+        taking = leases.take(tuple(zip(self._limits, keys, strict=True)), costs, now)
         if None in taking.wanted:
-            return self._run(self._leased(keys, costs, now, taking))
+            return self._run(self._leased(keys, costs, now, leases, taking))
         decision = judged(self._limits, costs, [wanted or 0 for wanted in taking.wanted], allowed=True)
-        decision.tolerance = self._leases.tolerance
+        decision.tolerance = leases.tolerance
         return decision
 
     def peek(self, keys: Sequence[Key], costs: Sequence[int], now: int) -> Decision | Awaitable[Decision]:
         """What `acquire` would answer, taking nothing. Tokens that processes have taken ahead count as taken."""
         if self._generation != self._store.generation:
-            self._bind()
+            return self._changed().peek(keys, costs, now)
         return self._run(self._acquired(_Asking("peek", self._places, keys, costs), now))
 
     def adjust(self, keys: Sequence[Key], tokens: Sequence[int], now: int) -> Awaitable[None] | None:
         """Take more tokens or give some back without asking."""
         if self._generation != self._store.generation:
-            self._bind()
+            return self._changed().adjust(keys, tokens, now)
         if self._store.denials is not None:
             self._store.denials.forget(self._limits, keys)
         return self._run(self._adjusted(self._places, keys, tokens, now))
@@ -203,9 +206,11 @@ class RedisBuckets:
         answer = yield from self._answered(asking, now)
         return self._decision(asking, answer, now)
 
-    def _leased(self, keys: Sequence[Key], costs: Sequence[int], now: int, taking: Taking) -> _Steps[Decision]:
+    def _leased(
+        self, keys: Sequence[Key], costs: Sequence[int], now: int, leases: Leases, taking: Taking
+    ) -> _Steps[Decision]:
         """Ask the buckets of which not enough was in hand, for more than is needed."""
-        leases, buckets = cast("Leases", self._leases), tuple(zip(self._limits, keys, strict=True))
+        buckets = tuple(zip(self._limits, keys, strict=True))
         answer: _Answer | None = None
         places = [place for place in self._places if taking.wanted[place] is None]
         asking = _Asking("acquire", places, keys, costs, ahead=taking.ahead)
@@ -320,13 +325,13 @@ class RedisBuckets:
 
     def _run(self, steps: _Steps[_T]) -> _T | Awaitable[_T]:
         """Carry the steps out: at once, or where an event loop runs in this thread as something to await."""
-        loop = running_loop()
-        if loop is not None:
-            return self._run_async(steps, loop)
-        connections = self._store.connections
-        connections.begin()
         try:
             trip = next(steps)
+            loop = running_loop()
+            if loop is not None:
+                return self._run_async(steps, trip, loop)
+            connections = self._store.connections
+            connections.begin()
             while True:
                 try:
                     told = connections.call(trip.command, trip.now)
@@ -338,12 +343,11 @@ class RedisBuckets:
         except StopIteration as done:
             return cast("_T", done.value)
 
-    async def _run_async(self, steps: _Steps[_T], loop: "AbstractEventLoop") -> _T:
-        """`_run` for tasks."""
+    async def _run_async(self, steps: _Steps[_T], trip: _Trip, loop: "AbstractEventLoop") -> _T:
+        """`_run` for tasks. The steps have begun, so that they end properly even where nobody ever awaits this."""
         line = self._store.connections.line(loop)
         since = loop.time()
         try:
-            trip = next(steps)
             while True:
                 try:
                     told = await line.ask(trip.command, trip.now, trip.slot, since)
@@ -386,6 +390,11 @@ class _Answer:
         self.came = [0] * len(wanted)
         self.allowed = True
         self.trips = 0
+
+
+def _terms(limit: Limit) -> tuple[int, int, int, bool, bool]:
+    """What decides about its buckets, and about what is known of them."""
+    return limit.n, limit.p, limit.capacity, limit.enforced, limit.steady
 
 
 def _parts(name: str, *, spread: bool) -> tuple[bytes, bytes]:
