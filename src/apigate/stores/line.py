@@ -4,6 +4,7 @@ Rule: nothing waits to be joined by others. An idle line sends at the end of the
 round trips are under way as there may be gathers, and goes with the next.
 """
 
+from asyncio import Task, timeout, timeout_at
 from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
@@ -11,7 +12,7 @@ from apigate.core.errors import StoreError
 from apigate.stores.connection import Command, Connections, packed
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, Future, Task
+    from asyncio import AbstractEventLoop, Future
 
 __all__ = ["Line"]
 
@@ -41,7 +42,7 @@ class Line:
         self._idle: list[Any] = []
         self._waiting: dict[bytes, list[_Sent]] = {}
         self._trips: set[Task[None]] = set()
-        self._is_due = False
+        self._due: Task[None] | None = None
         self._guard: AsyncGenerator[None] | None = None
 
     def ask(self, command: Command, now: bytes, slot: bytes, since: float) -> "Future[list[int]]":
@@ -56,34 +57,40 @@ class Line:
         loop = self._loop
         answer: Future[list[int]] = loop.create_future()
         self._waiting.setdefault(now + b" " + slot, []).append(_Sent(command, answer, since))
-        if not self._is_due and len(self._trips) < _TRIPS:
-            self._is_due = True
-            loop.call_soon(self._send)
+        if self._due is None and len(self._trips) < _TRIPS:
+            self._begin()
         return answer
 
-    def _send(self) -> None:
-        """Send what waits, as far as there is room for trips."""
-        self._is_due = False
-        while self._waiting and len(self._trips) < _TRIPS:
-            group, waiting = next(iter(self._waiting.items()))
-            batch = waiting[:_MOST]
-            del waiting[:_MOST]
-            if not waiting:
-                del self._waiting[group]
-            task = self._loop.create_task(self._trip(batch, group.partition(b" ")[0]))
-            self._trips.add(task)
-            task.add_done_callback(self._arrived)
+    def _begin(self) -> None:
+        """Let a trip begin at the end of this turn of the loop, with what waits by then."""
+        # Not by the loop's own factory: one that starts tasks at once would send before anybody can join.
+        self._due = task = Task(self._trip(), loop=self._loop)
+        self._trips.add(task)
+        task.add_done_callback(self._arrived)
 
-    def _arrived(self, task: "Task[None]") -> None:
-        """Let the next ones go."""
+    def _arrived(self, task: Task[None]) -> None:
+        """Let the next one go."""
         self._trips.discard(task)
-        if self._waiting and not self._is_due:
-            self._send()
+        if self._due is task:  # cancelled before it began
+            self._due = None
+        if self._waiting and self._due is None:
+            self._begin()
 
-    async def _trip(self, batch: list[_Sent], now: bytes) -> None:
+    def _joined(self) -> tuple[list[_Sent], bytes]:
+        """What goes together now, and its time; the rest goes by itself, as far as there is room for trips."""
+        self._due = None
+        group, waiting = next(iter(self._waiting.items()))
+        batch = waiting[:_MOST]
+        del waiting[:_MOST]
+        if not waiting:
+            del self._waiting[group]
+        if self._waiting and len(self._trips) < _TRIPS:
+            self._begin()
+        return batch, group.partition(b" ")[0]
+
+    async def _trip(self) -> None:
         """One round trip; whoever has waited longest sets its deadline."""
-        from asyncio import timeout_at
-
+        batch, now = self._joined()
         connections = self._connections
         commands = [sent.command for sent in batch]
         try:
@@ -145,8 +152,6 @@ class Line:
         Raises:
             StoreError: As `Connections.call`.
         """
-        from asyncio import timeout
-
         seconds = self._connections.deadline_ms / 1_000
         try:
             async with timeout(seconds) as deadline:
