@@ -10,7 +10,6 @@ from asyncio import AbstractEventLoop, gather
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
-from statistics import quantiles
 from time import perf_counter
 from typing import TypeAlias
 
@@ -38,7 +37,7 @@ def measure_callers(title: str, callings: Mapping[str, Calling], left_out: Mappi
                 start = perf_counter()
                 taken = callings[name](seconds)
                 rates[name].append(len(taken) / (perf_counter() - start))
-                slowest[name].append(quantiles(taken, n=100)[-1])
+                slowest[name].append(sorted(taken)[len(taken) * 99 // 100])
     return Load(title, rates, left_out, "decisions", slowest)
 
 
