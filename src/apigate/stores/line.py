@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from apigate.core.errors import StoreError
-from apigate.stores.connection import Command, Connections, packed
+from apigate.stores.connection import BYTES, Command, Connections, packed
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
@@ -133,7 +133,7 @@ class Line:
                 await connection.disconnect(nowait=True)
         try:
             await connection.send_packed_command([packed(words)], check_health=False)
-            reply = await connection.read_response()
+            reply = await self._read(connection._reader)  # noqa: SLF001 - as above
         except self._connections.errors.NoScriptError:
             self._idle.append(connection)
             raise
@@ -144,6 +144,15 @@ class Line:
                 await pool.release(lost)
             raise
         self._idle.append(connection)
+        return reply
+
+    async def _read(self, reader: Any) -> bytes:
+        """As `Connections._read`."""
+        data, reply = b"", None
+        while reply is None:
+            more = await reader.read(BYTES)
+            data += more
+            reply = self._connections.answer(data, ended=not more)
         return reply
 
     async def delete(self, keys: Sequence[bytes], patterns: Sequence[bytes]) -> None:
