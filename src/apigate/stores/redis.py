@@ -8,7 +8,9 @@ what they have to ask the server.
 
 from collections.abc import Awaitable, Generator, Sequence
 from contextlib import suppress
+from itertools import chain
 from operator import add
+from struct import pack
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar, cast, final
 from urllib.parse import quote
 
@@ -32,6 +34,8 @@ DEFAULT_DEADLINE_MS = 100
 
 _T = TypeVar("_T")
 _TEXTS = 256
+_ENDLESS = 2**53  # tokens: more than any bucket holds, and what a double can tell from one more
+_KINDS = {"acquire": 0, "peek": 1, "adjust": 2}
 _PLAIN = ":/<> "  # what stays readable in the name of a limit
 
 
@@ -138,7 +142,7 @@ class RedisBuckets:
         self._generation = store.generation
         self._limits = tuple(store.limits[name] for name in names)
         self._places = tuple(range(len(self._limits)))
-        self._specs = tuple(f"[{limit.n},{limit.p},{limit.capacity},{int(limit.enforced)}," for limit in self._limits)
+        self._specs = tuple((limit.n, limit.p, limit.capacity, limit.enforced) for limit in self._limits)
         self._parts = tuple(_parts(name, spread=store.spread) for name in names)
         self._is_leased = store.leases is not None and all(limit.enforced for limit in self._limits)
         self._texts: dict[object, bytes] = {}
@@ -330,8 +334,11 @@ class RedisBuckets:
         known = (kind, tuple(places), tuple(costs), patience, tuple(ahead))
         text = self._texts.get(known)
         if text is None:
-            asked = (f"{self._specs[place]}{costs[place]},{ahead[place] if ahead else 0}]" for place in places)
-            text = f'["{kind}",{patience},{",".join(asked)}]'.encode()
+            asked = [
+                (*self._specs[place], max(-_ENDLESS, min(costs[place], _ENDLESS)), ahead[place] if ahead else 0)
+                for place in places
+            ]
+            text = pack(f">{2 + 6 * len(asked)}d", _KINDS[kind], patience, *chain.from_iterable(asked))
             if len(self._texts) >= _TEXTS:
                 self._texts.clear()
             self._texts[known] = text
