@@ -10,6 +10,10 @@ import apigate
 # Collecting doctests looks at every name of a module; Django's `settings` must have been configured by then.
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.django_settings")
 
+# What asks for several workers where the tests run; the gateways of tests would all be warned of it.
+for asking in ("WEB_CONCURRENCY", "GUNICORN_CMD_ARGS"):
+    os.environ.pop(asking, None)
+
 
 @pytest.fixture(autouse=True)
 def public_names(doctest_namespace: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import (
+    file_store,
     frameworks,
     gate,
     imports,
@@ -43,6 +44,7 @@ SECTIONS = {
     "gate": Section(gate.groups),
     "frameworks": Section(frameworks.groups),
     "methods": Section(methods.groups),
+    "file-store": Section(figures=file_store.figures),
     "import": Section(figures=imports.figures),
     "servers": Section(loads=servers.loads),
     "redis": Section(redis_store.groups, redis_counts.figures, redis_store.loads),

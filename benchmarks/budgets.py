@@ -241,5 +241,7 @@ BOUNDS: Mapping[str, float] = {
     f"round trips: {APIGATE}": 1,
     f"round trips: {APIGATE}, lease=20": 0.1,
     "round trips: apigate, gateway of three levels, refused and remembered": 0,
+    "file store, 4 processes, 2,000/s each: p50": 15,
+    "file store, 4 processes, 2,000/s each: p99": 500,
 }
 """What a figure of this name may be at most, in its own unit."""

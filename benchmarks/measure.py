@@ -81,14 +81,14 @@ class Figure:
         what: What the table calls it, and where `budgets` finds what must hold.
         value: The figure; None where it could not be measured.
         unit: Its unit.
-        title: The heading in the report.
+        heading: The table that it stands in.
         left_out: Why it could not be measured, in plain words.
     """
 
     what: str
     value: float | None
     unit: str
-    title: str = "Memory and import"
+    heading: str = "Memory and import"
     left_out: str = ""
 
 

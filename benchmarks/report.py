@@ -64,9 +64,9 @@ def markdown(measured: Measured, how: str) -> str:
     for load in loads:
         heads = ("row", f"{load.of_what}/s", "quartiles", "of the first", *(["p99, us"] if load.slowest else []))
         parts += [f"## {load.title}\n", _table(heads, _rates(load))]
-    for title in dict.fromkeys(figure.title for figure in figures):
-        rows = [(figure.what, _said(figure)) for figure in figures if figure.title == title]
-        parts += [f"## {title}\n", _table(("what", "measured"), rows)]
+    for heading in dict.fromkeys(figure.heading for figure in figures):
+        rows = [(figure.what, _said(figure)) for figure in figures if figure.heading == heading]
+        parts += [f"## {heading}\n", _table(("what", "measured"), rows)]
     return "\n".join(parts)
 
 

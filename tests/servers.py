@@ -11,9 +11,10 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache
 from getpass import getuser
@@ -22,6 +23,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Self
 
+from pymongo import MongoClient
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -138,12 +140,22 @@ class Server:
         """Whether it is ready; may raise RedisError or OSError where it is not."""
         raise NotImplementedError
 
+    def environment(self) -> Mapping[str, str]:
+        """Its environment."""
+        return os.environ
+
     def start(self) -> None:
         """Start it, or start it again; returns when it answers."""
         assert self.process is None, "it runs already"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                self.arguments(), cwd=self.home, stdin=subprocess.DEVNULL, stdout=log, stderr=log, process_group=guard()
+                self.arguments(),
+                cwd=self.home,
+                env=self.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                process_group=guard(),
             )
         until(self._is_up, f"{self.process.args} answers")
 
@@ -462,3 +474,24 @@ class Memcached(Server):
     def flush(self) -> None:
         """Forget all keys."""
         assert self.command("flush_all") == "OK"
+
+
+class MongoStandIn(Server):
+    """What stands in for a MongoDB, see `tests.mongo_stand_in`."""
+
+    @property
+    def uri(self) -> str:
+        """As a store's address."""
+        return f"mongodb://127.0.0.1:{self.port}/shop"
+
+    def arguments(self) -> Sequence[str]:
+        return [sys.executable, str(ROOT / "tests" / "mongo_stand_in.py"), str(self.port)]
+
+    def answers(self) -> bool:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=DEADLINE):
+            return True
+
+    def flush(self) -> None:
+        """Forget all documents."""
+        with MongoClient(self.uri) as client:
+            client["shop"]["windows"].delete_many({})

@@ -25,6 +25,7 @@ PUBLIC = {
     "StoreTimeoutError",
     "Throttle",
     "Throttled",
+    "Window",
 }
 
 CLIENTS = {"limits", "wrapt", "redis", "uvicorn"}

@@ -6,7 +6,7 @@ The rooms:
 - `apigate.flask`, `fastapi`, `django`, and `asgi`, `wsgi` around anything else: the edges, where requests come in;
 - `apigate.decorators`, `routing`: limits on single endpoints, and how each framework's routes are read;
 - `apigate.cli`, `audit`, `explain`, `lint`, `demo`: what people ask of a gateway;
-- `apigate.throttling`: rates, token buckets, decisions, client identity; usable alone through `Throttle`;
+- `apigate.throttling`: rates, windows, token buckets, decisions, client identity; usable alone through `Throttle`;
 - `apigate.staging`: how a request's stage is found;
 - `apigate.stores`: where buckets are kept; `apigate.testing`: clock and contracts for your tests;
 - `apigate.core`: what all of them share: errors, clock, messages, context, policies, routes, events.
@@ -28,6 +28,7 @@ from apigate.throttling.decision import Throttled as Throttled
 from apigate.throttling.rate import Rate as Rate
 from apigate.throttling.throttle import Reservation as Reservation
 from apigate.throttling.throttle import Throttle as Throttle
+from apigate.throttling.window import Window as Window
 
 __version__ = "0.1.0"
 
@@ -48,4 +49,5 @@ __all__ = [
     "StoreTimeoutError",
     "Throttle",
     "Throttled",
+    "Window",
 ]

@@ -28,7 +28,6 @@ ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _GATED = ("http", "websocket")
 _BODY = ("http.response.body", "http.response.zerocopysend", "http.response.pathsend")
-_TOO_MANY = 429
 _SERVER_ERROR = 500
 _POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 
@@ -70,11 +69,15 @@ class GatewayMiddleware:
         self.stage: str | None = stage
         self.routing: Routing | None = routing_of(app)
         self._find = None if self.routing is None else self.routing.find
+        self._has_begun = False
         gateway.bind(app, self.routing)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
         gateway = self.gateway
+        if not self._has_begun:
+            self._has_begun = True
+            gateway.begin(scope)
         outer = scope.get("apigate")
         if (
             gateway.is_empty
@@ -134,7 +137,7 @@ class GatewayMiddleware:
         if passage.answered:
             return
         if passage.started and not passage.withheld:
-            if passage.status == _TOO_MANY:  # the app's own words for it; what was taken out here is given back too
+            if passage.status == error.status:  # the app's own words for it; what was taken out here is given back too
                 await self.gateway.refuse_async(context, error)
             return
         passage.answered = True
@@ -234,7 +237,8 @@ class _Passage:
         """
         self.started = True
         self.status = None if self.left else message["status"]
-        if self.context.inner_refusal is not None and message["status"] in (_TOO_MANY, _SERVER_ERROR):
+        refused = self.context.inner_refusal
+        if refused is not None and message["status"] in (refused.status, _SERVER_ERROR):
             self.withheld = message["status"] == _SERVER_ERROR
             return None if self.withheld else message
         if self.context.refusal is not None:

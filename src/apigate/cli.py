@@ -95,6 +95,13 @@ def _add_demo(add_parser: _AddParser) -> None:
         default="plain",
         help="what the store is written in; default %(default)s, which is ASGI; others need the extra `demo`",
     )
+    parser.add_argument(
+        "--store",
+        default="memory://",
+        metavar="ADDRESS",
+        help="where buckets are kept, as file:///tmp/pets.state or redis://localhost:6379/0: several demos with one "
+        "address share their limits; default %(default)s; --once has one of its own",
+    )
     parser.set_defaults(command=_demo)
 
 
@@ -104,7 +111,7 @@ def _demo(arguments: argparse.Namespace) -> int:
     framework = FRAMEWORKS[arguments.framework]
     framework.require()
     if not arguments.once:
-        return _serve_demo(framework, 8000 if arguments.port is None else arguments.port)
+        return _serve_demo(framework, 8000 if arguments.port is None else arguments.port, arguments.store)
     from apigate.demo.report import introduction, report
     from apigate.demo.settings import demo_gateway
     from apigate.demo.tour import take_tour
@@ -115,13 +122,14 @@ def _demo(arguments: argparse.Namespace) -> int:
     return 0 if tour.ok else _FOUND
 
 
-def _serve_demo(framework: "Framework", port: int) -> int:
+def _serve_demo(framework: "Framework", port: int, store: str) -> int:
     from apigate.demo.server import HOST, listening, serve
     from apigate.demo.settings import demo_gateway, invitation
 
+    gateway = demo_gateway(store=store)
     with listening(port) as listener:
         print(invitation(f"http://{HOST}:{listener.getsockname()[1]}", framework), flush=True)
-        serve(framework.create_app(demo_gateway()), listener, framework.server)
+        serve(framework.create_app(gateway), listener, framework.server)
     return 0
 
 
@@ -188,8 +196,9 @@ def _serve_asgi(app: "ASGIApp", gateway: Gateway, arguments: argparse.Namespace)
 
     gated = GatewayMiddleware(app, gateway, stage=arguments.stage)
     try:
-        # Left on, proxy_headers would let every local client choose the address that it is counted under.
-        uvicorn.run(gated, host=arguments.host, port=arguments.port, proxy_headers=False)
+        # Left on, proxy_headers would let every local client choose the address that it is counted under. Without
+        # workers=1 uvicorn would follow WEB_CONCURRENCY, and start none, as this app has no name to import it by.
+        uvicorn.run(gated, host=arguments.host, port=arguments.port, proxy_headers=False, workers=1)
     except SystemExit:  # the start failed, and uvicorn has said why
         return _FAILED
     return 0

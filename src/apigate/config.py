@@ -4,6 +4,7 @@ An unset setting of a method inherits from the method `*`, then from the stage. 
 level that would be inherited.
 """
 
+import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
@@ -19,8 +20,10 @@ from apigate.core.names import NAME_CHARACTERS
 from apigate.core.responses import GatewayResponse
 from apigate.core.routes import ANY, method_key
 from apigate.throttling.limit import LEVELS, Mode, checked_mode
+from apigate.throttling.outage import OUTAGES, Outage, OutagePolicy
 from apigate.throttling.rate import Rate, RateLike, parse_rates
 from apigate.throttling.settlement import parse_statuses
+from apigate.throttling.window import Window
 
 __all__ = ["OBJECTS", "UNSET", "Method", "Stage", "Unset", "gateway_settings", "read_toml"]
 
@@ -53,7 +56,7 @@ class Method:
     """Settings of one method, or of `*`: every method that does not say otherwise.
 
     Args:
-        throttle: Rate of the method's own bucket, level `method`.
+        throttle: Rate of the method's own bucket, level `method`; a `Window` may stand for it, as for each rate here.
         client_throttle: Rate of each client's bucket at this method, level `client-method`.
         in_flight: How many requests of the method this process serves at once.
         client_in_flight: How many of them one client may have at once.
@@ -108,7 +111,7 @@ class Stage:
 
     Args:
         name: Its name, such as `prod`.
-        throttle: Rate of the stage's one bucket, level `stage`.
+        throttle: Rate of the stage's one bucket, level `stage`; a `Window` may stand for it, as for each rate here.
         client_throttle: Rate of each client's bucket, level `client`.
         in_flight: How many requests of the stage this process serves at once.
         client_in_flight: How many of them one client may have at once.
@@ -199,8 +202,9 @@ def _check(settings: "Method | Stage", where: str) -> None:
             object.__setattr__(settings, name, check(None if _is_off(value) else value, f"{where} {name}"))
 
 
-def checked_rates(value: Any, setting: str) -> tuple[Rate, ...] | None:  # Any: whatever a user wrote, here and below
-    """Rates, None for none.
+# Any: whatever a user wrote, here and below
+def checked_rates(value: Any, setting: str) -> tuple[Rate | Window, ...] | None:
+    """Rates and windows, None for none.
 
     Raises:
         ConfigurationError: They cannot be used.
@@ -259,6 +263,49 @@ def checked_modes(modes: Any, setting: str) -> Mapping[str, Mode]:
             raise ConfigurationError(f"{setting}: {level!r} is no level; levels are {', '.join(LEVELS)}")
     return {level: checked_mode(f"{setting}[{level!r}]", mode) for level, mode in named.items()}
 
+
+def checked_outage(outage: Any, setting: str) -> OutagePolicy:
+    """What levels do in an outage, if it is that.
+
+    Raises:
+        ConfigurationError: A level or a policy is unknown.
+    """
+    if not isinstance(outage, Mapping):
+        return _checked_outage(outage, setting)
+    named = cast("Mapping[str, object]", outage)
+    for level in named:
+        if level not in LEVELS:
+            raise ConfigurationError(f"{setting}: {level!r} is no level; levels are {', '.join(LEVELS)}")
+    return {level: _checked_outage(each, f"{setting}[{level!r}]") for level, each in named.items()}
+
+
+def _checked_outage(outage: object, setting: str) -> Outage:
+    known: Outage
+    for known in OUTAGES:
+        if known == outage:
+            return known
+    raise ConfigurationError(f"{setting}: {outage!r} is no policy for an outage; allowed are {', '.join(OUTAGES)}")
+
+
+def checked_workers(workers: Any, setting: str) -> int | None:
+    """How many processes share the limits: as it is set, else as the servers that read WEB_CONCURRENCY are told.
+
+    Returns:
+        The number, None if nobody said.
+
+    Raises:
+        ConfigurationError: It is not a whole number of at least 1.
+    """
+    if workers is None:
+        said = os.environ.get("WEB_CONCURRENCY", "").strip()
+        return int(said) if _DIGITS.issuperset(said) and 0 < len(said) < _LONGEST_NUMBER and int(said) else None
+    if not _is_whole(workers, 1):
+        raise ConfigurationError(f"{setting}: {workers!r} is not a whole number of at least 1, nor None")
+    return workers  # type: ignore[no-any-return]  # a whole number, as checked
+
+
+_DIGITS = frozenset("0123456789")
+_LONGEST_NUMBER = 7
 
 _CHECKS: Mapping[str, Callable[[Any, str], object]] = MappingProxyType(
     {

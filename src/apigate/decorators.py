@@ -4,7 +4,7 @@ Rule: what is decorated keeps its name, signature, annotations and kind (`wrapt`
 of ours. On an endpoint the decorator is a mark: the gate around the app finds it through the framework's route, asks
 its limits together with all others, and the function then finds the proof in the request's context. Any other call,
 and any call without that proof, takes its tokens itself; over the limit it raises `Throttled`, of which the gate makes
-a 429.
+a 429, or a 503 where the store cannot be asked.
 """
 
 from collections.abc import AsyncGenerator, Callable
@@ -13,7 +13,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, final
 
 from apigate.core.context import RequestContext, current, current_context
-from apigate.core.endpoints import Endpoint, Served, is_partial, place_of, set_mark
+from apigate.core.endpoints import Endpoint, Served, is_partial, marks_on, place_of, set_mark
 from apigate.core.errors import ConfigurationError, ProtocolError
 from apigate.routing import answered_by_framework, any_framework, served_by_framework
 from apigate.throttling.decision import Decision, Throttled, longest_wait
@@ -37,7 +37,7 @@ class ThrottleDecorator:
 
     Args:
         gateway: Gives store and clock.
-        rate: The rate of the function's own buckets.
+        rate: The rate of the function's own buckets, or their window.
         per: Whose bucket a request takes from, see `Per`.
         key: A function of the call's arguments that says so, instead of `per`: then every call takes, and may raise.
         cost: Tokens of one call, or a function of what `per` or `key` are given.
@@ -90,6 +90,7 @@ class ThrottleDecorator:
             wrapper = limited.coroutine
         wrapped = wrapt.FunctionWrapper(function, wrapper)
         if self._key is None:
+            self._gateway.check_mark(limited.mark, [mark for mark in marks_on(function) if mark is not limited.mark])
             set_mark(wrapped, limited.mark)
         self._gateway.mark()
         return cast("Callable[P, R]", wrapped)
@@ -173,10 +174,20 @@ class _Limited:
             served = self._served(instance, args, kwargs) if context is None else None
             if served is not None:
                 return self._serve(served, wrapped, args, kwargs)
-            self._admit(self._throttle.acquire(*self._asked_by(context)), context)
+            self._admit(self._acquired(self._asked_by(context)), context)
         else:
-            self._admit(self._throttle.acquire(*self._asked(instance, args, kwargs)), self._context())
+            self._admit(self._acquired(self._asked(instance, args, kwargs)), self._context())
         return wrapped(*args, **kwargs)
+
+    def _acquired(self, asked: tuple[dict[str, Any], int]) -> Decision:
+        """What the throttle says at once."""
+        try:
+            return self._throttle.acquire(*asked)
+        except ProtocolError as error:
+            raise ProtocolError(
+                f"{self.mark.name} is a plain function, and the store has to be awaited here; make it `async def`, or "
+                f"call it in a thread that runs no event loop"
+            ) from error
 
     async def coroutine(self, wrapped: Any, instance: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Await it, or raise."""
@@ -357,7 +368,10 @@ class _Limited:
             return
         error = Throttled(decision)
         if context is None:
-            raise answered_by_framework(error, self.mark.refusal[0], _retry_after(decision))
+            status, _ = (
+                self._gateway.responses.described("STORE_UNAVAILABLE") if decision.unavailable else self.mark.refusal
+            )
+            raise answered_by_framework(error, status, _retry_after(decision))
         context.inner_refusal = error
         context.unserved = context.endpoint is not None and self.mark in context.endpoint.marks
         raise error

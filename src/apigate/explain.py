@@ -11,6 +11,7 @@ from apigate.pipeline import RefusalPolicy
 from apigate.throttling.decision import Decision, LevelState
 from apigate.throttling.in_flight import InFlightPolicy
 from apigate.throttling.policy import ExemptPolicy, RateLimitFieldsPolicy, SettlementPolicy, ThrottlePolicy
+from apigate.throttling.window import Window
 
 if TYPE_CHECKING:
     from apigate.gateway import Gateway
@@ -63,7 +64,7 @@ def _printable(text: str) -> str:
 
 def _short(state: LevelState) -> str:
     if state.retry_after is None:
-        return "refuses: the cost is above the burst"
+        return f"refuses: the cost is above {'its count' if isinstance(state.rate, Window) else 'the burst'}"
     return f"refuses for {state.retry_after:.3f} s"
 
 
@@ -90,7 +91,9 @@ def explain(
                 if not isinstance(decision, Decision):
                     refuse_awaitable(decision)
                 levels = decision.buckets
-                verdict = "admitted" if decision.allowed else "THROTTLED"
+                refused = "STORE_UNAVAILABLE" if decision.unavailable else "THROTTLED"
+                verdict = "admitted" if decision.allowed else refused
+                notes += ["the store cannot be reached: this process decides by itself"] if decision.local else []
             case InFlightPolicy():
                 notes += [f"at most {most} in flight at level {slots.level}" for slots, most, _ in policy.limits]
             case ThrottlePolicy() | RateLimitFieldsPolicy() | SettlementPolicy():

@@ -4,7 +4,7 @@ The only module that knows a request's whole way. What waits exists twice, for t
 `complete`; what they run is the same for both.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from os import PathLike
 from threading import Lock
 from types import MappingProxyType
@@ -21,7 +21,9 @@ from apigate.config import (
     Unset,
     checked_in_flight,
     checked_modes,
+    checked_outage,
     checked_rates,
+    checked_workers,
     gateway_settings,
     read_toml,
 )
@@ -29,20 +31,23 @@ from apigate.core.clock import Clock, SystemClock
 from apigate.core.context import RequestContext
 from apigate.core.cors import CORS
 from apigate.core.counters import Counters
-from apigate.core.endpoints import Endpoint, FindEndpoint, Routing
+from apigate.core.endpoints import Endpoint, FindEndpoint, Mark, Routing
 from apigate.core.errors import ConfigurationError
 from apigate.core.message import Request, Response
 from apigate.core.native import is_same_request
 from apigate.core.policy import CompiledMethod, Completion, Policy, refuse_awaitable
 from apigate.core.responses import ErrorFormat, GatewayResponse, GatewayResponses
+from apigate.core.workers import Workers, workers_at_work, workers_seen
 from apigate.pipeline import Compiler, GlobalSettings, RunningStage
 from apigate.staging.selector import StageSelector, parse_selector
 from apigate.stores.address import open_store
+from apigate.stores.memory import MemoryStore
 from apigate.throttling.decision import Decision, Throttled
 from apigate.throttling.fields import DRAFTS, Draft, RateLimitDraft
 from apigate.throttling.identity import ClientIdentity
 from apigate.throttling.limit import Mode
-from apigate.throttling.mark import Per
+from apigate.throttling.mark import Per, ThrottleMark
+from apigate.throttling.outage import OutagePolicy
 from apigate.throttling.policy import ThrottlePolicy
 from apigate.throttling.rate import RateLike
 from apigate.throttling.store import ThrottleStore, store_name
@@ -69,16 +74,23 @@ class Gateway:
     `stages`; not both.
 
     Args:
-        throttle: Rate of the one bucket of the whole gateway, level `global`.
+        throttle: Rate of the one bucket of the whole gateway, level `global`; as for every level, a `Window` may stand
+            for it, but for one level of a request only.
         in_flight: How many requests this process serves at once.
         client_throttle: Of the default stage, as in `Stage`; so are `client_in_flight`, `cost`, `exempt`, `refund`,
             `final_cost`, `variables` and `methods`.
         modes: `"enforce"`, `"shadow"` or `"off"` by level; stages and methods may say otherwise.
         stages: The stages.
         stage_by: How a request's stage is found: `PathPrefix()`, `Host({...})` or `Header(...)` of `apigate.staging`.
-        store: Where buckets are kept: `"memory://"`, `"memory://?max_keys=1000000"`, or a store.
+        store: Where buckets are kept: `"memory://"`, `"memory://?max_keys=1000000"`, or a store; where only windows
+            are, also `"memcached://host:11211"` or `"mongodb://host:27017/name"`.
         name: The gateway's name, which prefixes all that it keeps in a store: letters, digits, `-`, `_` and `.`.
             Required where other processes use the store too; else `apigate`.
+        outage: What levels do while the store cannot be reached: `"local"` (each process admits its share), `"closed"`
+            (503) or `"open"` (not limited); one word, or one by level, `local` for the others. Without meaning for
+            `memory://`.
+        workers: How many processes share the limits, over all hosts: what a share is a part of. Default
+            WEB_CONCURRENCY, else 1.
         client: A function of the request that names who is counted; None from it means the usual rule.
         trusted_hops: How many proxies of your own stand in front; that many members of the forwarding field, from the
             right, are believed. 0 believes none and takes the peer's address.
@@ -119,6 +131,8 @@ class Gateway:
         stage_by: StageSelector | str | Mapping[str, Any] | None = None,
         store: ThrottleStore | str = "memory://",
         name: str | None = None,
+        outage: OutagePolicy = "local",
+        workers: int | None = None,
         client: Callable[[Request], str | None] | None = None,
         trusted_hops: int = 0,
         forwarding_header: str = "x-forwarded-for",
@@ -153,12 +167,14 @@ class Gateway:
         self.identity: ClientIdentity = ClientIdentity(trusted_hops, forwarding_header, client)
         self.cors: CORS | None | Unset = _checked_cors(cors)
         self.bound: list[tuple[str, Routing | None]] = []
+        self.workers_seen: Workers | None = None
+        self._warned_of_workers = False
         self._on_event = on_event
         self._changing = Lock()
         self.responses: GatewayResponses = GatewayResponses(responses, error_format)
         self._compiler = Compiler(
             name=self.name,
-            store=opened,
+            store=self._guarded(opened, checked_outage(outage, "outage"), checked_workers(workers, "workers")),
             clock=self.clock,
             identity=self.identity,
             responses=self.responses,
@@ -214,7 +230,7 @@ class Gateway:
 
     @property
     def store(self) -> ThrottleStore:
-        """Where the buckets are."""
+        """Where the buckets are; around a store that can be out of reach there is a `GuardedStore`."""
         return self._compiler.store
 
     @property
@@ -318,10 +334,11 @@ class Gateway:
     ) -> "ThrottleDecorator":
         """A decorator that throttles one function; what it decorates keeps its signature and its kind.
 
-        A call over the limit raises `Throttled`; where a gate stands around the caller, that becomes a 429.
+        A call over the limit raises `Throttled`; where a gate stands around the caller, that becomes a 429, or a 503
+        where the store cannot be asked.
 
         Args:
-            rate: The rate of the function's own buckets.
+            rate: The rate of the function's own buckets, or their window.
             per: One bucket per `"method"` (the function), per `"client"` of the request that is being served, or per
                 text that a function of the request gives; where that is None, per client.
             key: A function of the call's own arguments that gives the bucket; instead of `per`.
@@ -355,12 +372,35 @@ class Gateway:
             )
 
     def bind(self, app: object, routing: Routing | None) -> None:
-        """Note what an adapter stands around, for `lint` and listings."""
+        """Note what an adapter stands around, for `lint` and listings, and how many workers there are."""
         owner: object = getattr(app, "__self__", app)  # Flask's `wsgi_app` is a method of the app
         kind = type(owner)
         module: str = getattr(owner, "__module__", kind.__module__)
         name: str = getattr(owner, "__qualname__", kind.__qualname__)
         self.bound.append((f"{module}.{name}", routing))
+        self.workers_seen = workers_seen() or self.workers_seen
+        self._warn_of_workers()
+
+    def begin(self, native: Mapping[str, Any]) -> None:  # Any: a scope or environ, values of every type
+        """See at its first request whether more workers show than when an adapter was bound; for adapters.
+
+        Args:
+            native: The ASGI scope or the environ.
+        """
+        self.workers_seen = workers_at_work(native, self.workers_seen)
+        self._warn_of_workers()
+
+    def _warn_of_workers(self) -> None:
+        """Say once that each of several workers admits the whole limit."""
+        if self._warned_of_workers or self.workers_seen is None or not self.workers_seen.several:
+            return
+        from logging import getLogger
+
+        from apigate.lint import multiplied_limits
+
+        for finding in multiplied_limits(self):
+            self._warned_of_workers = True
+            getLogger("apigate").warning("%s", finding.message)
 
     def mode(self, level: str) -> Mode:
         """How a level is held where neither a stage nor a method says otherwise; for decorators."""
@@ -480,18 +520,28 @@ class Gateway:
             return response
         return self.cors.added(response, origin)
 
-    def refuse(self, context: RequestContext, error: Throttled) -> Response:
+    def refuse(
+        self,
+        context: RequestContext,
+        error: Throttled,
+        later: Callable[[Awaitable[None]], None] = refuse_awaitable,
+    ) -> Response:
         """The response to a request that was throttled further in.
 
         What it took out here is given back if the endpoint itself was refused, or if the gate cannot tell. Where the
         endpoint had begun its work, and something that it called was refused, that stays taken; or the endpoint could
         be made to work without end.
 
+        Args:
+            context: The request's context.
+            error: What was raised further in.
+            later: Takes what has to be awaited, where the caller cannot and yet has a loop.
+
         Raises:
-            ProtocolError: The store has to be awaited; use `refuse_async`.
+            ProtocolError: The store has to be awaited, and nobody takes that; use `refuse_async`.
         """
         if (answer := self._give_back(context)) is not None:
-            refuse_awaitable(answer)
+            later(answer)
         return self._throttled(context, error)
 
     async def refuse_async(self, context: RequestContext, error: Throttled) -> Response:
@@ -518,22 +568,28 @@ class Gateway:
         self._note_refusal(context, response)
         return response
 
-    def complete(self, context: RequestContext, status: int | None) -> None:
+    def complete(
+        self,
+        context: RequestContext,
+        status: int | None,
+        later: Callable[[Awaitable[None]], None] = refuse_awaitable,
+    ) -> None:
         """Let the gates settle, once the response has ended or was given up.
 
         Args:
             context: The request's context.
             status: The status of the app's response; None if it never started one.
+            later: As in `refuse`.
 
         Raises:
-            ProtocolError: A policy or the store has to be awaited; use `complete_async`.
+            ProtocolError: A policy or the store has to be awaited, and nobody takes that; use `complete_async`.
         """
         failure: BaseException | None = None
         for hook in context.compiled.on_complete:
             try:
                 answer = hook(context, status)
                 if answer is not None:
-                    refuse_awaitable(answer)
+                    later(answer)
             except BaseException as error:  # noqa: BLE001 - the hooks after it hold slots that must be freed
                 failure = error
         if failure is not None:
@@ -573,6 +629,14 @@ class Gateway:
         """Note that a function is decorated, so that adapters make the context of a request known to it."""
         self.marked = True
         self._changed()
+
+    def check_mark(self, mark: ThrottleMark, others: Sequence[Mark]) -> None:
+        """See that a decorated function is not counted in two windows; for decorators.
+
+        Raises:
+            ConfigurationError: It would be.
+        """
+        self._compiler.check_mark(mark, others, [stage.settings for stage in self._stages.values()])
 
     def claim_name(self, name: str) -> str:
         """The name, numbered if a decorated function has it already; for decorators."""
@@ -623,6 +687,22 @@ class Gateway:
             self._emit(
                 WouldDeny(context.stage, context.method, request.path, context.client, levels, context.request_id)
             )
+
+    def _guarded(self, store: ThrottleStore, outage: OutagePolicy, workers: int | None) -> ThrottleStore:
+        """The store with what happens in its outages; memory has none."""
+        if isinstance(store, MemoryStore):
+            return store
+        from apigate.stores.outage import GuardedStore
+
+        return GuardedStore(
+            store,
+            name=self.name,
+            clock=self.clock,
+            outage=outage,
+            workers=workers,
+            on_event=None if self._on_event is None else self._emit,
+            on_fill=self._store_full,
+        )
 
     def _store_full(self, buckets: int) -> None:
         if self._on_event is not None:

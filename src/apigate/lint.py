@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, final
 
 from apigate.config import UNSET
 from apigate.core.routes import ANY, method_key, shape_of
+from apigate.core.workers import workers_asked_for
 from apigate.pipeline import RunningStage
 from apigate.staging.selector import Header, Host
 from apigate.throttling.in_flight import InFlightPolicy
 from apigate.throttling.limit import Limit
 from apigate.throttling.policy import ThrottlePolicy
+from apigate.throttling.store import is_shared
 
 if TYPE_CHECKING:
     from apigate.gateway import Gateway
@@ -71,7 +73,12 @@ def _setting(limit: Limit, where: str) -> str:
 
 
 def _is_looser(limit: Limit, other: Limit) -> bool:
-    """Tell whether a bucket has tokens wherever another has, from which every request takes as much."""
+    """Tell whether a bucket has tokens wherever another has, from which every request takes as much.
+
+    Of a window and anything else that is not said: each may come first at times.
+    """
+    if limit.window or other.window:
+        return False
     return limit.rate.size >= other.rate.size and limit.n * other.p >= other.n * limit.p
 
 
@@ -137,11 +144,12 @@ def cost_above_burst(gateway: "Gateway") -> Iterator[Finding]:
     for policy, where in _throttles(gateway):
         for limit in policy.limits:
             if isinstance(policy.cost, int) and limit.enforced and policy.cost > limit.rate.size:
+                most = "count" if limit.window else "burst"
                 yield Finding(
                     "cost-above-burst",
                     where,
-                    f"a cost of {policy.cost} is above the burst of the {limit.policy} limit {limit.rate}: no request "
-                    f"is ever admitted; raise the burst to at least {policy.cost}",
+                    f"a cost of {policy.cost} is above the {most} of the {limit.policy} limit {limit.rate}: no request "
+                    f"is ever admitted; raise the {most} to at least {policy.cost}",
                 )
 
 
@@ -248,6 +256,23 @@ def _covers(template: str, other: str) -> bool:
     return re.fullmatch(pattern, other.rstrip("/").replace("{+}", "x/x").replace("{}", "x")) is not None
 
 
+def two_windows(gateway: "Gateway") -> Iterator[Finding]:
+    """An endpoint whose decorator has a window, and whose path matches a method that has one."""
+    for stage in gateway.stages.values():
+        for _, routing in gateway.bound:
+            for endpoint in () if routing is None else routing.endpoints():
+                policies = stage.compiled_for(endpoint).policies
+                for policy in (each for each in policies if isinstance(each, ThrottlePolicy)):
+                    windows = [limit for limit in policy.limits if limit.window]
+                    if len(windows) > 1:
+                        yield Finding(
+                            "two-windows",
+                            f'stages.{stage.name}.methods."{endpoint.method}"',
+                            f"its decorator has a {windows[1].rate} and its method a {windows[0].rate}; each request "
+                            f"asks one after the other, so give one of the two a Rate",
+                        )
+
+
 def unreadable_refusals(gateway: "Gateway") -> Iterator[Finding]:
     """Pages of other origins cannot read a refusal: no CORS layer that the gate can ask, and no `cors` of its own."""
     if gateway.cors is UNSET:
@@ -262,6 +287,34 @@ def unreadable_refusals(gateway: "Gateway") -> Iterator[Finding]:
                 )
 
 
+def multiplied_limits(gateway: "Gateway") -> Iterator[Finding]:
+    """Limits that each of several workers holds by itself, as their store is not shared.
+
+    In-flight limits count one process by design.
+    """
+    shown = (gateway.workers_seen, workers_asked_for())
+    workers = next((each for each in shown if each is not None and each.several), None)
+    if workers is None or is_shared(gateway.store) or not _is_enforced(gateway):
+        return
+    each = "Each worker" if workers.number is None else f"Each of the {workers.number} workers"
+    times = (
+        "as many times as much as there are workers" if workers.number is None else f"{workers.number} times as much"
+    )
+    yield Finding(
+        "multiplied-limits",
+        "store",
+        f"{workers.sign}, and every limit of the gateway {gateway.name!r} is kept by each process alone. {each} admits "
+        f"the whole of it, and all together {times}. Share one store: store='file:///run/app/apigate.state' among the "
+        f"workers of one host, store='redis://host:6379/0' among hosts; and give the gateway a name=",
+    )
+
+
+def _is_enforced(gateway: "Gateway") -> bool:
+    """Tell whether any limit refuses anything; a decorated function has one of its own."""
+    decorated = gateway.marked and any(gateway.mode(level) == "enforce" for level in ("method", "client-method"))
+    return decorated or any(limit.enforced for policy, _ in _throttles(gateway) for limit in policy.limits)
+
+
 CHECKS: Sequence[Callable[["Gateway"], Iterator[Finding]]] = (
     never_binds,
     in_flight_never_binds,
@@ -274,6 +327,8 @@ CHECKS: Sequence[Callable[["Gateway"], Iterator[Finding]]] = (
     untrusted_proxy,
     client_chosen_stage,
     unserved_method,
+    two_windows,
     unreadable_refusals,
+    multiplied_limits,
 )
 """Every check, in the order their findings are listed."""

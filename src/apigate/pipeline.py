@@ -36,6 +36,8 @@ from apigate.throttling.policy import (
 from apigate.throttling.rate import Rate
 from apigate.throttling.settlement import parse_statuses
 from apigate.throttling.store import ThrottleStore
+from apigate.throttling.window import Window
+from apigate.throttling.windowed import check_windows, open_buckets
 
 __all__ = ["Compiler", "GlobalSettings", "RefusalPolicy", "RunningStage"]
 
@@ -68,7 +70,7 @@ class GlobalSettings(NamedTuple):
         modes: Modes by level, unless a stage or method says otherwise.
     """
 
-    throttle: tuple[Rate, ...]
+    throttle: tuple[Rate | Window, ...]
     in_flight: int | None
     modes: Mapping[str, Mode]
 
@@ -133,6 +135,7 @@ class Compiler:
         self._lock = Lock()
         self._limits: dict[str, Limit] = {}
         self._settling: tuple[Stage, bool] | None = None  # of the stage that is being compiled
+        self._window_marks: list[Limit] = []
         self._slots: dict[str, Slots] = {}
         self._counters: dict[tuple[str, str], Counters] = {}
 
@@ -156,6 +159,8 @@ class Compiler:
                 policies.append(ExemptPolicy(rule))
             policies += self._in_flight(self._places(stage, names))
             policies += self._throttle(stage, names, settings, marks)
+            if len(names) == 1 and not marks:  # of several at one path, found out by a request, each counts
+                self._check_windows(stage, names[0])
         return self._compiled(stage, names[0], policies, marks)
 
     def preflight(self, stage: Stage) -> CompiledMethod:
@@ -165,6 +170,32 @@ class Compiler:
         limits = self._known(_limits_at(everywhere))
         policies += [*self._in_flight([everywhere]), *self._throttle_policies(limits, (), 1, None, None)]
         return self._compiled(stage, None, policies)
+
+    def check_mark(self, mark: ThrottleMark, others: Sequence[Mark], stages: Iterable[Stage]) -> None:
+        """See that a decorator adds no second window to what is known to count where it stands.
+
+        Args:
+            mark: What it leaves on the function.
+            others: What others have left there.
+            stages: Where the function may be served.
+
+        Raises:
+            ConfigurationError: The gateway, a stage, the methods' default or another decorator has a window too.
+        """
+        found = [limit for limit in mark.limits(0) if limit.window]
+        if not found:
+            return
+        own = [other for other in others if isinstance(other, ThrottleMark) and other.owner is mark.owner]
+        beside = [limit for other in own for limit in other.limits(0)]
+        check_windows((*beside, *found), f"{mark.name}")
+        for stage in stages:
+            if stage.settings(None).exempt is not True:
+                check_windows((*self.limits(stage, None), *found), f"stage {stage.name!r} and {mark.name}")
+        self._window_marks += found
+
+    def _check_windows(self, stage: Stage, name: str | None) -> None:
+        marked = self._window_marks[:1] if name is None else []
+        check_windows((*self.limits(stage, name), *marked), f"stage {stage.name!r}, method {name or ANY!r}")
 
     def refused(self, stage: str, kind: str, detail: str) -> CompiledMethod:
         """A pipeline that only refuses."""
@@ -278,7 +309,7 @@ class Compiler:
             return []
         throttle = ThrottlePolicy(
             limits,
-            self.store.open(limits, self.clock.now_us()),
+            open_buckets(self.store, limits, self.clock.now_us()),
             self.refusals,
             cost=cost,
             marks=[mark for mark, _ in marks],
@@ -515,9 +546,9 @@ def _given(modes: Mapping[str, Mode] | Unset) -> Mapping[str, Mode]:
     return {} if modes is UNSET else modes
 
 
-def _rates(rates: object) -> tuple[Rate, ...]:
-    """Rates that a setting holds; none if it is unset or removed."""
-    return cast("tuple[Rate, ...]", rates) if isinstance(rates, tuple) else ()
+def _rates(rates: object) -> tuple[Rate | Window, ...]:
+    """Rates and windows that a setting holds; none if it is unset or removed."""
+    return cast("tuple[Rate | Window, ...]", rates) if isinstance(rates, tuple) else ()
 
 
 def _all_exempt(rules: Sequence[object]) -> Callable[[Request], bool] | None:

@@ -40,7 +40,6 @@ class StartResponse(Protocol):
 
 WSGIApp: TypeAlias = Callable[[Environ, StartResponse], Iterable[bytes]]
 
-_TOO_MANY = 429
 _SERVER_ERROR = 500
 
 
@@ -69,11 +68,15 @@ class GatewayMiddleware:
         self.stage: str | None = stage
         self.routing: Routing | None = routing_of(app)
         self._find = None if self.routing is None else self.routing.find
+        self._has_begun = False
         gateway.bind(app, self.routing)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
         gateway = self.gateway
+        if not self._has_begun:
+            self._has_begun = True
+            gateway.begin(environ)
         outer = environ.get("apigate.context")
         if gateway.is_empty or (outer is not None and gateway.has_passed(outer, self.stage, environ)):
             return self.app(environ, start_response)
@@ -131,8 +134,9 @@ class _Passage:
         self.withheld = self.context.inner_refusal is not None and self.status == _SERVER_ERROR
         if self.withheld:
             return _write_nothing
-        if self.context.inner_refusal is not None and self.status == _TOO_MANY:
-            self.gateway.refuse(self.context, self.context.inner_refusal)  # the app has its own words for it
+        refused: Throttled | None = self.context.inner_refusal
+        if refused is not None and self.status == refused.status:
+            self.gateway.refuse(self.context, refused)  # the app has its own words for it
         if self.context.refusal is None:
             head = ResponseHead(self.status)
             for hook in self.context.compiled.on_response:

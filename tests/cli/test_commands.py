@@ -35,6 +35,17 @@ def test_lint_without_findings(run):
     assert run("lint", "apigate.toml") == (0, "apigate.toml: no findings\n", "")
 
 
+@pytest.mark.parametrize("target", ["apigate.toml", "shop:gated_wsgi"])
+def test_lint_tells_of_several_workers_on_a_store_of_one_process(run, monkeypatch, target):
+    before = run("lint", target)
+    monkeypatch.setenv("WEB_CONCURRENCY", "4")
+    status, out, err = run("lint", target)
+    assert (status, err) == (1, "")  # no server runs here, so nobody is warned
+    (multiplied,) = [line for line in out.splitlines() if line.endswith("[multiplied-limits]")]
+    assert multiplied.startswith("store: WEB_CONCURRENCY is 4, and every limit")
+    assert multiplied not in before.out
+
+
 def test_lint_with_a_finding_exits_with_1(run):
     status, out, err = run("lint", "odd.toml")
     assert (status, err) == (1, "")

@@ -65,6 +65,15 @@ def test_run_serves_limits_and_stops(start, interface, stop):
     assert "Traceback" not in output
 
 
+def test_run_has_one_process_whatever_the_environment_asks_for(start, monkeypatch):
+    monkeypatch.setenv("WEB_CONCURRENCY", "4")
+    process, port = start("run", "shop:asgi_app", "--config", "apigate.toml")
+    assert [get(port)[0] for _ in range(4)] == [200, 200, 200, 429]
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=30)
+    assert "WEB_CONCURRENCY" not in output
+
+
 def test_run_at_a_fixed_stage(start):
     _, port = start("run", "shop:wsgi_app", "--config", "stages.toml", "--stage", "beta")
     assert [get(port)[0], get(port)[0]] == [200, 429]

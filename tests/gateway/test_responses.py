@@ -7,6 +7,7 @@ import pytest
 from apigate import Gateway, GatewayResponse, Rate
 from apigate.staging import PathPrefix
 from tests.gateway.asking import Open, ask, built
+from tests.outages import FailingStore
 
 ONE = Rate(1, per=10)
 
@@ -22,10 +23,23 @@ def each_kind(**settings):
         "OVERLOADED": overloaded,
         "BAD_REQUEST_PARAMETERS": ask(gateway, "GET /default/../x"),
         "RESOURCE_NOT_FOUND": ask(gateway, "GET /nowhere"),
+        "STORE_UNAVAILABLE": ask(without_store(**settings)),
     }
 
 
-STANDARD = {"THROTTLED": 429, "OVERLOADED": 503, "BAD_REQUEST_PARAMETERS": 400, "RESOURCE_NOT_FOUND": 404}
+def without_store(**settings):
+    store = FailingStore()
+    store.fail()
+    return built(throttle=ONE, store=store, name="shop", outage="closed", **settings)
+
+
+STANDARD = {
+    "THROTTLED": 429,
+    "OVERLOADED": 503,
+    "BAD_REQUEST_PARAMETERS": 400,
+    "RESOURCE_NOT_FOUND": 404,
+    "STORE_UNAVAILABLE": 503,
+}
 
 
 def test_every_type_is_a_problem_document():
@@ -46,6 +60,7 @@ def test_every_type_in_amazons_form():
         "OVERLOADED": {"message": "Service Unavailable"},
         "BAD_REQUEST_PARAMETERS": {"message": "Bad Request"},
         "RESOURCE_NOT_FOUND": {"message": "Not Found"},
+        "STORE_UNAVAILABLE": {"message": "Service Unavailable"},
     }
 
 
@@ -70,6 +85,7 @@ def test_a_default_stands_in_for_the_types_that_are_not_customised_themselves():
         "OVERLOADED": 555,
         "BAD_REQUEST_PARAMETERS": 444,
         "RESOURCE_NOT_FOUND": 444,
+        "STORE_UNAVAILABLE": 555,
     }
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.relay import Relay
-from tests.servers import Memcached, RedisCluster, RedisSentinel, RedisServer
+from tests.servers import Memcached, MongoStandIn, RedisCluster, RedisSentinel, RedisServer
 from tests.stores.asking import Caller, Stores, Tasks, Threads
 
 
@@ -86,3 +86,16 @@ def stores(caller: Caller) -> Iterator[Stores]:
     stores = Stores(caller)
     yield stores
     stores.close()
+
+
+@pytest.fixture(scope="session")
+def shared_mongodb() -> Iterator[MongoStandIn]:
+    with MongoStandIn() as server:
+        yield server
+
+
+@pytest.fixture
+def mongodb(shared_mongodb: MongoStandIn) -> MongoStandIn:
+    """What stands in for a MongoDB, without documents."""
+    shared_mongodb.flush()
+    return shared_mongodb

@@ -4,7 +4,6 @@ A fault shows as a `StoreError` with its cause, never later than the deadline, a
 if nothing had been.
 """
 
-import signal
 import socket
 import threading
 from time import monotonic
@@ -12,7 +11,6 @@ from time import monotonic
 import pytest
 
 from apigate.core.errors import StoreError, StoreTimeoutError
-from tests.relay import Relay
 from tests.servers import RedisServer, until
 from tests.stores.asking import Asked, limits
 
@@ -135,9 +133,7 @@ def through(relay, more="0"):
 
 
 @pytest.mark.parametrize("share", [0.4, 0.7])
-def test_answers_that_are_all_late_keep_nobody_beyond_the_deadline_from_the_first_call_on(
-    relay, caller, stores, share
-):
+def test_answers_that_are_all_late_keep_nobody_beyond_the_deadline_from_the_first_call_on(relay, caller, stores, share):
     """A connection is greeted with several questions, each answered late."""
     relay.delay = DEADLINE_MS / 1_000 * share
     asked = Asked(caller, stores(through(relay, "1"), deadline_ms=DEADLINE_MS), limits(*TWO))

@@ -31,7 +31,9 @@ def rate_of(n, p, burst):
 @st.composite
 def large_rates(draw):
     """Rates of any period, whose buckets hold any number up to the largest, often just that."""
-    period = draw(st.sampled_from([1_000, 999_983, 1_000_000, 60_000_000, 86_399_999_999, WEEK_US]) | st.integers(1_000, WEEK_US))
+    period = draw(
+        st.sampled_from([1_000, 999_983, 1_000_000, 60_000_000, 86_399_999_999, WEEK_US]) | st.integers(1_000, WEEK_US)
+    )
     count = draw(st.sampled_from([1, 2, 999_983, 2**40]) | st.integers(1, 10**9))
     p = period // gcd(period, count)
     most = MOST // p
@@ -84,7 +86,9 @@ def test_every_number_is_the_same_as_in_memory(kept, rates, steps):
         assert seen(getattr(redis, operation)(**given)) == seen(getattr(memory, operation)(**given))
 
 
-@pytest.mark.parametrize("rate", [Rate(1, per=604_800, burst=MOST // WEEK_US), Rate(10**6, burst=MOST), Rate(2**40, burst=2**37)])
+@pytest.mark.parametrize(
+    "rate", [Rate(1, per=604_800, burst=MOST // WEEK_US), Rate(10**6, burst=MOST), Rate(2**40, burst=2**37)]
+)
 def test_the_largest_bucket_can_be_emptied_and_owed_twice_over(kept, rate):
     redis, memory = opened_in_both(kept, rate)
     for asked in (redis, memory):

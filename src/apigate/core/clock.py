@@ -10,7 +10,7 @@ from typing import Protocol
 from apigate.core.errors import ProtocolError
 from apigate.core.loops import running_loop
 
-__all__ = ["Clock", "SystemClock"]
+__all__ = ["Clock", "SystemClock", "pause"]
 
 
 class Clock(Protocol):
@@ -61,3 +61,11 @@ class SystemClock:
         import asyncio  # a synchronous user never pays its 50 ms
 
         await asyncio.sleep(seconds)
+
+
+def pause(seconds: float) -> None:
+    """Let other threads and processes go on for a moment so short that an event loop may stand still meanwhile.
+
+    For whoever asks the kernel again and again for a lock that is held for microseconds.
+    """
+    time.sleep(seconds)

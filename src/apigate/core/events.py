@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TypeAlias, final
 
-__all__ = ["Denied", "Event", "StoreFull", "WouldDeny"]
+__all__ = ["Denied", "Event", "StoreFull", "StoreOutage", "StoreRecovered", "WouldDeny"]
 
 
 @final
@@ -68,5 +68,35 @@ class StoreFull:
     buckets: int
 
 
-Event: TypeAlias = Denied | WouldDeny | StoreFull
+@final
+@dataclass(frozen=True, slots=True)
+class StoreOutage:
+    """The store cannot be reached: from now on the outage policy of each level decides. Told once an outage.
+
+    Attributes:
+        store: The store, as its author has it described.
+        operation: What failed first, such as `acquire`.
+        error: What was said about it.
+    """
+
+    store: str
+    operation: str
+    error: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class StoreRecovered:
+    """The store answers again, and decides again. Told once an outage.
+
+    Attributes:
+        store: The store, as its author has it described.
+        seconds: How long it could not be reached.
+    """
+
+    store: str
+    seconds: float
+
+
+Event: TypeAlias = Denied | WouldDeny | StoreFull | StoreOutage | StoreRecovered
 """Whatever `on_event` may be given; later kinds are added here."""

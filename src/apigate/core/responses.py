@@ -31,6 +31,7 @@ KINDS: Mapping[str, tuple[int, str]] = MappingProxyType(
     {
         "THROTTLED": (429, f"{_REGISTRY}quota-exceeded"),
         "OVERLOADED": (503, f"{_REGISTRY}temporary-reduced-capacity"),
+        "STORE_UNAVAILABLE": (503, f"{_REGISTRY}temporary-reduced-capacity"),
         "BAD_REQUEST_PARAMETERS": (400, "about:blank"),
         "RESOURCE_NOT_FOUND": (404, "about:blank"),
     }
@@ -205,6 +206,7 @@ _BODIES: Mapping[str, dict[str, Any]] = {
 _AMAZON: Mapping[str, str] = {
     "THROTTLED": "TooManyRequestsException",
     "OVERLOADED": "ServiceUnavailableException",
+    "STORE_UNAVAILABLE": "ServiceUnavailableException",
     "BAD_REQUEST_PARAMETERS": "BadRequestException",
     "RESOURCE_NOT_FOUND": "NotFoundException",
 }

@@ -39,9 +39,9 @@ def report(tour: Tour, *, colour: bool = False) -> str:
 
 def _table(tour: Tour, *, colour: bool) -> Iterator[str]:
     """A line for each scenario."""
-    cells = [_HEADINGS, *(_cells(number, outcome) for number, outcome in enumerate(tour.outcomes, start=1))]
+    cells = [_HEADINGS, *(_cells(number, outcome) for number, outcome in enumerate(tour.all_outcomes, start=1))]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    verdicts = ["ok", *(_verdict(ok=outcome.ok, colour=colour) for outcome in tour.outcomes)]
+    verdicts = ["ok", *(_verdict(ok=outcome.ok, colour=colour) for outcome in tour.all_outcomes)]
     for line, verdict in zip(cells, verdicts, strict=True):
         shown = (
             text.rjust(width) if heading in _NUMBERS else text.ljust(width)
@@ -68,8 +68,8 @@ def _verdict(*, ok: bool, colour: bool) -> str:
 
 def _notes(tour: Tour) -> Iterator[str]:
     """Where the expected numbers come from, and what went wrong."""
-    width = max(len(outcome.scenario.request) for outcome in tour.outcomes)
-    for number, outcome in enumerate(tour.outcomes, start=1):
+    width = max(len(outcome.scenario.request) for outcome in tour.all_outcomes)
+    for number, outcome in enumerate(tour.all_outcomes, start=1):
         yield f"{number}  {outcome.scenario.request.ljust(width)}  {outcome.scenario.why}"
         if outcome.failure:
             yield f"   FAILED: {outcome.failure}"
@@ -107,7 +107,7 @@ def _counts(tour: Tour) -> Iterator[str]:
 
 
 def _summary(tour: Tour) -> Iterator[str]:
-    good = sum(outcome.ok for outcome in tour.outcomes)
+    good = sum(outcome.ok for outcome in tour.all_outcomes)
     skipped = "" if tour.left_out is None else ", 1 was skipped"
     by_hand = f"To try it by hand: {tour.framework.command}"
-    yield f"{good} of {len(tour.outcomes)} scenarios went as configured{skipped}. {by_hand}"
+    yield f"{good} of {len(tour.all_outcomes)} scenarios went as configured{skipped}. {by_hand}"

@@ -44,9 +44,9 @@ def configuration(period: str = "minute") -> str:
     return "".join(line.replace("/minute", f"/{period}").replace(comment, moved, "/minute" in line) for line in lines)
 
 
-def demo_gateway(period: str = "minute") -> Gateway:
-    """The gateway of `configuration(period)`."""
-    return Gateway.from_dict(tomllib.loads(configuration(period)), name="pet-store")
+def demo_gateway(period: str = "minute", store: str = "memory://") -> Gateway:
+    """The gateway of `configuration(period)`, with its buckets in a store."""
+    return Gateway.from_dict(tomllib.loads(configuration(period)), name="pet-store", store=store)
 
 
 def invitation(url: str, framework: Framework = PLAIN) -> str:

@@ -7,16 +7,19 @@ for rates per day, so that nothing flows back meanwhile, however slow the machin
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from http.client import HTTPConnection, HTTPException
+from itertools import cycle, islice
 from socket import AF_INET, SOCK_STREAM, socket
 from typing import NamedTuple, final
 
 from apigate.demo.frameworks import PLAIN, Framework
 from apigate.demo.server import HOST, served
+from apigate.demo.workers import working
 from apigate.gateway import Gateway
+from apigate.stores.kernel import has_locks
 
-__all__ = ["SECOND_CLIENT", "Answer", "Outcome", "Scenario", "Tour", "scenarios", "take_tour"]
+__all__ = ["SECOND_CLIENT", "SHARED", "Answer", "Outcome", "Scenario", "Tour", "scenarios", "take_tour"]
 
 SECOND_CLIENT = "127.0.0.2"
 """Another address to come from; Linux and Windows have all of 127.0.0.0/8, macOS by default only the first."""
@@ -126,12 +129,14 @@ class Tour(NamedTuple):
         stats: What the gateway counted itself, see `Gateway.stats`.
         left_out: A scenario that this machine cannot do, if there is one.
         framework: What the store is written in.
+        shared: What became of the scenario for several processes; None where this system has no locks for files.
     """
 
     outcomes: Sequence[Outcome]
     stats: Mapping[str, Mapping[str, Mapping[str, int]]]
     left_out: Scenario | None
     framework: Framework = PLAIN
+    shared: Outcome | None = None
 
     @property
     def is_counted_right(self) -> bool:
@@ -147,7 +152,12 @@ class Tour(NamedTuple):
     @property
     def ok(self) -> bool:
         """Whether everything was as configured."""
-        return self.is_counted_right and all(outcome.ok for outcome in self.outcomes)
+        return self.is_counted_right and all(outcome.ok for outcome in self.all_outcomes)
+
+    @property
+    def all_outcomes(self) -> Sequence[Outcome]:
+        """Those of one process, then that of several, whose gateways are others and count for themselves."""
+        return self.outcomes if self.shared is None else [*self.outcomes, self.shared]
 
 
 def scenarios(*, second_client: bool = True, decorated: bool = False) -> tuple[Scenario, ...]:
@@ -212,6 +222,17 @@ _DECORATED = Scenario(
 )
 
 
+SHARED = Scenario(
+    title="two processes, one limit",
+    request="POST /prod/pets",
+    sent=8,
+    admitted=3,
+    level="method",
+    why="the same burst of 3, for two servers in processes of their own, asked by turns: they share a file",
+)
+"""The scenario of several processes."""
+
+
 def take_tour(gateway: Gateway, port: int = 0, framework: Framework = PLAIN) -> Tour:
     """Serve a pet store behind a gateway, and send it the requests of every scenario.
 
@@ -226,18 +247,28 @@ def take_tour(gateway: Gateway, port: int = 0, framework: Framework = PLAIN) -> 
     second_client = _is_ours(SECOND_CLIENT)
     planned = scenarios(second_client=second_client, decorated=framework.decorated)
     with served(framework.create_app(gateway), port, framework.server) as actual:
-        outcomes = [_outcome(actual, scenario) for scenario in planned]
-    return Tour(outcomes, gateway.stats(), None if second_client else _SECOND, framework)
+        outcomes = [_outcome([actual], scenario) for scenario in planned]
+    shared: Outcome | None = None
+    if has_locks():
+        with working(framework) as ports:
+            shared = _outcome(ports, SHARED)
+    return Tour(outcomes, gateway.stats(), None if second_client else _SECOND, framework, shared)
 
 
-def _outcome(port: int, scenario: Scenario) -> Outcome:
-    """Send the requests of a scenario, all on one connection."""
+def _outcome(ports: Sequence[int], scenario: Scenario) -> Outcome:
+    """Send the requests of a scenario to each port in turn, on one connection to each."""
     verb, path = scenario.request.split()
     body, fields = (_BODY, _JSON) if verb == "POST" else (None, {})
     answers: list[Answer] = []
     try:
-        with closing(HTTPConnection(HOST, port, timeout=_TIMEOUT, source_address=(scenario.client, 0))) as connection:
-            for _ in range(scenario.sent):
+        with ExitStack() as opened:
+            connections = [
+                opened.enter_context(
+                    closing(HTTPConnection(HOST, port, timeout=_TIMEOUT, source_address=(scenario.client, 0)))
+                )
+                for port in ports
+            ]
+            for connection in islice(cycle(connections), scenario.sent):
                 connection.request(verb, path, body, fields)
                 answer = connection.getresponse()
                 answers.append(Answer(answer.status, answer.reason, answer.getheaders(), answer.read()))

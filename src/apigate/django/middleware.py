@@ -4,8 +4,9 @@ Rule: a request is counted before the project works for it, by the view that it 
 on the way (another path, another verb, another URL configuration) is seen just before the view, and counted instead.
 """
 
-from asyncio import current_task
+from asyncio import AbstractEventLoop, current_task, get_running_loop, run_coroutine_threadsafe
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from concurrent.futures import Future
 from functools import partial
 from typing import Any, cast, final
 
@@ -27,9 +28,7 @@ from apigate.throttling.decision import Throttled
 
 __all__ = ["GatewayMiddleware"]
 
-_TOO_MANY = 429
 _SERVER_ERROR = 500
-_REFUSED = (_TOO_MANY, _SERVER_ERROR)
 
 
 class _Visit:
@@ -82,10 +81,13 @@ class GatewayMiddleware:
         if not self._is_loaded:
             self.routing.load()  # a gateway that has nothing but decorators is empty until they are imported
             self._is_loaded = True
+            self.gateway.begin(getattr(request, "environ", {}))  # META of ASGI always has wsgi.multiprocess
         asked = wsgi_request(request.META, request.path_info)
         outer = _outer_context(request)
         if self.gateway.is_empty or (outer is not None and self.gateway.has_passed(outer, self.stage, request.META)):
             request.apigate = empty_context(asked) if outer is None else outer  # type: ignore[attr-defined]
+            if self._is_async:
+                request._apigate_loop = get_running_loop()  # type: ignore[attr-defined]  # noqa: SLF001 - ours
             passed_on: HttpResponseBase | Awaitable[HttpResponseBase] = self._get_response(request)
             return passed_on
         return self._serve_async(request, asked, outer) if self._is_async else self._serve(request, asked, outer)
@@ -107,14 +109,15 @@ class GatewayMiddleware:
                 current.reset(token)
         context = visit.context
         refused: Throttled | None = context.inner_refusal
-        if refused is not None and response.status_code in _REFUSED:
-            response = self._spoken_for(request, context, response, gateway.refuse(context, refused))
+        if refused is not None and response.status_code in (refused.status, _SERVER_ERROR):
+            response = self._spoken_for(request, context, response, refused, gateway.refuse(context, refused))
         return self._let_out(request, visit, response)
 
     async def _serve_async(
         self, request: HttpRequest, asked: Request, outer: RequestContext | None
     ) -> HttpResponseBase:
         gateway = self.gateway
+        request._apigate_loop = get_running_loop()  # type: ignore[attr-defined]  # noqa: SLF001 - ours
         context = await gateway.enter_async(asked, self.stage, self._finder(request))
         visit = _handed_over(request, context, outer)
         if context.refusal is not None:
@@ -130,8 +133,9 @@ class GatewayMiddleware:
                 current.reset(token)
         context = visit.context
         refused: Throttled | None = context.inner_refusal
-        if refused is not None and response.status_code in _REFUSED:
-            response = self._spoken_for(request, context, response, await gateway.refuse_async(context, refused))
+        if refused is not None and response.status_code in (refused.status, _SERVER_ERROR):
+            refusal = await gateway.refuse_async(context, refused)
+            response = self._spoken_for(request, context, response, refused, refusal)
         return self._let_out(request, visit, response)
 
     def _finder(self, request: HttpRequest) -> FindEndpoint:
@@ -208,13 +212,20 @@ class GatewayMiddleware:
         if not isinstance(exception, Throttled) or not isinstance(context, RequestContext):
             return None
         known = context.of(self.gateway.identity)
-        return None if known is None else self._refusal(request, known, self.gateway.refuse(known, exception))
+        if known is None:
+            return None
+        return self._refusal(request, known, self.gateway.refuse(known, exception, _later(request)))
 
     def _spoken_for(
-        self, request: HttpRequest, context: RequestContext, response: HttpResponseBase, refusal: Response
+        self,
+        request: HttpRequest,
+        context: RequestContext,
+        response: HttpResponseBase,
+        refused: Throttled,
+        refusal: Response,
     ) -> HttpResponseBase:
         """The project's own words for a refusal, if it has found any; else ours instead of its 500."""
-        if response.status_code == _TOO_MANY:
+        if response.status_code == refused.status:
             return response
         made = self._refusal(request, context, refusal)
         _closers(made).extend(_closers(response))  # not its close(), which tells Django that the request has ended
@@ -246,7 +257,7 @@ class GatewayMiddleware:
                 known = response.headers.get(name)
                 response.headers[name] = value if known is None else f"{known}, {value}"
         if context.compiled.on_complete and not visit.settled:
-            settle = partial(self._settle, visit, response.status_code)
+            settle = partial(self._settle, visit, response.status_code, _later(request))
             _closers(response).append(settle)
             _when_closed(request, settle)  # a middleware further out may drop the response for one of its own
             if self._is_async and (task := current_task()) is not None:
@@ -256,17 +267,47 @@ class GatewayMiddleware:
             response.streaming_content = followed(context, response.streaming_content)
         return response
 
-    def _settle(self, visit: _Visit, status: int | None) -> None:
+    def _settle(
+        self, visit: _Visit, status: int | None, later: Callable[[Awaitable[None]], None] = refuse_awaitable
+    ) -> None:
         """Note the end of a request, once."""
         if not visit.settled:
             visit.settled = True
-            self.gateway.complete(visit.context, status)
+            self.gateway.complete(visit.context, status, later)
 
     async def _settle_async(self, visit: _Visit, status: int | None) -> None:
         """`_settle` for tasks."""
         if not visit.settled:
             visit.settled = True
             await self.gateway.complete_async(visit.context, status)
+
+
+def _later(request: HttpRequest) -> Callable[[Awaitable[None]], None]:
+    """What takes that which has to be awaited, where Django calls us in a thread or when a task is done: the loop."""
+    loop: AbstractEventLoop | None = getattr(request, "_apigate_loop", None)
+    return refuse_awaitable if loop is None else partial(_settle_on, loop)
+
+
+def _settle_on(loop: AbstractEventLoop, answer: Awaitable[None]) -> None:
+    """Have an answer awaited on a loop, and keep what awaits it until then."""
+
+    async def settle() -> None:
+        await answer
+
+    future = run_coroutine_threadsafe(settle(), loop)
+    _settling.add(future)
+    future.add_done_callback(_note_settled)
+
+
+def _note_settled(future: Future[None]) -> None:
+    _settling.discard(future)
+    if not future.cancelled() and (error := future.exception()) is not None:
+        from logging import getLogger
+
+        getLogger("apigate").error("a request could not be settled", exc_info=error)
+
+
+_settling: set[Future[None]] = set()
 
 
 def _outer_context(request: HttpRequest) -> RequestContext | None:

@@ -1,4 +1,4 @@
-"""Which store an address such as `memory://` stands for.
+"""Which store an address such as `memory://` or `file:///run/app/apigate.state` stands for.
 
 The rule of this file: a kind of store is a row of the table. It says what its addresses look like, which options may
 follow the `?`, each a whole number, and who opens it; options, and errors about them, are read in one place.
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from apigate.core.errors import ConfigurationError
 from apigate.stores.memory import DEFAULT_MAX_KEYS, MemoryStore
+from apigate.stores.written_windows import DEFAULT_DEADLINE_MS
 from apigate.throttling.store import ThrottleStore
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ def open_store(store: ThrottleStore | str, on_fill: Callable[[int], None]) -> Th
     """The store itself, or a new one for its address.
 
     Args:
-        store: A store, or an address: `memory://`, with `?max_keys=` and a number if wanted.
+        store: A store, or an address: `memory://` or `file:///run/app/apigate.state`, with options as in
+            `?max_keys=1000000`.
         on_fill: Told when a bounded store is full, unless that store tells somebody else.
 
     Raises:
@@ -98,6 +100,20 @@ def _memory(parts: "SplitResult", options: dict[str, int]) -> ThrottleStore | No
     return MemoryStore(options.get("max_keys", DEFAULT_MAX_KEYS))
 
 
+def _file(parts: "SplitResult", options: dict[str, int]) -> ThrottleStore | None:
+    from urllib.parse import unquote
+
+    from apigate.stores.file import DEFAULT_DEADLINE_MS, FileStore
+
+    if parts.netloc or not parts.path.startswith("/") or parts.path.endswith("/"):
+        return None
+    return FileStore(
+        unquote(parts.path),
+        max_keys=options.get("max_keys", DEFAULT_MAX_KEYS),
+        deadline_ms=options.get("deadline_ms", DEFAULT_DEADLINE_MS),
+    )
+
+
 def _redis(parts: "SplitResult", options: dict[str, int]) -> ThrottleStore | None:
     if not (parts.netloc or parts.path.strip("/")):
         return None
@@ -111,8 +127,39 @@ def _redis(parts: "SplitResult", options: dict[str, int]) -> ThrottleStore | Non
 _FLAGS = ("spread", "denial_cache")
 _REDIS = ("deadline_ms", "lease", *_FLAGS)
 
+
+def _memcached(parts: "SplitResult", options: dict[str, int]) -> ThrottleStore | None:
+    from apigate.stores.memcached import MemcachedStore
+
+    if not (_are_hosts(parts.netloc) and not parts.path.strip("/") if parts.netloc else parts.path.strip("/")):
+        return None
+    return MemcachedStore(_address(parts), options.get("deadline_ms", DEFAULT_DEADLINE_MS))
+
+
+def _mongodb(parts: "SplitResult", options: dict[str, int]) -> ThrottleStore | None:
+    from apigate.stores.mongodb import MongoDBStore
+
+    if not parts.netloc:
+        return None
+    return MongoDBStore(_address(parts), options.get("deadline_ms", DEFAULT_DEADLINE_MS))
+
+
+def _address(parts: "SplitResult") -> str:
+    """The address without our options."""
+    return f"{parts.scheme}://{parts.netloc}{parts.path}" + (f"?{parts.query}" if parts.query else "")
+
+
+def _are_hosts(netloc: str) -> bool:
+    """Whether every host comes with its port."""
+    hosts = netloc.rpartition("@")[2].split(",")
+    return all(host and port.isdecimal() for host, _, port in (each.rpartition(":") for each in hosts))
+
+
+_MONGODB = _Kind("mongodb://host:27017/name?deadline_ms=100", ("deadline_ms",), _mongodb, others=True)
+
 _KINDS: Mapping[str, _Kind] = {
     "memory": _Kind("memory://?max_keys=1000000", ("max_keys",), _memory),
+    "file": _Kind("file:///run/app/apigate.state?deadline_ms=50", ("max_keys", "deadline_ms"), _file),
     **{
         f"{server}{kind}": _Kind(f"{server}{kind}://{place}?deadline_ms=50", _REDIS, _redis, others=True)
         for server in ("redis", "valkey")
@@ -124,6 +171,9 @@ _KINDS: Mapping[str, _Kind] = {
             "+sentinel": "localhost:26379/mymaster",
         }.items()
     },
+    "memcached": _Kind("memcached://host:11211?deadline_ms=100", ("deadline_ms",), _memcached),
+    "mongodb": _MONGODB,
+    "mongodb+srv": _MONGODB,
 }
 
 _NONE = _Kind("", (), lambda _parts, _options: None, others=True)

@@ -9,11 +9,12 @@ only as far as it drains the overflow bucket they fall into.
 """
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from threading import Lock
 from typing import final
 
 from apigate.core.errors import ConfigurationError
+from apigate.stores.memory_windows import MemoryWindows
 from apigate.throttling.algorithms import FRESH, State, decide, owed_at, rescaled, settled, written
 from apigate.throttling.decision import Decision
 from apigate.throttling.keys import Key, crowd_of
@@ -110,6 +111,7 @@ class MemoryStore:
         self._kept = 0
         self._full = False
         self._unreported = False
+        self._windows = MemoryWindows(max_keys, self.overflow_slot, self._report_windows)
 
     def __len__(self) -> int:
         """How many buckets are kept, overflow buckets not counted."""
@@ -124,9 +126,30 @@ class MemoryStore:
                     self._change(table, limit, now)
         return MemoryBuckets(self, [limit.name for limit in limits])
 
+    def windows(self) -> MemoryWindows:
+        """The windows that are kept beside the buckets; at most `max_keys` of them too."""
+        return self._windows
+
+    def _report_windows(self, kept: int) -> None:
+        if self.on_fill is not None:
+            self.on_fill(kept)
+
     def table(self, name: str) -> _Table:
         """The table of an opened limit."""
         return self._tables[name]
+
+    def owed(self, now: int) -> Iterator[tuple[Limit, Key, int]]:
+        """Every bucket that is owed anything at `now`: its limit, its key, and what it is owed in tokens times `p`.
+
+        As all of them stand when the first is asked for. Overflow buckets are left out: nobody can tell whose they are.
+        """
+        with self.lock:
+            held = [(table.limit, [*table.young.items(), *table.old.items()]) for table in self._tables.values()]
+        for limit, states in held:
+            for key, state in states:
+                owed = owed_at(state, limit.n, now)
+                if owed:
+                    yield limit, key, owed
 
     def place(self, table: _Table, key: Key, state: State, now: int) -> None:
         """Write a bucket that may be new. A key that leaves an overflow bucket takes along what that was owed."""

@@ -19,6 +19,7 @@ from apigate.core.loops import running_loop
 from apigate.stores.connection import Command, Connections
 from apigate.stores.denials import Denials
 from apigate.stores.leases import Leases, Taking
+from apigate.stores.redis_windows import RedisWindows
 from apigate.throttling.algorithms import judged
 from apigate.throttling.decision import Decision
 from apigate.throttling.keys import Key
@@ -93,6 +94,7 @@ class RedisStore:
             raise ConfigurationError(
                 f"RedisStore spread: {self.connections.shown!r} is no cluster, so there is nothing to spread over"
             )
+        self._windows = RedisWindows(uri, deadline_ms, server_time=server_time)
         self.spread: bool = spread
         self.server_time: bool = server_time
         self.denials: Denials | None = Denials() if denial_cache else None
@@ -110,6 +112,10 @@ class RedisStore:
                 self.forget()
         return RedisBuckets(self, [limit.name for limit in limits])
 
+    def windows(self) -> RedisWindows:
+        """The windows that are counted beside the buckets."""
+        return self._windows
+
     def forget(self) -> None:
         """Let go of what this process knows or holds of any bucket."""
         if self.denials is not None:
@@ -120,10 +126,12 @@ class RedisStore:
     def close(self) -> None:
         """Close the connections of this process's threads; they are made anew where they are needed again."""
         self.connections.close()
+        self._windows.close()
 
     async def close_async(self) -> None:
         """Close the connections of this process's threads and of the running event loop."""
         await self.connections.close_async()
+        await self._windows.close_async()
 
     def __repr__(self) -> str:
         """The address, without what is secret."""

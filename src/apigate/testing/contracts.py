@@ -183,6 +183,16 @@ class ThrottleStoreContract:
         opened.adjust(["a", "a"], [-2, -1])
         _same(opened.remaining("a", "a", cost=0), [2, 1], "left after a refund of 2 and of 1")
 
+    def test_settles_several_keys_of_one_limit_at_once(self) -> None:
+        """The limit is opened once for each of them."""
+        store = self.make_store()
+        limits = _limits(rate="1/minute; burst=9")
+        opened = _Opened(self, store, limits)
+        opened.take("a")
+        several = _Opened(self, store, limits * 3)
+        several.adjust(["a", "b", "c"], [-1, 2, 3])
+        _same([opened.remaining(key, cost=0) for key in "abc"], [[9], [7], [6]], "left of 9 of each of three keys")
+
     def test_gives_nothing_back_to_a_full_bucket(self) -> None:
         """A refund never makes more than a burst of it."""
         opened = self._open("1/minute; burst=3")

@@ -81,18 +81,16 @@ def decide(
     Returns:
         The decision. The caller writes what `written` says.
     """
-    allowed = True
+    allowed = enough = True
     wanted: list[int] = []
     for limit, state, cost in zip(limits, states, costs, strict=True):
         owed = owed_at(state, limit.n, now) + cost * limit.p
         wanted.append(owed)
-        if (
-            owed > limit.capacity
-            and limit.enforced
-            and (owed > limit.capacity + patience * limit.n or cost * limit.p > limit.capacity)
-        ):
-            allowed = False
-    return judged(limits, costs, wanted, allowed=allowed)
+        if owed > limit.capacity:
+            enough = False
+            if limit.enforced and (owed > limit.capacity + patience * limit.n or cost * limit.p > limit.capacity):
+                allowed = False
+    return Decision(True, limits, costs, wanted) if enough else judged(limits, costs, wanted, allowed=allowed)
 
 
 def judged(limits: Sequence[Limit], costs: Sequence[int], wanted: Sequence[int], *, allowed: bool) -> Decision:
@@ -117,6 +115,8 @@ def written(decision: Decision, states: Sequence[State], now: int) -> list[State
 
     A refusal changes none, but for those that a clock set back would freeze: they go on from `now`.
     """
+    if decision.allowed and not decision.shadowed:
+        return [settled(state, owed, now) for state, owed in zip(states, decision.owed, strict=True)]
     return [
         settled(state, owed, now) if taken or state[1] > now + SKEW_US else state
         for state, owed, taken in zip(states, decision.owed, decision.taken, strict=True)

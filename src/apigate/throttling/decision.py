@@ -7,6 +7,7 @@ from typing import final
 from apigate.core.errors import ApigateError
 from apigate.throttling.limit import Limit
 from apigate.throttling.rate import Rate
+from apigate.throttling.window import Window
 
 __all__ = ["Decision", "LevelState", "Throttled", "longest_wait"]
 
@@ -44,8 +45,8 @@ class LevelState:
         return self._limit.policy
 
     @property
-    def rate(self) -> Rate:
-        """Its rate and burst."""
+    def rate(self) -> Rate | Window:
+        """Its rate and burst, or its window."""
         return self._limit.rate
 
     @property
@@ -55,7 +56,7 @@ class LevelState:
 
     @property
     def remaining(self) -> int:
-        """Whole tokens left in the bucket."""
+        """Whole tokens left in the bucket, or how much the window still admits."""
         owed = self._wanted if self._taken else self._wanted - self._cost * self._limit.p
         return max(0, (self._limit.capacity - owed) // self._limit.p)
 
@@ -91,14 +92,23 @@ class Decision:
         round_trips: How often a server was asked for it: 0 in memory, in a file, and where this process knew already.
         tolerance: Where processes take tokens ahead, how many of each bucket one may hold unspent: within any interval
             a level admits at most its burst, its rate times the interval, and this for each process. Else 0.
+        local: Whether the store could not be asked, and this process decided by itself.
+        unavailable: The limits that refused for that reason: their level is closed in an outage, or the cost is above
+            this process's share of the burst. What they wait for is the next time that the store is tried.
+        unasked: The limits that were left out for that reason: their level is open in an outage. They took nothing.
     """
 
     # Defaults of the class, not slots set for each decision: few of them are shadowed or booked.
     shadowed: tuple[Limit, ...] = ()
     round_trips: int = 0
     tolerance: int = 0
+    local: bool = False
+    unavailable: tuple[Limit, ...] = ()
+    unasked: tuple[Limit, ...] = ()
     _booked: bool = False
     _waits: Mapping[int, int] = MappingProxyType({})
+    _resets: Mapping[int, int] = MappingProxyType({})
+    _counted: Mapping[str, int] = MappingProxyType({})
 
     def __init__(self, allowed: bool, limits: Sequence[Limit], costs: Sequence[int], wanted: Sequence[int]) -> None:
         """Keep the raw numbers.
@@ -125,12 +135,56 @@ class Decision:
         self._booked = booked
         return self
 
+    def note_outage(self, places: Collection[int], unasked: Collection[int], wait_us: int) -> "Decision":
+        """Note that the store could not be asked, and return this decision.
+
+        Args:
+            places: Where the limits stand that refused as nobody can tell what they would say.
+            unasked: Where the limits stand that were left out.
+            wait_us: Microseconds until the store is tried again.
+        """
+        self.local = True
+        self.unavailable = tuple([self.limits[place] for place in places])
+        self.unasked = tuple([self.limits[place] for place in unasked])
+        self._waits = {**self._waits, **dict.fromkeys(places, wait_us)}
+        return self
+
+    def note_windows(
+        self, waits: Mapping[int, int], resets: Mapping[int, int], counted: Mapping[str, int], round_trips: int
+    ) -> "Decision":
+        """Note what the windows among its limits have told, and return this one.
+
+        Args:
+            waits: By place, microseconds until one that refused admits the same cost; left out for never.
+            resets: By place, microseconds until one admits more than now.
+            counted: By the limit's name, the time under which its cost was counted, to give it back by.
+            round_trips: How often a server was asked for the whole decision.
+        """
+        self._waits, self._resets, self._counted = waits, resets, counted
+        self.round_trips = round_trips
+        return self
+
+    @property
+    def wanted(self) -> Sequence[int]:
+        """What each bucket would be owed with the costs taken, in tokens times its `p`."""
+        return self._wanted
+
+    @property
+    def window_notes(self) -> tuple[Mapping[int, int], Mapping[int, int], Mapping[str, int]]:
+        """Waits, resets and times as `note_windows` was given them."""
+        return self._waits, self._resets, self._counted
+
+    def counted_at(self, name: str) -> int | None:
+        """The time under which the window of this limit has counted the cost; None if it has not."""
+        return self._counted.get(name)
+
     @property
     def taken(self) -> list[bool]:
         """Whether tokens were taken, limit by limit."""
-        if not self.shadowed:
+        if not (self.shadowed or self.unasked):
             return [self.allowed] * len(self.limits)
-        return [self.allowed and limit not in self.shadowed for limit in self.limits]
+        spared = (*self.shadowed, *self.unasked)
+        return [self.allowed and limit not in spared for limit in self.limits]
 
     def settling(self, cost: int, levels: Collection[str] | None = None) -> list[int]:
         """What more to take at each limit (or to give back, below 0) so that the request costs `cost` in the end.
@@ -152,6 +206,8 @@ class Decision:
     @property
     def owed(self) -> list[int]:
         """What each bucket is owed after the decision, in tokens times its `p`."""
+        if self.allowed and not self.shadowed:
+            return list(self._wanted)
         return [
             wanted if taken else wanted - cost * limit.p
             for limit, cost, wanted, taken in zip(self.limits, self.costs, self._wanted, self.taken, strict=True)
@@ -207,15 +263,19 @@ class Decision:
 
     def _wait_at(self, place: int) -> int | None:
         """Microseconds until a limit that lacks tokens has them; None if it never will."""
+        if place in self._waits:
+            return self._waits[place]
         limit = self.limits[place]
         if self.costs[place] * limit.p > limit.capacity:
             return None
-        if place in self._waits:
-            return self._waits[place]
         return -(-(self._wanted[place] - limit.capacity) // limit.n)
 
     def tightest(self) -> tuple[Limit, int, int] | None:
-        """The enforced limit with the fewest tokens left, these, and what its bucket is owed; None if there is none."""
+        """The enforced limit with the fewest tokens left, these, and what its bucket is owed; None if there is none.
+
+        Limits that could not be asked are none.
+        A window is owed as much as a bucket of its `n` would pay off until the window admits more.
+        """
         found: Limit | None = None
         fewest = place = owed = 0
         owed_now = self._wanted
@@ -225,10 +285,17 @@ class Decision:
             ]
         for limit in self.limits:
             left = (limit.capacity - owed_now[place]) // limit.p
-            if (left < fewest or found is None) and limit.enforced:
+            if (left < fewest or found is None) and limit.enforced and not (self.local and self._is_unknown(limit)):
                 found, fewest, owed = limit, left, owed_now[place]
             place += 1  # noqa: SIM113 - enumerate costs 60 ns, on every response
-        return None if found is None else (found, max(0, fewest), owed)
+        if found is None:
+            return None
+        if found.window is not None:
+            owed = self._resets.get(self.limits.index(found), 0) * found.n
+        return found, max(0, fewest), owed
+
+    def _is_unknown(self, limit: Limit) -> bool:
+        return limit in self.unasked or limit in self.unavailable
 
     @property
     def buckets(self) -> tuple[LevelState, ...]:
@@ -262,14 +329,17 @@ class Throttled(ApigateError):
     Attributes:
         decision: The decision that refused it.
         retry_after: Seconds to wait, or None where waiting cannot help.
+        status: What a request is answered with that comes to this: 429, or 503 where the store could not be asked.
     """
 
     def __init__(self, decision: Decision) -> None:
         """Say which levels refused, and for how long."""
         self.decision: Decision = decision
         self.retry_after: float | None = decision.retry_after
+        self.status: int = 503 if decision.unavailable else 429
         wait = "waiting cannot help" if self.retry_after is None else f"retry after {self.retry_after:.3f} s"
-        super().__init__(f"refused by {', '.join(decision.violated)}; {wait}")
+        why = ", as the store cannot be reached" if decision.unavailable else ""
+        super().__init__(f"refused by {', '.join(decision.violated)}{why}; {wait}")
 
 
 def longest_wait(refusals: Sequence[tuple[Limit, int | None]]) -> int | None:

@@ -76,6 +76,8 @@ def _policies_11(limits: Sequence[Limit]) -> tuple[Field, ...]:
 
 def _standing_11(limit: Limit, remaining: int, owed: int) -> tuple[Field, ...]:
     """The r is what is left, t the whole seconds in which no more can be used: until the next token flows."""
+    if limit.window is not None:
+        return _left_11(limit.policy, remaining, owed // limit.n // _SECOND)
     slow = owed > 0 and limit.p >= limit.n * _SECOND
     wait = (owed - limit.capacity + (remaining + 1) * limit.p) // limit.n // _SECOND if slow else 0
     return _left_11(limit.policy, remaining, wait)

@@ -1,10 +1,11 @@
-"""One limit: a rate at a level, with the name its bucket is kept under. A value; the bucket itself is in a store."""
+"""One limit: a rate or window at a level, with the name its bucket is kept under. A value; buckets are in a store."""
 
 from collections.abc import Iterable
 from typing import Literal, final
 
 from apigate.core.errors import ConfigurationError
 from apigate.throttling.rate import Rate
+from apigate.throttling.window import Window
 
 __all__ = ["LEVELS", "MODES", "Limit", "Mode", "checked_cost", "checked_mode", "limits_of"]
 
@@ -20,30 +21,32 @@ MODES: tuple[Mode, ...] = ("enforce", "shadow", "off")
 
 @final
 class Limit:
-    """One rate at one level; compared by identity.
+    """One rate or window at one level; compared by identity.
 
     Attributes:
         name: What its buckets are kept under in a store: the same name is the same bucket.
         level: Which level it belongs to.
         policy: What it is called towards clients: the level, numbered where the level has several rates.
-        rate: The rate, for people.
-        n: Tokens refilled per `p` microseconds, in smallest terms.
+        rate: The rate or window, for people.
+        n: Tokens refilled per `p` microseconds, in smallest terms; what a window admits in the long run.
         p: See `n`.
         capacity: What a bucket holds, in tokens times `p`.
         enforced: False for a limit in shadow mode.
         steady: Whether its tokens come back by time alone, so that a refusal holds until its wait is over.
+        window: Its window, None where it has a bucket.
     """
 
-    __slots__ = ("capacity", "enforced", "level", "n", "name", "p", "policy", "rate", "steady")
+    __slots__ = ("capacity", "enforced", "level", "n", "name", "p", "policy", "rate", "steady", "window")
 
     def __init__(
-        self, name: str, level: str, policy: str, rate: Rate, *, enforced: bool = True, steady: bool = False
+        self, name: str, level: str, policy: str, rate: Rate | Window, *, enforced: bool = True, steady: bool = False
     ) -> None:
         """Take the whole numbers out of `rate`, so that deciding reads nothing else."""
         self.name: str = name
         self.level: str = level
         self.policy: str = policy
-        self.rate: Rate = rate
+        self.rate: Rate | Window = rate
+        self.window: Window | None = rate if isinstance(rate, Window) else None
         self.n: int = rate.n
         self.p: int = rate.p
         self.capacity: int = rate.capacity
@@ -56,7 +59,7 @@ class Limit:
 
 
 def limits_of(
-    name: str, level: str, rates: Iterable[Rate], mode: Mode = "enforce", *, steady: bool = False
+    name: str, level: str, rates: Iterable[Rate | Window], mode: Mode = "enforce", *, steady: bool = False
 ) -> tuple[Limit, ...]:
     """The limits of one level: one for each rate, none if the level is off."""
     if mode == "off":

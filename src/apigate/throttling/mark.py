@@ -8,6 +8,7 @@ from apigate.core.message import Request
 from apigate.throttling.keys import Key, bucket_key
 from apigate.throttling.limit import Limit, checked_cost
 from apigate.throttling.rate import Rate
+from apigate.throttling.window import Window
 
 __all__ = ["ONE_BUCKET", "Per", "ThrottleMark"]
 
@@ -39,7 +40,7 @@ class ThrottleMark:
         self,
         owner: object,
         name: str,
-        rates: tuple[Rate, ...],
+        rates: tuple[Rate | Window, ...],
         per: Per,
         cost: int | Callable[[Request], int],
         refusal: tuple[int, dict[str, Any]],
@@ -48,7 +49,7 @@ class ThrottleMark:
         self.refusal: tuple[int, dict[str, Any]] = refusal
         self.owner: object = owner
         self.name: str = name
-        self.rates: tuple[Rate, ...] = rates
+        self.rates: tuple[Rate | Window, ...] = rates
         self.level: str = "method" if per == "method" else "client-method"
         self._per = per
         self._cost = cost

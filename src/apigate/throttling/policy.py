@@ -18,6 +18,7 @@ from apigate.throttling.keys import LONGEST_KEY, Key, bucket_key
 from apigate.throttling.limit import Limit, checked_cost
 from apigate.throttling.mark import ThrottleMark
 from apigate.throttling.store import Buckets
+from apigate.throttling.windowed import settle
 
 __all__ = ["ExemptPolicy", "RateLimitFieldsPolicy", "SettlementPolicy", "ThrottlePolicy", "ThrottleRefusals"]
 
@@ -144,7 +145,7 @@ class ThrottlePolicy:
         if decision is None or not decision.allowed or context.settled:
             return None
         context.settled = True
-        return self.buckets.adjust(self.keys(context), decision.settling(0), now)
+        return settle(self.buckets, self.keys(context), decision.settling(0), now, decision)
 
 
 @final
@@ -166,6 +167,8 @@ class ThrottleRefusals:
 
     def __call__(self, context: RequestContext, decision: Decision) -> Response:
         """The response, with the wait and the limits that refused."""
+        if decision.unavailable:
+            return self._unavailable(context, decision)
         refusals = tuple([(limit, None if wait is None else seconds_up(wait)) for limit, wait in decision.refusals()])
         ready = self._ready.get(refusals)  # under a flood the same few refusals are sent again and again
         if ready is not None:
@@ -179,6 +182,16 @@ class ThrottleRefusals:
                 self._ready.clear()
             self._ready[refusals] = response
         return response
+
+    def _unavailable(self, context: RequestContext, decision: Decision) -> Response:
+        """The response where the store could not be asked: no verdict on the client, and no field that counts."""
+        refusals = decision.refusals()
+        wait = longest_wait(refusals)
+        fields = () if wait is None else (retry_after_field(seconds_up(wait)),)
+        named = " and ".join(limit.policy for limit, _ in refusals)
+        detail = f"The {named} limit{'s' if len(refusals) > 1 else ''} cannot be checked at the moment."
+        violated = tuple([limit.policy for limit, _ in refusals])
+        return self._responses.make("STORE_UNAVAILABLE", context, detail, fields, violated)
 
     def _explained(
         self, refusals: tuple[tuple[Limit, int | None], ...]
@@ -269,5 +282,5 @@ class SettlementPolicy:
             cost = checked_cost(self._final_cost(context, status), "final_cost")
         else:
             return None
-        tokens = decision.settling(cost, SETTLED)
-        return self._throttle.buckets.adjust(self._throttle.keys(context), tokens, self._clock.now_us())
+        tokens, throttle = decision.settling(cost, SETTLED), self._throttle
+        return settle(throttle.buckets, throttle.keys(context), tokens, self._clock.now_us(), decision)

@@ -1,17 +1,18 @@
 """A rate and a burst: how fast a token bucket refills and how much it holds. A frozen value, no state, no clock."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, field
 from math import gcd
-from typing import TYPE_CHECKING, TypeAlias, final
+from typing import TYPE_CHECKING, Any, TypeAlias, final
 
 from apigate.core.errors import ConfigurationError
+from apigate.throttling.window import Window
 
 if TYPE_CHECKING:
     from datetime import timedelta
 
-__all__ = ["Rate", "RateLike", "parse_rates"]
+__all__ = ["Rate", "RateLike", "parse_rates", "period_text", "read_count"]
 
 _SECONDS = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400, "week": 604_800}
 _SHORT = {"s": "second", "sec": "second", "m": "minute", "min": "minute", "h": "hour", "d": "day", "w": "week"}
@@ -97,9 +98,30 @@ class Rate:
         """Tokens refilled each second, for comparing rates."""
         return self.n * 1_000_000 / self.p
 
+    def shared(self, parts: int) -> "Rate":
+        """The rate of one of several equal parts: the same count in so many times the period, of the burst at least 1.
+
+        It may be too slow to be configured, and is exact all the same, in this process.
+
+        >>> Rate(10, burst=21).shared(4), Rate(1, per=60).shared(3)
+        (Rate('10/4 second; burst=5'), Rate('1/3 minute'))
+        """
+        divisor = gcd(self.n, parts)
+        part = object.__new__(Rate)
+        for name, value in (
+            ("count", self.count),
+            ("per", self.period_us * parts / 1_000_000),
+            ("burst", max(1, self.size // parts)),
+            ("period_us", self.period_us * parts),
+            ("n", self.n // divisor),
+            ("p", self.p * (parts // divisor)),
+        ):
+            object.__setattr__(part, name, value)
+        return part
+
     def __str__(self) -> str:
         """The text that `parse_rates` reads back."""
-        return f"{self.count}/{_period_text(self.period_us)}" + (
+        return f"{self.count}/{period_text(self.period_us)}" + (
             "" if self.burst == self.count else f"; burst={self.burst}"
         )
 
@@ -108,17 +130,18 @@ class Rate:
         return f"Rate('{self}')"
 
 
-RateLike: TypeAlias = Rate | str | Sequence[Rate | str]
-"""What every throttle setting takes: a rate, its text, or several of either."""
+RateLike: TypeAlias = Rate | Window | str | Sequence[Rate | Window | str]
+"""What every throttle setting takes: a rate, its text, a window, or several of these."""
 
 
-def parse_rates(rates: RateLike, setting: str = "rate") -> tuple[Rate, ...]:
-    """Every rate in `rates`, at least one.
+def parse_rates(rates: RateLike, setting: str = "rate") -> tuple[Rate | Window, ...]:
+    """Every rate and window in `rates`, at least one.
 
-    Text is `n[/|per][m]unit[; burst=N]`, several joined by `,` `|` or `;`; a burst belongs to the rate before it.
+    Text is `n[/|per][m]unit[; burst=N]`, several joined by `,` `|` or `;`; a burst belongs to the rate before it. In a
+    file, `{window = "100/minute", kind = "moving"}` is a window.
 
     Args:
-        rates: A rate, a text, or a sequence of both.
+        rates: A rate, a window, a text, or a sequence of these.
         setting: What to call it in an error.
 
     Raises:
@@ -127,18 +150,57 @@ def parse_rates(rates: RateLike, setting: str = "rate") -> tuple[Rate, ...]:
     >>> parse_rates("10/second; burst=20, 1000 per hour")
     (Rate('10/second; burst=20'), Rate('1000/hour'))
     """
-    if isinstance(rates, Rate):
+    if isinstance(rates, Rate | Window):
         return (rates,)
     if isinstance(rates, str):
         return _parse_text(rates, setting)
+    if isinstance(rates, Mapping) and "window" in rates:
+        return (_read_table(rates, setting),)
     if isinstance(rates, Sequence):
         found = tuple(rate for item in rates for rate in parse_rates(item, setting))
         if found:
             return found
-    raise ConfigurationError(f"{setting}: {rates!r} is not a rate; give a Rate, {_GRAMMAR}, or a list of these")
+    raise ConfigurationError(
+        f"{setting}: {rates!r} is not a rate; give a Rate, {_GRAMMAR}, a Window, or a list of these"
+    )
+
+
+def read_count(text: object, setting: str) -> tuple[int, int]:
+    """Count and microseconds of one rate without a burst.
+
+    Raises:
+        ConfigurationError: It is no such text.
+    """
+    found = _read_text(text, setting) if isinstance(text, str) else []
+    if len(found) != 1 or found[0][2] is not None:
+        raise ConfigurationError(
+            f"{setting}: {text!r} is not one count and period without a burst, such as '100/minute'"
+        )
+    return found[0][0], _microseconds(found[0][1])
+
+
+def _read_table(table: "Mapping[str, Any]", setting: str) -> Window:
+    """The window that a table of a file describes. Any: whatever stands in the file."""
+    if set(table) != {"window", "kind"}:
+        raise ConfigurationError(
+            f"{setting}: {dict(table)!r} is no window; write {{window = '100/minute', kind = 'moving'}}"
+        )
+    try:
+        return Window(table["window"], kind=table["kind"])
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{setting}: {error}") from None
 
 
 def _parse_text(text: str, setting: str) -> tuple[Rate, ...]:
+    found = _read_text(text, setting)
+    try:
+        return tuple(Rate(count, per=per, burst=burst) for count, per, burst in found)
+    except ConfigurationError as error:
+        raise ConfigurationError(f"{setting}: {error}") from None
+
+
+def _read_text(text: str, setting: str) -> list[tuple[int, float, int | None]]:
+    """Count, seconds and burst of every rate in a text."""
     found: list[tuple[int, float, int | None]] = []
     for part in re.split(r"[,;|]", text):
         piece = part.strip()
@@ -151,10 +213,7 @@ def _parse_text(text: str, setting: str) -> tuple[Rate, ...]:
         else:
             where = f"{piece!r}" if piece == text else f"{piece!r} in {text!r}"
             raise ConfigurationError(f"{setting}: {where} is not a rate; write {_GRAMMAR}")
-    try:
-        return tuple(Rate(count, per=per, burst=burst) for count, per, burst in found)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{setting}: {error}") from None
+    return found
 
 
 def _unit(word: str, text: str, setting: str) -> int:
@@ -192,7 +251,7 @@ def _microseconds(per: object) -> int:
     )
 
 
-def _period_text(period_us: int) -> str:
+def period_text(period_us: int) -> str:
     """The period in the largest unit that divides it: `minute`, `10 second`, `0.25 second`."""
     for unit, seconds in reversed(_SECONDS.items()):
         times, rest = divmod(period_us, seconds * 1_000_000)

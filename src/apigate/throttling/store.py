@@ -1,15 +1,18 @@
 """The boundary to whatever keeps the buckets. A decision is one atomic operation, never a get and then a set."""
 
 from collections.abc import Awaitable, Sequence
-from typing import Protocol
+from types import TracebackType
+from typing import Protocol, Self
 
 from apigate.core.errors import ConfigurationError
 from apigate.core.names import NAME_CHARACTERS
 from apigate.throttling.decision import Decision
 from apigate.throttling.keys import Key
 from apigate.throttling.limit import Limit
+from apigate.throttling.window import Window
+from apigate.throttling.windows import Standing
 
-__all__ = ["Buckets", "ThrottleStore", "is_shared", "store_name"]
+__all__ = ["Buckets", "LocalWindows", "ThrottleStore", "WindowStore", "is_shared", "store_name"]
 
 
 class Buckets(Protocol):
@@ -66,10 +69,92 @@ class ThrottleStore(Protocol):
     def open(self, limits: Sequence[Limit], now: int) -> Buckets:
         """The buckets of these limits.
 
-        Limits of the same name share their buckets. A rate that differs from the one the name had replaces it at
+        Limits of the same name share their buckets; the same limit may be there several times, to settle several of
+        its keys at once. A rate that differs from the one the name had replaces it at
         `now` microseconds, for whoever opened it before too, and the buckets keep what they are owed. A
         shared store may change a bucket when it is next used; the time since its last use counts at the old rate then.
         """
+        ...
+
+
+class WindowStore(Protocol):
+    """Counts what comes in windows, for one limit and key at a time, as `apigate.throttling.windows` says.
+
+    A `ThrottleStore` that can do so has a method `windows` that gives its `WindowStore`. Every method may answer at
+    once or hand back an awaitable.
+
+    Windows are kept by the limit's name, its kind and the key. A window whose count or period differs from the one the
+    name had goes on with what was counted.
+    """
+
+    def check(self, window: Window) -> None:
+        """See that it can keep such a window.
+
+        Raises:
+            ConfigurationError: It cannot.
+        """
+        ...
+
+    def acquire(self, limit: Limit, key: Key, cost: int, now: int) -> Standing | Awaitable[Standing]:
+        """Count the cost if there is room for it.
+
+        Raises:
+            StoreError: The windows cannot be reached. Past the deadline, the cost may have been counted.
+        """
+        ...
+
+    def peek(self, limit: Limit, key: Key, cost: int, now: int) -> Standing | Awaitable[Standing]:
+        """What `acquire` would answer, counting nothing.
+
+        Raises:
+            StoreError: The windows cannot be reached.
+        """
+        ...
+
+    def adjust(self, limit: Limit, key: Key, units: int, at: int | None, now: int) -> Awaitable[None] | None:
+        """Count more without asking (above 0), or give back (below 0) what was counted under `at`.
+
+        Raises:
+            StoreError: The windows cannot be reached.
+        """
+        ...
+
+    def reset(self, limit: Limit, key: Key | None) -> Awaitable[None] | None:
+        """Forget what was counted for a key; without one, for every key of the limit.
+
+        Raises:
+            StoreError: The windows cannot be reached, or it cannot find every key.
+        """
+        ...
+
+
+class LocalWindows(Protocol):
+    """A `WindowStore` in this process, which answers at once.
+
+    It is a context manager: what is done inside is one step, which nobody else comes between. So windows and buckets
+    are asked together, and none ever has to give anything back.
+    """
+
+    def __enter__(self) -> Self:
+        """Begin a step."""
+        ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End it."""
+        ...
+
+    def has_room(self, limit: Limit, key: Key, cost: int, now: int) -> bool:
+        """Whether `acquire` would admit."""
+        ...
+
+    def acquire(self, limit: Limit, key: Key, cost: int, now: int) -> Standing:
+        """Count the cost if there is room for it."""
+        ...
+
+    def peek(self, limit: Limit, key: Key, cost: int, now: int) -> Standing:
+        """What `acquire` would answer, counting nothing."""
         ...
 
 

@@ -12,6 +12,7 @@ from apigate.throttling.keys import LONGEST_KEY, Key, bucket_key
 from apigate.throttling.limit import Limit, Mode, checked_cost, checked_mode, limits_of
 from apigate.throttling.rate import RateLike, parse_rates
 from apigate.throttling.store import Buckets, ThrottleStore, store_name
+from apigate.throttling.windowed import check_windows, open_buckets, settle
 
 __all__ = ["Keys", "Reservation", "Throttle"]
 
@@ -28,7 +29,8 @@ class Throttle:
     """Rates at named levels that admit or refuse together: a call takes its tokens at every level or at none.
 
     Args:
-        levels: Name and rate of each level. The level `global` has one bucket; every other has one for each key.
+        levels: Name and rate of each level; one of them may have a `Window`. The level `global` has one bucket; every
+            other has one for each key.
         store: Where the buckets are kept; default a `MemoryStore` of its own.
         clock: The clock to go by; default the machine's.
         name: Prefixes the buckets' names, for several throttles on one store: letters, digits, `-`, `_` and `.`, and
@@ -36,8 +38,12 @@ class Throttle:
             store too; else `throttle`.
         modes: Levels that are not enforced: `{"client": "shadow"}`, or `"off"`.
 
+    Every method that asks or settles raises `StoreError` where the store cannot be reached. What to do then is for the
+    caller to say; a `Gateway` has a policy for it.
+
     Raises:
         ConfigurationError: A rate, a mode or a name cannot be used.
+        StoreError: The store cannot be reached, where it has to be for that.
 
     >>> throttle = Throttle({"global": Rate(1_000), "client": "1/minute; burst=2"})
     >>> decision = throttle.acquire({"client": "alice"})
@@ -85,7 +91,8 @@ class Throttle:
         for level, rates in levels.items():
             mode = checked_mode(f"Throttle modes[{level!r}]", self._modes.get(level, "enforce"))
             limits += limits_of(f"{self._name}:{level}", level, parse_rates(rates, f"Throttle level {level!r}"), mode)
-        return _Opened(limits, levels, self._store.open(limits, self.clock.now_us()))
+        check_windows(limits, "Throttle levels")
+        return _Opened(limits, levels, open_buckets(self._store, limits, self.clock.now_us()))
 
     def update(self, levels: Mapping[str, RateLike]) -> None:
         """Change the rates of some levels; the buckets keep what they are owed.
@@ -107,7 +114,8 @@ class Throttle:
             keys: Whose bucket at each level but `global`.
             cost: Tokens wanted, at least 0. More than a burst is never admitted.
             wait: Seconds to wait for one's turn, up to an hour. Those who wait are served in the order they came, and
-                nobody who comes later overtakes them.
+                nobody who comes later overtakes them; but a `Window` cannot be booked ahead, so where a level has one,
+                whoever waits asks again when the wait is over, and others may have come first.
 
         Raises:
             ValueError: A level's key is missing, a level is unknown, or a number is out of bounds.
@@ -119,6 +127,11 @@ class Throttle:
             return answer if type(answer) is Decision else _value(answer, "acquire_async")
         answer = self._ask(keys, cost, wait)
         decision = answer if type(answer) is Decision else _value(answer, "acquire_async")
+        patience = self._patience(wait) if wait else 0
+        while (pause := _pause(decision, patience)) is not None:
+            self.clock.sleep(pause / 1_000_000)
+            patience -= pause
+            decision = _value(self._ask(keys, cost, 0.0), "acquire_async")
         if wait and decision.allowed and (turn := decision.wait_us):
             try:
                 self.clock.sleep(turn / 1_000_000)
@@ -131,6 +144,11 @@ class Throttle:
         """`acquire` for tasks: waiting suspends only the caller, and one that is cancelled gives its place back."""
         answer = self._ask(keys, cost, wait)
         decision = answer if type(answer) is Decision else await _awaited(answer)
+        patience = self._patience(wait) if wait else 0
+        while (pause := _pause(decision, patience)) is not None:
+            await self.clock.sleep_async(pause / 1_000_000)
+            patience -= pause
+            decision = await _awaited(self._ask(keys, cost, 0.0))
         if wait and decision.allowed and (turn := decision.wait_us):
             try:
                 await self.clock.sleep_async(turn / 1_000_000)
@@ -186,6 +204,10 @@ class Throttle:
             opened.keys(keys), opened.costs(cost), self.clock.now_us(), round(wait * 1_000_000) if wait else 0
         )
 
+    def _patience(self, wait: float) -> int:
+        """For how many microseconds to ask again; 0 where turns are booked ahead."""
+        return round(wait * 1_000_000) if any(limit.window for limit in self._opened.limits) else 0
+
     def _peek(self, keys: Keys | None, cost: int) -> Decision | Awaitable[Decision]:
         opened = self._opened
         return opened.buckets.peek(opened.keys(keys), opened.costs(cost), self.clock.now_us())
@@ -198,11 +220,8 @@ class Throttle:
         """Settle the limits that the decision charged: a shadow limit may not be one, nor one that was added since."""
         opened = self._opened
         charged = decision.charged
-        return opened.buckets.adjust(
-            opened.keys(keys),
-            [tokens if limit.name in charged else 0 for limit in opened.limits],
-            self.clock.now_us(),
-        )
+        changes = [tokens if limit.name in charged else 0 for limit in opened.limits]
+        return settle(opened.buckets, opened.keys(keys), changes, self.clock.now_us(), decision)
 
     def __repr__(self) -> str:
         """Every level with its rate."""
@@ -350,6 +369,12 @@ def _key(level: str, key: object) -> Key:
     elif isinstance(key, int):
         return bucket_key(str(key))
     raise ValueError(f"keys: the key {key!r} of level {level!r} is neither a text nor a whole number")
+
+
+def _pause(decision: Decision, patience: int) -> int | None:
+    """How long to wait before asking again; None for not at all."""
+    wait = None if decision.allowed or not patience else decision.wait_us
+    return wait if wait is not None and wait <= patience else None
 
 
 def _value(answer: _T | Awaitable[_T], instead: str) -> _T:

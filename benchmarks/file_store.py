@@ -1,0 +1,170 @@
+"""The store in a file under processes that contend for it, beside what it was chosen over: SQLite.
+
+Every process takes from the same three levels. Paced, each asks 2,000 times a second, as a busy worker does;
+saturated, as often as it can. After each run the buckets must have paid exactly what was admitted.
+"""
+
+import os
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from array import array
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from threading import Lock
+
+import apigate
+from apigate import Rate, StoreError, Throttle
+from apigate.stores.file import FileStore
+from apigate.throttling.algorithms import FRESH, State, decide, written
+from apigate.throttling.decision import Decision
+from apigate.throttling.limit import Limit
+from apigate.throttling.store import ThrottleStore
+from benchmarks.measure import Figure, Plan
+
+__all__ = ["figures"]
+
+PROCESSES = (1, 2, 4)
+PACE = 2_000
+SECONDS = 5.0
+BURST = 600_000
+LEVELS = {level: Rate(1, per=3_600, burst=BURST) for level in ("global", "method", "client")}
+KEYS = {"method": "GET /pets", "client": "ip:192.0.2.1"}
+HEADING = "One host, several processes"
+
+
+class SQLiteStore:
+    """The rival: a row for each bucket, a transaction for each decision. It survives `kill -9` by SQLite's own log."""
+
+    shared = True
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.lock = Lock()
+        self.connection = sqlite3.connect(path, timeout=0.5, isolation_level=None, check_same_thread=False)
+        self.connection.execute("PRAGMA journal_mode = WAL")
+        self.connection.execute("PRAGMA synchronous = OFF")  # as the other: safe from its processes, not from the power
+        self.connection.execute(
+            "CREATE TABLE IF NOT EXISTS buckets (name TEXT, key TEXT, owed INTEGER, last INTEGER, "
+            "PRIMARY KEY (name, key)) WITHOUT ROWID"
+        )
+
+    def open(self, limits: Sequence[Limit], now: int) -> "SQLiteBuckets":
+        return SQLiteBuckets(self, limits)
+
+
+class SQLiteBuckets:
+    """Only what is measured: `acquire`, and `peek` to see that it was exact."""
+
+    def __init__(self, store: SQLiteStore, limits: Sequence[Limit]) -> None:
+        self.store = store
+        self.limits = limits
+
+    def acquire(self, keys: Sequence[str], costs: Sequence[int], now: int, patience: int = 0) -> Decision:
+        execute = self.store.connection.execute
+        with self.store.lock:
+            execute("BEGIN IMMEDIATE")
+            states = self.states(keys)
+            decision = decide(self.limits, states, costs, now, patience)
+            if decision.allowed:
+                for limit, key, state in zip(self.limits, keys, written(decision, states, now), strict=True):
+                    execute("REPLACE INTO buckets VALUES (?, ?, ?, ?)", (limit.name, key, *state))
+            execute("COMMIT")
+        return decision
+
+    def peek(self, keys: Sequence[str], costs: Sequence[int], now: int) -> Decision:
+        with self.store.lock:
+            return decide(self.limits, self.states(keys), costs, now)
+
+    def states(self, keys: Sequence[str]) -> list[State]:
+        found = []
+        for limit, key in zip(self.limits, keys, strict=True):
+            row = self.store.connection.execute(
+                "SELECT owed, last FROM buckets WHERE name = ? AND key = ?", (limit.name, key)
+            ).fetchone()
+            found.append(row or FRESH)
+        return found
+
+
+STORES: dict[str, type[FileStore | SQLiteStore]] = {"file store": FileStore, "SQLite": SQLiteStore}
+
+
+def figures(plan: Plan) -> Iterator[Figure]:
+    """Latency and throughput of both, for each number of processes; in memory if there is a file system there."""
+    seconds = max(0.2, SECONDS * plan.scale)
+    folder = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    with tempfile.TemporaryDirectory(dir=folder) as directory:
+        for name in STORES:
+            for number in PROCESSES:
+                for pace in (PACE, 0):
+                    path = Path(directory, f"{name} {number} {pace}")
+                    yield from _run(name, path, number, pace, seconds)
+
+
+def _run(name: str, path: Path, number: int, pace: int, seconds: float) -> Iterator[Figure]:
+    command = [sys.executable, "-m", __name__, name, str(path), str(pace), str(seconds)]
+    root = Path(__file__).parents[1]
+    environ = {**os.environ, "PYTHONPATH": f"{Path(apigate.__file__).parents[1]}{os.pathsep}{root}"}
+    workers = [
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ) for _ in range(number)
+    ]
+    for worker in workers:
+        assert worker.stdout.read(5) == b"ready"
+    for worker in workers:
+        worker.stdin.write(b"go")
+        worker.stdin.close()
+    took = array("d")
+    failed = 0
+    for worker in workers:
+        answer = array("d", worker.stdout.read())
+        assert worker.wait() == 0
+        failed += int(answer.pop())
+        took += answer
+    levels = _throttle(name, path).peek(KEYS, cost=0).levels.values()
+    paid = {BURST - level.remaining for level in levels}
+    assert paid == {len(took) - failed}, f"{name}: {len(took) - failed} were admitted, the buckets paid {paid}"
+    ordered = sorted(took)
+    what = f"{name}, {number} process{'es' * (number > 1)}, {f'{pace:,}/s each' if pace else 'saturated'}"
+    yield Figure(f"{what}: p50", ordered[len(ordered) // 2] * 1e6, "us", HEADING)
+    yield Figure(f"{what}: p99", ordered[len(ordered) * 99 // 100] * 1e6, "us", HEADING)
+    if failed:
+        yield Figure(f"{what}: past the deadline", failed, "decisions", HEADING)
+    if not pace:
+        yield Figure(f"{what}: all together", len(took) / seconds, "decisions/s", HEADING)
+
+
+def _throttle(name: str, path: Path) -> Throttle:
+    store: ThrottleStore = STORES[name](str(path))
+    return Throttle(LEVELS, store=store, name="bench")
+
+
+def work(name: str, path: str, pace: str, seconds: str) -> None:
+    """One process: say that it is ready, wait, ask, and write how long each decision took, then how many failed."""
+    throttle = _throttle(name, Path(path))
+    acquire, clock = throttle.acquire, time.perf_counter
+    throttle.peek(KEYS)
+    sys.stdout.write("ready")
+    sys.stdout.flush()
+    sys.stdin.read()
+    took, failed = array("d"), 0
+    begin = clock()
+    end, due = begin + float(seconds), begin
+    while (start := clock()) < end:
+        if int(pace):
+            due += 1 / int(pace)
+            if due > start:
+                time.sleep(due - start)
+            start = clock()
+        try:
+            assert acquire(KEYS)
+        except (StoreError, sqlite3.OperationalError):
+            failed += 1
+        took.append(clock() - start)
+    took.append(failed)
+    sys.stdout.buffer.write(took.tobytes())
+
+
+if __name__ == "__main__":
+    work(*sys.argv[1:])

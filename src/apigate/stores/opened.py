@@ -1,0 +1,131 @@
+"""The file of a `FileStore` in one process: whether it can be used, said in words for people; opened; locked."""
+
+import os
+import stat
+from pathlib import Path
+from threading import Lock
+from typing import final
+
+from apigate.core.clock import SystemClock, pause
+from apigate.stores.header import is_foreign
+from apigate.stores.kernel import SharedFile
+from apigate.stores.table import Table
+
+__all__ = ["FOREIGN", "OpenedFile", "problem_of", "stranger"]
+
+FOREIGN = (
+    "it holds something else than buckets of this version of apigate, and is left as it is; name another file, or "
+    "delete this one if nobody needs it"
+)
+
+_BUSY_TRIES = 20  # about as long as a decision takes: most often that is all the other one needs
+_PAUSE = 0.000_05  # seconds; the kernel makes 100 microseconds of it
+_CLOCK = SystemClock()
+
+
+@final
+class OpenedFile:
+    """The file as this process has opened it: one lock between its threads, one between processes.
+
+    Attributes:
+        file: The file.
+        table: The buckets in it, once it has been found in order.
+    """
+
+    __slots__ = ("_mutex", "file", "table")
+
+    def __init__(self, file: SharedFile) -> None:
+        self.file: SharedFile = file
+        self.table: Table | None = None
+        self._mutex = Lock()
+
+    def enter(self) -> bool:
+        """Lock the file if nobody else has, and if it is there and as this process knows it."""
+        if self._mutex.acquire(blocking=False):
+            if self.file.lock() == 0:
+                if self.is_sound():
+                    return True
+                self.file.unlock()
+            self._mutex.release()
+        return False
+
+    def wait(self, deadline_ms: float) -> None:
+        """Lock it once the others let go of it.
+
+        Raises:
+            TimeoutError: They do not within the deadline.
+            OSError: The file cannot be locked at all.
+        """
+        until = _CLOCK.now_us() + round(deadline_ms * 1_000)
+        if not self._mutex.acquire(timeout=deadline_ms / 1_000):
+            raise TimeoutError("a thread of this process has it")
+        try:
+            tries = 0
+            while self.file.lock() != 0:
+                tries += 1
+                if tries > _BUSY_TRIES:
+                    left = until - _CLOCK.now_us()
+                    if left <= 0:
+                        self.file.why_locked()
+                    pause(max(0, min(_PAUSE, left / 1_000_000)))
+        except BlockingIOError as error:
+            self._mutex.release()
+            raise TimeoutError("another process has it") from error
+        except BaseException:
+            self._mutex.release()
+            raise
+
+    def is_sound(self) -> bool:
+        """Whether the locked file is still there, and as this process knows it."""
+        # Its size comes first: what lies beyond the end of a file must not be touched.
+        return self.table is not None and self.file.holds(self.table.size) and self.table.is_sound()
+
+    def release(self) -> None:
+        """Unlock it."""
+        self.file.unlock()
+        self._mutex.release()
+
+
+def problem_of(path: Path) -> str | None:
+    """Why the file at this path cannot be used, and what to do about it; None if it can, or can be made."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return _problem_of_folder(path.parent)
+    except OSError as error:
+        return f"{error.strerror}; name a file that the user of the app can read and write"
+    problem = stranger(found)
+    if problem is not None:
+        return problem
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        return f"{error.strerror}; give the user of the app the right to read and write it, or name another file"
+    try:
+        return FOREIGN if is_foreign(fd) else None
+    finally:
+        os.close(fd)
+
+
+def _problem_of_folder(folder: Path) -> str | None:
+    if not folder.is_dir():
+        return f"there is no directory {str(folder)!r}; make it, writable for the user of the app, or name another file"
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return (
+            f"this process may make no file in {str(folder)!r}; give the user of the app the right to, or name another"
+        )
+    return None
+
+
+def stranger(found: os.stat_result) -> str | None:
+    """Why a file cannot be the store's, by its kind and owner."""
+    if stat.S_ISLNK(found.st_mode):
+        return "it is a symbolic link, and none is followed; name the file itself"
+    if not stat.S_ISREG(found.st_mode):
+        return "it is no regular file; name another"
+    user = os.geteuid()
+    if user and found.st_uid not in {user, 0}:
+        return (
+            f"it belongs to another user, uid {found.st_uid}, who could lift all limits; name a file of the app's user"
+        )
+    return None

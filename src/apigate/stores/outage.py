@@ -1,0 +1,410 @@
+"""A store around a store, which decides what happens while that one cannot be reached.
+
+Rule: while the breaker is open nothing touches the store within. What each level does then is decided by one plain
+function, whether the failure was raised or awaited; shares of limits are kept in a store in this process's memory, and
+what that is owed is carried over when the store within answers again.
+"""
+
+from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
+from functools import partial
+from typing import Any, Generic, NamedTuple, TypeVar, cast, final
+
+from apigate.core.clock import Clock
+from apigate.core.errors import StoreError
+from apigate.stores.breaker import Breaker, StoreChange, let_go
+from apigate.stores.memory import MemoryStore
+from apigate.throttling.algorithms import owed_at
+from apigate.throttling.decision import Decision
+from apigate.throttling.keys import Key
+from apigate.throttling.limit import LEVELS, Limit
+from apigate.throttling.outage import LEAST_WAIT_US, OUTAGES, OutagePolicy, decided_alone, outage_at, share_of
+from apigate.throttling.rate import Rate
+from apigate.throttling.store import Buckets, ThrottleStore, is_shared
+from apigate.throttling.window import Window
+from apigate.throttling.windowed import open_buckets, settle, windows_of
+
+__all__ = ["GuardedBuckets", "GuardedStore"]
+
+T = TypeVar("T")
+
+_CHUNK = 64
+"""How many buckets are carried over in one step."""
+
+_PROBE_RATE = Rate(1_000_000)  # never refuses, as a refusal would write nothing
+_PROBE_WINDOW = Window("1000000/second", kind="fixed")  # where there are no buckets
+
+
+_SCANNED = 1_000
+"""How many buckets are looked at in one step."""
+
+
+class _Carried(NamedTuple):
+    """What of a share the store within was told."""
+
+    share: Limit
+    owed: int
+    at: int
+
+
+@final
+class GuardedStore:
+    """A store that outlives the outages of another one.
+
+    Args:
+        store: The store within.
+        name: The name of whoever keeps something in it, which prefixes the bucket that tries it.
+        clock: The clock that requests go by.
+        outage: What levels do during an outage.
+        workers: How many processes share the limits, over all hosts; None if nobody said, which counts as 1.
+        on_event: Told of each outage and each recovery; must not raise.
+        on_fill: As of `MemoryStore`, told of the shares.
+
+    Attributes:
+        store: The store within.
+        shared: Whether other processes take from the same buckets.
+        breaker: Whether the store within is asked.
+
+    >>> from apigate import Rate, Throttle
+    >>> from apigate.core.clock import SystemClock
+    >>> store = GuardedStore(MemoryStore(), name="shop", clock=SystemClock(), outage={"client": "closed"}, workers=4)
+    >>> Throttle({"client": Rate(10)}, store=store).acquire({"client": "alice"}).allowed
+    True
+    """
+
+    opens_windows: bool = True
+    """It is handed limits with windows too, and has those within, and their shares, opened."""
+
+    def __init__(
+        self,
+        store: ThrottleStore,
+        *,
+        name: str,
+        clock: Clock,
+        outage: OutagePolicy = "local",
+        workers: int | None = None,
+        on_event: Callable[[StoreChange], None] | None = None,
+        on_fill: Callable[[int], None] | None = None,
+    ) -> None:
+        """Start with a store that is believed to answer."""
+        self.store: ThrottleStore = store
+        self.shared: bool = is_shared(store)
+        self.breaker: Breaker = Breaker(repr(store), self, clock, on_event, _meanwhile(outage, workers))
+        self._clock = clock
+        self._outage: OutagePolicy = outage
+        self._workers = workers or 1
+        self._local = MemoryStore(on_fill=on_fill)
+        self._limits: dict[str, Limit] = {}  # by name, as it was opened last
+        self._shares: dict[str, Limit] = {}
+        self._carried: dict[tuple[str, Key], _Carried] = {}  # by limit and key
+        probing = _PROBE_WINDOW if getattr(store, "windows_only", False) else _PROBE_RATE
+        self._probing = Limit(f"{name}:probe", "probe", "probe", probing)
+
+    def open(self, limits: Sequence[Limit], now: int) -> "GuardedBuckets":
+        """The buckets of these limits; those within are opened when the store can be asked."""
+        policies = [outage_at(self._outage, limit.level) for limit in limits]
+        places = [place for place, policy in enumerate(policies) if policy == "local"]
+        closed = [place for place, policy in enumerate(policies) if policy == "closed" and limits[place].enforced]
+        shares = [self._share(limits[place]) for place in places]
+        self._limits.update({limit.name: limit for limit in limits})
+        local = open_buckets(self._local, shares, now) if shares else None
+        if any(limit.window for limit in limits):
+            windows_of(self.store, limits)
+        buckets = GuardedBuckets(self, limits, closed, places, local)
+        turn = self.breaker.turn
+        if not self.breaker.is_open:
+            try:
+                buckets.open(now)
+            except StoreError as error:
+                self.breaker.fail(error, turn)
+        return buckets
+
+    def now_us(self) -> int:
+        """The time in microseconds, for what is not told it."""
+        return self._clock.now_us()
+
+    def _share(self, limit: Limit) -> Limit:
+        if self._limits.get(limit.name) is not limit:
+            self._shares[limit.name] = share_of(limit, self._workers)
+        return self._shares[limit.name]
+
+    def latest(self, limit: Limit) -> Limit:
+        """The limit of this name as it was opened last, for what is opened late."""
+        return self._limits[limit.name]
+
+    # ---- the way back, see Recovery
+
+    def attempt(self) -> Iterator[object]:
+        """Take a token from a bucket of its own, then all that the shares are owed."""
+        now = self._clock.now_us()
+        yield open_buckets(self.store, [self._probing], now).acquire(("",), (1,), now)
+        yield from self._carry()
+
+    def finish(self) -> Iterator[object]:
+        """Take what the shares gave meanwhile, and count what was admitted in shares of windows."""
+        yield from self._carry()
+        yield from self._carry_windows()
+
+    def _carry(self) -> Iterator[object]:
+        """Take from the store within what the shares are owed and it was not told of; one step for many buckets.
+
+        That is rounded up to whole tokens, so that carrying over never lets in more. What was carried is paid off at
+        the rate of the share, as the share itself is.
+        """
+        now = self._clock.now_us()
+        kept: dict[tuple[str, Key], _Carried] = {}
+        chunk: list[tuple[Limit, Key, _Carried, int]] = []
+        for number, (share, key, owed) in enumerate(self._local.owed(now), start=1):
+            before = self._carried.get((share.name, key))
+            rest = owed
+            if before is not None and (before.share.n, before.share.p) == (share.n, share.p):
+                kept[share.name, key] = before
+                rest -= owed_at((before.owed, before.at), share.n, now)
+            if rest > 0:
+                chunk.append((self._limits[share.name], key, _Carried(share, owed, now), -(-rest // share.p)))
+            if len(chunk) == _CHUNK:
+                yield from self._take(chunk, kept, now)
+                chunk = []
+            elif number % _SCANNED == 0:
+                yield None  # a loop has others to serve
+        if chunk:
+            yield from self._take(chunk, kept, now)
+        self._carried = kept  # of the others nothing is owed any more
+
+    def _carry_windows(self) -> Iterator[object]:
+        """Count in the store within what shares of windows have counted; as if it came now, so never too little."""
+        now = self._clock.now_us()
+        shares = self._local.windows()
+        for number, (name, key) in enumerate(shares.keys(), start=1):
+            share, limit = self._shares[name], self._limits[name]
+            used = 0 if share.window is None else shares.peek(share, key, 0, now).used
+            if used:
+                yield windows_of(self.store, [limit]).adjust(limit, key, used, None, now)
+                shares.reset(share, key)  # only now: had the store failed again, this would go on by the share
+            elif number % _SCANNED == 0:
+                yield None
+
+    def _take(
+        self,
+        chunk: "Sequence[tuple[Limit, Key, _Carried, int]]",
+        kept: "dict[tuple[str, Key], _Carried]",
+        now: int,
+    ) -> Iterator[object]:
+        """Take so many tokens from each of these buckets, and note it."""
+        buckets = self.store.open([limit for limit, _, _, _ in chunk], now)
+        yield buckets.adjust([key for _, key, _, _ in chunk], [tokens for _, _, _, tokens in chunk], now)
+        for limit, key, carried, _ in chunk:
+            self._carried[limit.name, key] = kept[limit.name, key] = carried
+
+    def forget(self, limits: Sequence[Limit], keys: Sequence[Key | None] | None) -> None:
+        """Forget what was carried of buckets that are reset."""
+        if keys is None:
+            names = {limit.name for limit in limits}
+            self._carried = {place: carried for place, carried in self._carried.copy().items() if place[0] not in names}
+        else:
+            for limit, key in zip(limits, keys, strict=True):
+                if key is not None:
+                    self._carried.pop((limit.name, key), None)
+
+    def __repr__(self) -> str:
+        """The store within, and whether it is asked."""
+        return f"<GuardedStore {self.store!r}{', in an outage' if self.breaker.is_open else ''}>"
+
+
+@final
+class GuardedBuckets:
+    """The buckets of some limits in a `GuardedStore`."""
+
+    __slots__ = ("_breaker", "_closed", "_inner", "_is_local", "_limits", "_local", "_places", "_store")
+
+    def __init__(
+        self,
+        store: GuardedStore,
+        limits: Sequence[Limit],
+        closed: Sequence[int],
+        places: Sequence[int],
+        local: Buckets | None,
+    ) -> None:
+        """Keep where the limits stand that refuse in an outage, and that have shares."""
+        self._store = store
+        self._breaker = store.breaker
+        self._limits = limits
+        self._closed = closed
+        self._places = places
+        self._local = local
+        self._is_local = len(places) == len(limits)
+        self._inner: Buckets | None = None
+
+    def open(self, now: int) -> Buckets:
+        """The buckets within, opened now.
+
+        Raises:
+            StoreError: The store cannot be reached.
+        """
+        limits = [self._store.latest(limit) for limit in self._limits]
+        self._inner = open_buckets(self._store.store, limits, now)
+        return self._inner
+
+    def acquire(
+        self, keys: Sequence[Key], costs: Sequence[int], now: int, patience: int = 0
+    ) -> Decision | Awaitable[Decision]:
+        """Take the costs from every bucket or from none; in an outage as the policies of the levels say."""
+        breaker = self._breaker
+        if not breaker.is_open:
+            turn = breaker.turn
+            try:
+                answer = (self._inner or self.open(now)).acquire(keys, costs, now, patience)
+            except StoreError as error:
+                breaker.fail(error, turn)
+            else:
+                if type(answer) is Decision:
+                    return answer
+                return _Awaited(breaker, answer, turn, partial(self._acquire_alone, keys, costs, now, patience))
+        return self._acquire_alone(keys, costs, now, patience)
+
+    def peek(self, keys: Sequence[Key], costs: Sequence[int], now: int) -> Decision | Awaitable[Decision]:
+        """What `acquire` would answer, taking nothing."""
+        breaker = self._breaker
+        if not breaker.is_open:
+            turn = breaker.turn
+            try:
+                answer = (self._inner or self.open(now)).peek(keys, costs, now)
+            except StoreError as error:
+                breaker.fail(error, turn)
+            else:
+                if type(answer) is Decision:
+                    return answer
+                return _Awaited(breaker, answer, turn, partial(self._peek_alone, keys, costs, now))
+        return self._peek_alone(keys, costs, now)
+
+    def adjust(self, keys: Sequence[Key], tokens: Sequence[int], now: int) -> Awaitable[None] | None:
+        """Take more tokens or give some back without asking; in an outage at the levels that have shares."""
+        return self._adjust(keys, tokens, now, None)
+
+    def settle(
+        self, keys: Sequence[Key], tokens: Sequence[int], now: int, decision: Decision
+    ) -> Awaitable[None] | None:
+        """The same for what a decision took; a window gives back where it was counted, in the store or in the share."""
+        return self._adjust(keys, tokens, now, decision)
+
+    def _adjust(
+        self, keys: Sequence[Key], tokens: Sequence[int], now: int, decision: Decision | None
+    ) -> Awaitable[None] | None:
+        breaker = self._breaker
+        if not breaker.is_open:
+            turn = breaker.turn
+            within = None if decision is None or decision.local else decision
+            try:
+                answer = _settled(self._inner or self.open(now), keys, tokens, now, within)
+            except StoreError as error:
+                breaker.fail(error, turn)
+            else:
+                if answer is None:
+                    return None
+                return _Awaited(breaker, answer, turn, partial(self._adjust_alone, keys, tokens, now, decision))
+        self._adjust_alone(keys, tokens, now, decision)
+        return None
+
+    def reset(self, keys: Sequence[Key | None] | None = None) -> Awaitable[None] | None:
+        """Forget these buckets, or every bucket of the limits; their shares always, and in an outage only these."""
+        self._reset_alone(keys)
+        breaker = self._breaker
+        if not breaker.is_open:
+            turn = breaker.turn
+            try:
+                answer = (self._inner or self.open(self._store.now_us())).reset(keys)
+            except StoreError as error:
+                breaker.fail(error, turn)
+            else:
+                return None if answer is None else _Awaited(breaker, answer, turn, _nothing)
+        return None
+
+    # ---- without the store
+
+    def _acquire_alone(self, keys: Sequence[Key], costs: Sequence[int], now: int, patience: int) -> Decision:
+        if self._closed:
+            return self._peek_alone(keys, costs, now)
+        local = None
+        if self._local is not None:
+            local = self._local.acquire(self._of_local(keys), self._of_local(costs), now, patience)
+        return self._judged_alone(costs, now, cast("Decision | None", local))  # memory answers at once
+
+    def _peek_alone(self, keys: Sequence[Key], costs: Sequence[int], now: int) -> Decision:
+        local = None
+        if self._local is not None:
+            local = self._local.peek(self._of_local(keys), self._of_local(costs), now)
+        return self._judged_alone(costs, now, cast("Decision | None", local))
+
+    def _judged_alone(self, costs: Sequence[int], now: int, local: Decision | None) -> Decision:
+        self._breaker.probe_if_due(now)  # last, so that what was taken for this request is carried over too
+        if local is not None and local.allowed and self._is_local:
+            local.local = True
+            return local
+        wait_us = max(LEAST_WAIT_US, self._breaker.wait_us(now))
+        return decided_alone(self._limits, costs, self._closed, self._places, local, wait_us)
+
+    def _adjust_alone(self, keys: Sequence[Key], tokens: Sequence[int], now: int, decision: Decision | None) -> None:
+        if self._local is not None:
+            here = decision if decision is not None and decision.local else None
+            _settled(self._local, self._of_local(keys), self._of_local(tokens), now, here)
+        self._breaker.probe_if_due(now)
+
+    def _reset_alone(self, keys: Sequence[Key | None] | None) -> None:
+        self._store.forget(self._limits, keys)
+        if self._local is not None:
+            self._local.reset(None if keys is None else self._of_local(keys))
+
+    def _of_local(self, values: Sequence[T]) -> Sequence[T]:
+        """Those of the limits that have shares."""
+        return values if self._is_local else [values[place] for place in self._places]
+
+
+def _settled(
+    buckets: Buckets, keys: Sequence[Key], tokens: Sequence[int], now: int, decision: Decision | None
+) -> Awaitable[None] | None:
+    """Settle by a decision of these buckets, or without one."""
+    return buckets.adjust(keys, tokens, now) if decision is None else settle(buckets, keys, tokens, now, decision)
+
+
+@final
+class _Awaited(Generic[T]):
+    """An answer that has to be awaited, or what is decided without it; no coroutine until somebody does await it."""
+
+    __slots__ = ("_alone", "_answer", "_breaker", "_turn")
+
+    def __init__(self, breaker: Breaker, answer: Awaitable[T], turn: int, alone: Callable[[], T]) -> None:
+        self._breaker = breaker
+        self._answer = answer
+        self._turn = turn
+        self._alone = alone
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        return self._judged().__await__()
+
+    async def _judged(self) -> T:
+        try:
+            return await self._answer
+        except StoreError as error:
+            self._breaker.fail(error, self._turn, awaited=True)
+        return self._alone()
+
+    def close(self) -> None:
+        """Let the answer go, as whoever asked cannot await it."""
+        let_go(self._answer)
+
+
+def _nothing() -> None:
+    """Forget nothing more."""
+
+
+def _meanwhile(outage: OutagePolicy, workers: int | None) -> str:
+    """What the log says is done in an outage."""
+    part = f"1/{workers} of the limit" if workers and workers > 1 else "up to the whole limit"
+    done = {"open": "not limited", "closed": "refused with 503", "local": f"{part} in each process"}
+    if isinstance(outage, str):
+        text = f"every level {done[outage]}"
+    else:
+        levels = {kind: [level for level in LEVELS if outage_at(outage, level) == kind] for kind in OUTAGES}
+        text = "; ".join(f"{', '.join(named)} {done[kind]}" for kind, named in levels.items() if named)
+    if workers is None and part in text:
+        text += "; nobody said how many processes share it, so set workers= or WEB_CONCURRENCY"
+    return text
