@@ -9,7 +9,7 @@ it says as much about the machine.
     peers       other limiters in memory         drive      requests without a server
     subjects    apps bare and behind a limiter:  raw_apps fastapi_apps flask_apps django_apps
     throttling memory gate methods imports frameworks servers    the sections
-    file_store redis_store redis_counts          more sections: shared stores
+    file_store redis_store redis_counts outages  more sections: shared stores
     serve nginx                                  what `servers` starts
     redis_server redis_askers callers            who asks which Redis, and how many at once
 

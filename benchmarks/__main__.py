@@ -16,6 +16,7 @@ from benchmarks import (
     imports,
     memory,
     methods,
+    outages,
     redis_counts,
     redis_store,
     report,
@@ -47,6 +48,7 @@ SECTIONS = {
     "file-store": Section(figures=file_store.figures),
     "import": Section(figures=imports.figures),
     "servers": Section(loads=servers.loads),
+    "outages": Section(figures=outages.figures),
     "redis": Section(redis_store.groups, redis_counts.figures, redis_store.loads),
 }
 

@@ -53,9 +53,9 @@ def asgi_floor(*, refuse: bool = False) -> ASGIApp:
     return floors.asgi_gate(raw_asgi, SLOW if refuse else FAST)
 
 
-def asgi_apigate(*, refuse: bool = False) -> ASGIApp:
+def asgi_apigate(*, refuse: bool = False, **settings: Any) -> ASGIApp:
     """Three levels and header fields."""
-    return asgi.GatewayMiddleware(raw_asgi, gateway(SLOW if refuse else FAST))
+    return asgi.GatewayMiddleware(raw_asgi, gateway(SLOW if refuse else FAST, **settings))
 
 
 def wsgi_floor(*, refuse: bool = False) -> WSGIApp:

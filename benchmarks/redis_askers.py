@@ -11,7 +11,7 @@ from importlib import import_module
 from itertools import count
 from typing import Any, TypeAlias
 
-from apigate import Rate, Throttle
+from apigate import Rate, Throttle, Window
 from apigate.stores.redis import RedisStore
 from apigate.throttling.decision import Decision
 
@@ -28,6 +28,7 @@ __all__ = [
     "Asker",
     "apigate_tasks",
     "apigate_threads",
+    "apigate_window",
     "limits_threads",
 ]
 
@@ -91,7 +92,7 @@ def floor_tasks(uri: str) -> AskTask:
 # ---- apigate
 
 
-def three_levels(uri: str, client: Rate = SLOWLY, *, lease: int = 1) -> Throttle:
+def three_levels(uri: str, client: Rate | Window = SLOWLY, *, lease: int = 1) -> Throttle:
     """A throttle as a gateway has it, whose buckets no other shares."""
     levels = {"global": SLOWLY, "stage": SLOWLY, "client": client}
     store = RedisStore(uri, deadline_ms=PATIENCE_MS, lease=lease)
@@ -100,6 +101,11 @@ def three_levels(uri: str, client: Rate = SLOWLY, *, lease: int = 1) -> Throttle
 
 def apigate_threads(uri: str, *, lease: int = 1) -> Ask:
     acquire = three_levels(uri, lease=lease).acquire
+    return lambda key: admitted(acquire({"stage": "prod", "client": key}))
+
+
+def apigate_window(uri: str) -> Ask:
+    acquire = three_levels(uri, Window("10000000/minute", kind="sliding")).acquire
     return lambda key: admitted(acquire({"stage": "prod", "client": key}))
 
 

@@ -21,6 +21,7 @@ from benchmarks.redis_askers import (
     SLOWLY,
     Ask,
     apigate_tasks,
+    apigate_window,
     limits_threads,
 )
 from benchmarks.redis_server import server, why_not
@@ -50,6 +51,7 @@ def _asking() -> Iterator[tuple[str, tuple[str, ...], Callable[[], Batch]]]:
     for asker in ASKERS:
         yield asker.name, asker.needs, partial(asked if asker.threads else awaited, asker)
     yield f"{APIGATE}, {MANY} tasks at once", (), lambda: each_task(apigate_tasks(server().uri), MANY)
+    yield "apigate, two levels and a sliding window, with numbers", (), lambda: each(apigate_window(server().uri))
     yield "limits moving-window, with window stats", (), lambda: each(limits_threads(MOVING, stats=True)(server().uri))
     yield (
         "slowapi ASGI middleware, one limit, with fields",
