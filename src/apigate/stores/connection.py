@@ -29,6 +29,9 @@ _LEAST_S = 0.001
 BYTES = 65_536
 """What is read at once: the answer to as many commands as go together."""
 
+_SIZES = tuple(b"\r\n$%d\r\n" % size for size in range(512))
+"""What comes before a word of so many bytes; making it takes longer than all the rest of packing."""
+
 _CONNECTIONS = 10_000
 """More than a process has threads: each that asks needs one."""
 
@@ -53,7 +56,12 @@ def packed(words: Sequence[bytes]) -> bytes:
     >>> packed([b"GET", b"key"])
     b'*2\r\n$3\r\nGET\r\n$3\r\nkey\r\n'
     """
-    return b"*%d\r\n%b" % (len(words), b"".join([b"$%d\r\n%b\r\n" % (len(word), word) for word in words]))
+    parts = [b"*%d" % len(words)]
+    for word in words:
+        size = len(word)
+        parts += (_SIZES[size] if size < len(_SIZES) else b"\r\n$%d\r\n" % size), word
+    parts.append(b"\r\n")
+    return b"".join(parts)
 
 
 def unpacked(data: bytes) -> bytes | None:
