@@ -9,7 +9,7 @@ import os
 import select
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from threading import local
+from threading import Lock, local
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 from weakref import WeakSet
 
@@ -18,6 +18,7 @@ from apigate.core.errors import ConfigurationError, StoreError, StoreTimeoutErro
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
+    from concurrent.futures import ThreadPoolExecutor
 
     from apigate.stores.line import Line
 
@@ -31,6 +32,9 @@ BYTES = 65_536
 
 _SIZES = tuple(b"\r\n$%d\r\n" % size for size in range(512))
 """What comes before a word of so many bytes; making it takes longer than all the rest of packing."""
+
+_WORKERS = 32
+"""How many calls of threads a cluster is asked at once."""
 
 _CONNECTIONS = 10_000
 """More than a process has threads: each that asks needs one."""
@@ -139,6 +143,7 @@ class Connections:
                 f"pip install 'apigate[{self._library}]'"
             )
         self._import: Callable[[str], Any] = import_module
+        self.on_fork: Callable[[], None] | None = None  # called in a process that was forked off
         self._clock = SystemClock()
         self._script: tuple[bytes, bytes] | None = None
         self._begin()
@@ -150,6 +155,8 @@ class Connections:
         self._client: Any = None  # Any: the client library is the user's to install
         self._sentinel: Any = None
         self._turn = local()
+        self._workers: ThreadPoolExecutor | None = None
+        self._connecting = Lock()
         self._idle: list[Any] = []
         self._lines: dict[AbstractEventLoop, Line] = {}
 
@@ -170,8 +177,10 @@ class Connections:
 
     def begin_anew(self) -> None:
         """Begin without connections in a process that was forked off; what it has inherited is the other's."""
-        _INHERITED.append((self._client, self._sentinel, self._idle, self._lines))
+        _INHERITED.append((self._client, self._sentinel, self._idle, self._lines, self._workers))
         self._begin()
+        if self.on_fork is not None:
+            self.on_fork()
 
     # ---- in threads
 
@@ -189,25 +198,49 @@ class Connections:
         script, sha = self.script
         arguments = (b"%d" % len(command.keys), *command.keys, now, command.text)
         try:
-            client = self._client
-            if client is None:
-                client = self._client = self._connect()
+            say = self._say_in_time if self.is_cluster else self._say
             try:
-                reply = self._say(client, b"EVALSHA", sha, *arguments)
+                reply = say(b"EVALSHA", sha, *arguments)
             except self.errors.NoScriptError:
-                reply = self._say(client, b"EVAL", script, *arguments)
+                reply = say(b"EVAL", script, *arguments)
         except Exception as error:
             raise self.failure(command.operation, error) from error
         return [int(number) for number in reply.split()]
 
-    def _say(self, client: Any, *words: bytes) -> Any:
+    def _say_in_time(self, *words: bytes) -> Any:
+        """Send a command to a cluster in a thread beside this one, which waits no longer than its deadline.
+
+        The clients of clusters ask all nodes anew after each fault, and sleep before they try again.
+        """
+        workers = self._workers
+        if workers is None:
+            from concurrent.futures import ThreadPoolExecutor
+
+            workers = self._workers = ThreadPoolExecutor(_WORKERS, "apigate-cluster")
+        reply = workers.submit(self._say_to_cluster, words)
+        try:
+            return reply.result(self._left())
+        finally:
+            reply.cancel()  # where it has not begun
+
+    def _say_to_cluster(self, words: Sequence[bytes]) -> Any:
+        with self._connecting:
+            client = self._connected()
+        return client.execute_command(words[0].decode(), *words[1:])
+
+    def _connected(self) -> Any:
+        """The sync client, made at its first use."""
+        client = self._client
+        if client is None:
+            client = self._client = self._connect()
+        return client
+
+    def _say(self, *words: bytes) -> Any:
         """Send a command on a connection that no other thread uses.
 
-        What the client does around each command takes as long as the round trip; only a cluster's is needed, which
-        knows where each slot is.
+        What the client does around each command takes as long as the round trip, and none of it is needed.
         """
-        if self.is_cluster:
-            return client.execute_command(words[0].decode(), *words[1:])
+        client = self._connected()
         idle = self._idle
         try:
             connection = idle.pop()
@@ -271,9 +304,7 @@ class Connections:
             StoreError: As `call`.
         """
         try:
-            client = self._client
-            if client is None:
-                client = self._client = self._connect()
+            client = self._connected()
             for key in (*keys, *(key for each in patterns for key in client.scan_iter(match=each, count=1_000))):
                 client.delete(key)
         except Exception as error:
@@ -283,7 +314,7 @@ class Connections:
         """The sync client of the `limits` package."""
         from limits.storage import storage_from_string
 
-        seconds = self.deadline_ms / (2_000 if self.is_cluster else 1_000)
+        seconds = self.deadline_ms / 1_000
         timeouts = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
         storage: Any = storage_from_string(self.uri, **self._options(timeouts))
         self._sentinel = getattr(storage, "sentinel", None)
@@ -372,8 +403,10 @@ class Connections:
 
     def close(self) -> None:
         """Close the sync client; it is made anew where it is needed again."""
-        client, sentinel = self._client, self._sentinel
-        self._client = self._sentinel = None
+        client, sentinel, workers = self._client, self._sentinel, self._workers
+        self._client = self._sentinel = self._workers = None
+        if workers is not None:
+            workers.shutdown(wait=False, cancel_futures=True)
         while self._idle:
             client.connection_pool.release(self._idle.pop())
         if client is not None:

@@ -19,6 +19,9 @@ __all__ = ["Line"]
 _MOST = 128
 """Commands in one round trip: the server decides them in about a millisecond, in which nobody else is served."""
 
+_BUCKETS = 1_024
+"""Their buckets in all, unless one command alone has more: Lua unpacks 8,000 values, and answers have two for each."""
+
 _TRIPS = 2
 """Round trips under way at once in one event loop: one for the server to work on while the other's answer is read."""
 
@@ -79,22 +82,29 @@ class Line:
     def _joined(self) -> tuple[list[_Sent], bytes]:
         """What goes together now, and its time; the rest goes by itself, as far as there is room for trips."""
         self._due = None
-        group, waiting = next(iter(self._waiting.items()))
-        batch = waiting[:_MOST]
-        del waiting[:_MOST]
-        if not waiting:
-            del self._waiting[group]
+        batch: list[_Sent] = []
+        now = b""
+        while self._waiting and not batch:
+            group, waiting = next(iter(self._waiting.items()))
+            batch, now = _first_of(waiting), group.partition(b" ")[0]
+            if not waiting:
+                del self._waiting[group]
         if self._waiting and len(self._trips) < _TRIPS:
             self._begin()
-        return batch, group.partition(b" ")[0]
+        return batch, now
 
     async def _trip(self) -> None:
         """One round trip; whoever has waited longest sets its deadline."""
         batch, now = self._joined()
+        if not batch:
+            return
         connections = self._connections
         commands = [sent.command for sent in batch]
+        until = min(sent.since for sent in batch) + connections.deadline_ms / 1_000
         try:
-            async with timeout_at(min(sent.since for sent in batch) + connections.deadline_ms / 1_000):
+            if until <= self._loop.time():
+                raise TimeoutError  # noqa: TRY301 - before anything is sent, as nobody waits for the answer any more
+            async with timeout_at(until):
                 keys = [key for command in commands for key in command.keys]
                 reply = await self._call(b"%d" % len(keys), *keys, now, *[command.text for command in commands])
                 answers = _read(commands, reply)
@@ -178,6 +188,8 @@ class Line:
         """The client of this loop; it is closed when the loop shuts down its generators, which all runners do."""
         if self._client is None:
             client, sentinel = self._connections.connect_async()
+            if self._connections.is_cluster:
+                client.commands_parser = _FirstKey()
             self._guard = self._until_shutdown(client, sentinel)
             await anext(self._guard)
             self._client = client
@@ -201,6 +213,35 @@ class Line:
         guard, self._guard = self._guard, None
         if guard is not None:
             await guard.aclose()
+
+
+def _first_of(waiting: list[_Sent]) -> list[_Sent]:
+    """Take out those who have waited longest, as many as go together; whoever has given up meanwhile goes nowhere."""
+    batch: list[_Sent] = []
+    seen = buckets = 0
+    for sent in waiting:
+        if not sent.answer.done():
+            buckets += len(sent.command.keys)
+            if batch and (len(batch) == _MOST or buckets > _BUCKETS):
+                break
+            batch.append(sent)
+        seen += 1
+    del waiting[:seen]
+    return batch
+
+
+class _FirstKey:
+    """Tells a cluster's client where keys are in commands, of which it is sent only those that have one, the first.
+
+    The client's own asks the server for all commands there are, and takes up to 100 ms of the loop's time to read them.
+    """
+
+    async def initialize(self, node: object = None) -> None:
+        """Nothing has to be learned."""
+
+    async def get_keys(self, _command: str, key: bytes) -> tuple[bytes]:
+        """The keys of a command other than EVAL and EVALSHA, which the client knows."""
+        return (key,)
 
 
 def _read(commands: Sequence[Command], reply: bytes | str) -> list[list[int]]:

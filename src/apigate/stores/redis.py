@@ -97,10 +97,17 @@ class RedisStore:
         self._windows = RedisWindows(uri, deadline_ms, server_time=server_time)
         self.spread: bool = spread
         self.server_time: bool = server_time
-        self.denials: Denials | None = Denials() if denial_cache else None
-        self.leases: Leases | None = Leases(lease) if lease > 1 else None
+        self._lease = lease
+        self._remembers = denial_cache
+        self._begin()
+        self.connections.on_fork = self._begin
         self.limits: dict[str, Limit] = {}
         self.generation: int = 0  # counts changes of rates: buckets opened before then leave it to others with the new
+
+    def _begin(self) -> None:
+        """Know and hold nothing: tokens in the hand of a process are not those of one that was forked off, too."""
+        self.denials: Denials | None = Denials() if self._remembers else None
+        self.leases: Leases | None = Leases(self._lease) if self._lease > 1 else None
 
     def open(self, limits: Sequence[Limit], now: int) -> "RedisBuckets":  # noqa: ARG002 - each bucket is changed when used
         """The buckets of these limits; those that had another rate are brought over when they are next used."""
