@@ -40,7 +40,10 @@ def test_memory_with_and_without_a_bound(address, max_keys):
         ("file://host/apigate.state", "is unknown; allowed are .*'file:///run/app/apigate.state'"),
         ("file:apigate.state", "is unknown"),
         ("file:///tmp/", "is unknown"),
-        ("file:///tmp/apigate.state?keys=5", "the options, each a whole number, are max_keys, deadline_ms, as in 'file:"),
+        (
+            "file:///tmp/apigate.state?keys=5",
+            "the options, each a whole number, are max_keys, deadline_ms, as in 'file:",
+        ),
         ("file:///tmp/apigate.state?deadline_ms=0.5", "each a whole number"),
         ("file:///tmp/apigate.state?deadline_ms=0", "deadline_ms: 0 is not a number from 1 to 60,000"),
         ("file:///nowhere/apigate.state", "there is no directory '/nowhere'; make it"),
