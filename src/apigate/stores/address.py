@@ -155,6 +155,10 @@ def _are_hosts(netloc: str) -> bool:
     return all(host and port.isdecimal() for host, _, port in (each.rpartition(":") for each in hosts))
 
 
+def _nothing(_parts: "SplitResult", _options: dict[str, int]) -> None:
+    return None
+
+
 _MONGODB = _Kind("mongodb://host:27017/name?deadline_ms=100", ("deadline_ms",), _mongodb, others=True)
 
 _KINDS: Mapping[str, _Kind] = {
@@ -176,9 +180,4 @@ _KINDS: Mapping[str, _Kind] = {
     "mongodb+srv": _MONGODB,
 }
 
-
-def _unknown(parts: "SplitResult", options: dict[str, int]) -> ThrottleStore | None:  # noqa: ARG001 - as every opener
-    return None
-
-
-_NONE = _Kind("", (), _unknown, others=True)
+_NONE = _Kind("", (), _nothing, others=True)

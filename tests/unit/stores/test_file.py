@@ -20,6 +20,7 @@ from apigate.throttling.store import is_shared
 HOUR = 3_600
 DAY = 86_400
 ROOT = Path(__file__).parents[3]
+FORKS = pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")  # other tests may have left threads
 NUMBERS = count()
 
 
@@ -140,6 +141,7 @@ def status(child):
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
+@FORKS
 def test_a_fork_of_a_process_that_used_the_file_has_a_lock_of_its_own(path):
     """With the parent's, parent and child would both hold it."""
     limits = throttle(path, {"global": Rate(1_000, per=HOUR), "client": Rate(200, per=HOUR)})
@@ -149,6 +151,7 @@ def test_a_fork_of_a_process_that_used_the_file_has_a_lock_of_its_own(path):
     assert mine + sum(map(status, children)) == 199
 
 
+@FORKS
 def test_a_fork_in_the_middle_of_another_threads_decision_neither_waits_nor_keeps_the_lock(path):
     limits = throttle(path)
     held = limits._store.hold("test")
