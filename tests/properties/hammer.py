@@ -1,8 +1,8 @@
 """A process that hammers overlapping levels with eight threads, in a store given by its address, at one frozen instant.
 
-`python -m tests.properties.hammer threads ADDRESS LEVELS CALLS` says `ready`, waits until its input ends, and writes how
-often each method and client was admitted; `tasks` does it with as many tasks of an event loop. `killed ADDRESS KILLS` forks processes that it kills in the middle of their
-work.
+`python -m tests.properties.hammer threads ADDRESS LEVELS CALLS` says `ready`, waits until its input ends, and writes
+how often each method and client was admitted; `tasks` does it with as many tasks of an event loop. `killed ADDRESS
+KILLS` forks processes that it kills in the middle of their work.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""A real cluster of three nodes: one slot for a gateway, or one for each client; slots that move, nodes that are lost."""
+"""A real cluster of three nodes: one slot for a gateway, or one for each client; slots that move, nodes that go."""
 
 import gc
 import threading
@@ -125,7 +125,7 @@ def test_a_slot_that_has_moved_is_found_in_the_same_call(redis_cluster, caller, 
 
 
 def test_a_slot_that_is_moving_is_asked_where_its_keys_are(redis_cluster, caller, stores, uri):
-    """With no key moved, and with all; new buckets of several levels have to wait until it has moved, says the server."""
+    """With no key moved, and with all. For new buckets of several levels the server says to wait until it has moved."""
     asked = Asked(caller, stores(uri, server_time=False, deadline_ms=DEADLINE_MS), limits(WIDE, NARROW))
     until(lambda: is_admitted(asked), "a connection is made")
     asked.reset()
@@ -265,6 +265,5 @@ def test_a_loop_that_ends_in_an_outage_leaves_nothing_open(own_cluster, caller, 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         caller.close()
-        del asked
         gc.collect()
     node.resume()

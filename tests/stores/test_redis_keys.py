@@ -60,21 +60,20 @@ def test_a_name_cannot_hold_what_separates(redis_server, name):
         Gateway(store=redis_server.uri, name=name, throttle="1/hour")
 
 
-HARD_KEYS = ["a", "a=", "a#", "a}", "}:level-0", "{b}", "%7D", "a:b", "*", "[ab]", '"', "'", "\\", "\r\n", "\x00", "ä", "\ud800",
-             DIGEST, DIGEST.hex(), f"#{DIGEST.hex()}", DIGEST.hex().encode(), "", b""]  # fmt: skip
+HARD_TEXTS = ["a", "a=", "a#", "a}", "}:level-0", "{b}", "%7D", "a:b", "*", "[ab]", '"', "'", "\\", "\r\n", "\x00", "ä"]
+HARD_KEYS = [*HARD_TEXTS, "\ud800", "", DIGEST, DIGEST.hex(), f"#{DIGEST.hex()}", DIGEST.hex().encode()]
 
 
 @pytest.mark.parametrize("layout", ["redis", "cluster", "spread"])
 def test_hard_keys_are_kept_apart(request, caller, stores, layout):
     server = request.getfixturevalue("redis_server" if layout == "redis" else "redis_cluster")
     asked = Asked(caller, stores(server.uri, spread=layout == "spread"), limits("1/hour"))
-    keys = HARD_KEYS[:-1]  # an empty text and an empty digest may be one: nobody has such a digest
-    assert [asked.acquire(key).allowed for key in keys] == [True] * len(keys)
-    assert [asked.acquire(key).allowed for key in keys] == [False] * len(keys)
+    assert [asked.acquire(key).allowed for key in HARD_KEYS] == [True] * len(HARD_KEYS)
+    assert [asked.acquire(key).allowed for key in HARD_KEYS] == [False] * len(HARD_KEYS)
     asked.reset("a")
-    assert [key for key in keys if asked.left(key) == [1]] == ["a"]
+    assert [key for key in HARD_KEYS if asked.left(key) == [1]] == ["a"]
     asked.reset()
-    assert [asked.left(key) for key in keys] == [[1]] * len(keys)
+    assert [asked.left(key) for key in HARD_KEYS] == [[1]] * len(HARD_KEYS)
 
 
 texts = st.text(st.sampled_from(SEPARATORS + "ab") | st.characters() | st.just("\ud800"), max_size=12)
@@ -112,7 +111,6 @@ def name_of(place, spread):
 @example(one=("shop:a#2", "b"), other=("shop:a", "2=b"))
 def test_different_places_never_have_the_same_name(spread, one, other):
     assume(one != other)
-    assume(b"" not in (one[1], other[1]))
     assert name_of(one, spread) != name_of(other, spread)
 
 
@@ -123,7 +121,6 @@ def test_different_places_never_have_the_same_name(spread, one, other):
 def test_what_forgets_a_limit_matches_its_buckets_and_no_others(spread, one, other):
     from apigate.stores.redis import _pattern
 
-    assume(b"" not in (one[1], other[1]))
     pattern = _pattern(one[0], spread=spread).decode("latin-1")
     assert not re.search(r"\[(?!=#\])|\?|\\", pattern)  # so that it means the same to Redis and to fnmatch
     assert fnmatchcase(name_of(one, spread).decode("latin-1"), pattern)

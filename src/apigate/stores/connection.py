@@ -104,14 +104,13 @@ def _has_news(connection: Any) -> bool:
 def _punctual(kind: type[Any], left: Callable[[], float]) -> type[Any]:
     """A kind of connection whose every step has what is `left` of a call's time; the clients' own have all of it."""
 
-    class Punctual(kind):  # type: ignore[misc]  # of the client library, which may have no types
-        socket_timeout = socket_connect_timeout = property(lambda _: left(), lambda _connection, _value: None)
+    def read_response(connection: Any, *given: Any, **named: Any) -> Any:
+        connection._sock.settimeout(left())  # noqa: SLF001 - as _has_news
+        return kind.read_response(connection, *given, **named)
 
-        def read_response(self, *given: Any, **named: Any) -> Any:
-            self._sock.settimeout(left())
-            return super().read_response(*given, **named)  # pyright: ignore
-
-    return Punctual
+    timeout = property(lambda _: left(), lambda _connection, _value: None)
+    members = {"read_response": read_response, "socket_timeout": timeout, "socket_connect_timeout": timeout}
+    return type(f"Punctual{kind.__name__}", (kind,), members)
 
 
 @final

@@ -154,7 +154,7 @@ class RedisBuckets:
         self._store = store
         self._names = names
         self._newer: RedisBuckets | None = None
-        self._generation = store.generation
+        self.generation: int = store.generation
         self._limits = tuple(store.limits[name] for name in names)
         self._places = tuple(range(len(self._limits)))
         self._specs = tuple((limit.n, limit.p, limit.capacity, limit.enforced) for limit in self._limits)
@@ -165,7 +165,7 @@ class RedisBuckets:
     def _changed(self) -> "RedisBuckets":
         """The same buckets, under rates that have changed since these were opened."""
         newer = self._newer
-        if newer is None or newer._generation != self._store.generation:
+        if newer is None or newer.generation != self._store.generation:
             newer = self._newer = RedisBuckets(self._store, self._names)
         return newer
 
@@ -176,7 +176,7 @@ class RedisBuckets:
     ) -> Decision | Awaitable[Decision]:
         """Take the costs from every bucket or from none."""
         store = self._store
-        if self._generation != store.generation:
+        if self.generation != store.generation:
             return self._changed().acquire(keys, costs, now, patience)
         if store.denials is not None and not patience:
             known = store.denials.find(self._limits, keys, costs, now)
@@ -194,13 +194,13 @@ class RedisBuckets:
 
     def peek(self, keys: Sequence[Key], costs: Sequence[int], now: int) -> Decision | Awaitable[Decision]:
         """What `acquire` would answer, taking nothing. Tokens that processes have taken ahead count as taken."""
-        if self._generation != self._store.generation:
+        if self.generation != self._store.generation:
             return self._changed().peek(keys, costs, now)
         return self._asked(_Asking("peek", self._places, keys, costs), now)
 
     def adjust(self, keys: Sequence[Key], tokens: Sequence[int], now: int) -> Awaitable[None] | None:
         """Take more tokens or give some back without asking."""
-        if self._generation != self._store.generation:
+        if self.generation != self._store.generation:
             return self._changed().adjust(keys, tokens, now)
         if self._store.denials is not None:
             self._store.denials.forget(self._limits, keys)
