@@ -110,9 +110,9 @@ class _Buckets:
 
 
 def attempts_end() -> None:
-    """Wait for the threads that try stores."""
+    """Wait for the threads that try stores, but for those that others just start."""
     for thread in threading.enumerate():
-        if thread.name == "apigate-probe":
+        if thread.name == "apigate-probe" and thread.is_alive():
             thread.join(_PATIENCE)
             assert not thread.is_alive()
 

@@ -64,15 +64,28 @@ def redis_program() -> str:
 
 @cache
 def guard() -> int:
-    """A process group that is killed once this process is gone, however that came about."""
-    process = subprocess.Popen(["/bin/sh", "-c", "read _; kill -9 0"], stdin=subprocess.PIPE, process_group=0)
+    """A process group that is killed once this process is gone, however that came about.
+
+    It watches its parent, and no pipe from it, whose other end the forked children of a test would keep open.
+    """
+    session = os.getpid()
+    process = subprocess.Popen([sys.executable, "-S", "-c", GUARD, str(session)], process_group=0)
 
     def end() -> None:
-        process.stdin.close()
-        process.wait()
+        if os.getpid() == session:  # a forked child that ends by sys.exit comes here too
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
 
     atexit.register(end)
     return process.pid
+
+
+GUARD = """
+import os, signal, sys, time
+while os.getppid() == int(sys.argv[1]):
+    time.sleep(0.2)
+os.killpg(0, signal.SIGKILL)
+"""
 
 
 def until(condition: Callable[[], object], what: str) -> None:
@@ -312,6 +325,12 @@ class RedisCluster:
         infos: list[str] = [node.command("CLUSTER", "INFO") for node in self.nodes]
         return all("cluster_state:ok" in info and f"cluster_known_nodes:{NODES}" in info for info in infos)
 
+    def is_agreed(self) -> bool:
+        """Whether all nodes say the same of who has which slots, and since which epoch."""
+        told: list[str] = [node.command("CLUSTER", "NODES") for node in self.nodes]
+        views = [sorted((words[0], *words[6:]) for words in map(str.split, each.splitlines())) for each in told]
+        return views.count(views[0]) == NODES  # each line: the node's id, five more words, its epoch, link and slots
+
     @property
     def uri(self) -> str:
         """As a store's address."""
@@ -330,6 +349,7 @@ class RedisCluster:
 
     def move(self, slot: int, to: RedisServer) -> None:
         """Move a slot and all its keys to another node, as resharding does; the old one says MOVED from then on."""
+        until(self.is_agreed, "the nodes agree on what was moved before")  # else they take an old word for a new one
         source = self.owner_of(slot)
         if source is to:
             return

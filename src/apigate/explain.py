@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, final
 from urllib.parse import unquote
 
 from apigate.core.message import Headers, Reader, Request
-from apigate.core.policy import refuse_awaitable
+from apigate.core.steps import Steps
 from apigate.pipeline import RefusalPolicy
 from apigate.throttling.decision import Decision, LevelState
 from apigate.throttling.in_flight import InFlightPolicy
@@ -70,8 +70,8 @@ def _short(state: LevelState) -> str:
 
 def explain(
     gateway: "Gateway", method: str, path: str, headers: Mapping[str, str], address: str, stage: str | None
-) -> Explanation:
-    """See `Gateway.explain`."""
+) -> Steps[Explanation]:
+    """See `Gateway.explain`; the store may have to be waited for."""
     gateway.check_stage(stage)
     request = _request(method, path, headers, address)
     context = gateway.route(request, stage, gateway.endpoint_of)
@@ -87,9 +87,9 @@ def explain(
                 policy.on_request(context)
                 notes += ["exempt by the method's rule: takes from no level"] if context.exempt else []
             case ThrottlePolicy() if not context.exempt:
-                decision = policy.buckets.peek(policy.keys(context), policy.costs(request), context.now_us)
-                if not isinstance(decision, Decision):
-                    refuse_awaitable(decision)
+                decision: Decision = yield policy.buckets.peek(
+                    policy.keys(context), policy.costs(request), context.now_us
+                )
                 levels = decision.buckets
                 refused = "STORE_UNAVAILABLE" if decision.unavailable else "THROTTLED"
                 verdict = "admitted" if decision.allowed else refused

@@ -37,6 +37,7 @@ from apigate.core.message import Request, Response
 from apigate.core.native import is_same_request
 from apigate.core.policy import CompiledMethod, Completion, Policy, refuse_awaitable
 from apigate.core.responses import ErrorFormat, GatewayResponse, GatewayResponses
+from apigate.core.steps import run
 from apigate.core.workers import Workers, workers_at_work, workers_seen
 from apigate.pipeline import Compiler, GlobalSettings, RunningStage
 from apigate.staging.selector import StageSelector, parse_selector
@@ -313,10 +314,31 @@ class Gateway:
             headers: The request's fields.
             address: The peer's address.
             stage: The stage, where it is fixed by the adapter.
+
+        Raises:
+            ProtocolError: The store has to be awaited; use `explain_async`.
         """
         from apigate.explain import explain
 
-        return explain(self, method, path, headers, address, stage)
+        answer = run(explain(self, method, path, headers, address, stage))
+        if isinstance(answer, Awaitable):
+            refuse_awaitable(answer)
+        return answer
+
+    async def explain_async(
+        self,
+        method: str,
+        path: str,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        *,
+        address: str = "127.0.0.1",
+        stage: str | None = None,
+    ) -> "Explanation":
+        """`explain` for tasks, which a store on a server has wait."""
+        from apigate.explain import explain
+
+        answer = run(explain(self, method, path, headers, address, stage))
+        return await answer if isinstance(answer, Awaitable) else answer
 
     def lint(self) -> "list[Finding]":
         """What is probably not meant: limits that never bind, methods that are never reached, and so on."""
@@ -400,7 +422,7 @@ class Gateway:
 
         for finding in multiplied_limits(self):
             self._warned_of_workers = True
-            getLogger("apigate").warning("%s", finding.message)
+            getLogger("apigate").warning("%s", finding.message, extra={"check": finding.check})
 
     def mode(self, level: str) -> Mode:
         """How a level is held where neither a stage nor a method says otherwise; for decorators."""

@@ -19,7 +19,7 @@ from apigate.demo.report import report
 from apigate.demo.server import listening, served
 from apigate.demo.settings import CONFIGURATION, configuration, demo_gateway
 from apigate.demo.store import PetStore
-from apigate.demo.tour import Outcome, Scenario, Tour, scenarios, take_tour
+from apigate.demo.tour import Outcome, Scenario, Tour, scenarios, share_a_limit, take_tour
 
 OTHERS = [framework for framework in FRAMEWORKS.values() if framework is not PLAIN]
 LEVELS = ("method", "client-method", "client", "stage", "global")
@@ -43,7 +43,7 @@ def failed(taken: Tour) -> list[str]:
 def test_once_as_a_process_goes_as_configured(option):
     ended = process("-m", "apigate", "demo", "--once", "--framework", option)
     framework = FRAMEWORKS[option]
-    number = len(scenarios(decorated=framework.decorated))
+    number = len(scenarios(decorated=framework.decorated)) + 1  # and that of two processes
     assert ended.returncode == 0, ended.stdout + ended.stderr
     assert ended.stderr == ""
     assert f"in {framework.title} behind a gateway, served by {framework.server}; " in ended.stdout
@@ -86,7 +86,7 @@ def test_gateway_that_does_not_do_as_configured_exits_with_1(run, monkeypatch):
     assert status == 1
     assert "stage        " in out
     assert "FAILED" in out
-    assert "6 of 8 scenarios went as configured" in out
+    assert "7 of 9 scenarios went as configured" in out
 
 
 SABOTAGE = """
@@ -129,6 +129,23 @@ def test_gateway_that_counts_wrong_is_noticed(monkeypatch):
     assert "these are not the numbers that the clients saw" in report(miscounted)
 
 
+def test_two_processes_share_a_limit():
+    outcome = share_a_limit()
+    assert outcome.ok
+    assert [answer.is_refusal for answer in outcome.answers] == [False] * 3 + [True] * 5
+
+
+def test_processes_that_share_nothing_are_noticed(monkeypatch):
+    taken = take_tour(demo_gateway("day"))
+    with (
+        served(PLAIN.create_app(demo_gateway("day")), 0) as one,
+        served(PLAIN.create_app(demo_gateway("day")), 0) as two,
+    ):
+        apart = taken._replace(shared=tour._outcome([one, two], tour.SHARED))
+    assert not apart.ok
+    assert re.findall(r"(\S+) +FAILED$", report(apart), re.MULTILINE) == ["method"]
+
+
 def test_machine_with_one_address_skips_a_row_visibly(monkeypatch):
     monkeypatch.setattr(tour, "_is_ours", lambda address: False)
     taken = take_tour(demo_gateway("day"))
@@ -146,7 +163,7 @@ def test_an_address_of_another_machine_is_not_ours():
 def test_server_that_does_not_answer_is_a_failure():
     with create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    outcome = tour._outcome(port, scenarios()[0])
+    outcome = tour._outcome([port], scenarios()[0])
     assert not outcome.ok
     assert "ConnectionRefusedError" in report(Tour([outcome], {}, None))
 
@@ -216,9 +233,9 @@ def test_port_that_is_taken_is_one_line(run, arguments):
 def test_server_is_gone_after_the_block(option):
     framework = FRAMEWORKS[option]
     with served(framework.create_app(demo_gateway()), 0, framework.server) as port:
-        assert tour._outcome(port, scenarios()[0]).ok
+        assert tour._outcome([port], scenarios()[0]).ok
     listening(port).close()
-    assert tour._outcome(port, scenarios()[0]).failure
+    assert tour._outcome([port], scenarios()[0]).failure
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 import asyncio
 import tempfile
+from wsgiref.util import setup_testing_defaults
 
 import django
 import pytest
@@ -486,3 +487,34 @@ def test_gate_that_has_nothing_but_decorators_is_one_from_the_first_request_on(v
 
 def test_handlers_are_djangos():
     assert [kind.__name__ for kind in HANDLERS.values()] == ["WSGIHandler", "ASGIHandler"]
+
+
+def warned(caplog):
+    return [record.getMessage() for record in caplog.records if record.name == "apigate"]
+
+
+def test_several_workers_are_told_once_that_limits_are_multiplied(via, caplog, monkeypatch):
+    monkeypatch.setenv("WEB_CONCURRENCY", "4")
+    with project(via, [path("x", hello)], gateway(throttle="2/minute")) as app:
+        statuses(app, "GET /x", "GET /x")
+    (warning,) = warned(caplog)
+    assert "Each of the 4 workers admits the whole of it" in warning
+
+
+def test_a_server_that_tells_of_other_processes_is_heard(caplog):
+    environ = {"wsgi.multiprocess": True}
+    setup_testing_defaults(environ)
+    with project("wsgi", [path("x", hello)], gateway(throttle="2/minute")) as app:
+        for _ in range(2):
+            app({**environ, "PATH_INFO": "/x"}, lambda status, headers: None).close()
+    (warning,) = warned(caplog)
+    assert "wsgi.multiprocess" in warning
+
+
+def test_neither_a_test_client_nor_asgi_tells_of_other_processes(caplog):
+    gate = gateway(throttle="9/minute")
+    with project("wsgi", [path("x", hello)], gate):
+        assert Client().get("/x").status_code == 200
+        assert asyncio.run(AsyncClient().get("/x")).status_code == 200
+    assert gate.explain("GET", "/x").levels[0].remaining == 6
+    assert warned(caplog) == []

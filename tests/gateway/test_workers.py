@@ -28,7 +28,7 @@ def around(gateway: Gateway) -> None:
 
 
 @ASKING
-def test_it_is_said_once_a_gateway_with_what_it_means_and_what_to_do(asking, said):
+def test_it_is_said_once_a_gateway_with_what_it_means_and_what_to_do(asking, said, caplog):
     gateway = built(throttle="10/second", name="shop")
     for _ in range(3):
         asking(gateway)
@@ -39,6 +39,7 @@ def test_it_is_said_once_a_gateway_with_what_it_means_and_what_to_do(asking, sai
         "store='file:///run/app/apigate.state' among the workers of one host, store='redis://host:6379/0' among hosts; "
         "and give the gateway a name="
     )
+    assert [(record.levelname, record.check) for record in caplog.records] == [("WARNING", "multiplied-limits")]
     asking(built(throttle="10/second", name="library"))
     assert len(said()) == 2
     assert "'library'" in said()[1]

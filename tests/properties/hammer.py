@@ -1,10 +1,11 @@
 """A process that hammers overlapping levels with eight threads, in a store given by its address, at one frozen instant.
 
-`python -m tests.properties.hammer hammer ADDRESS LEVELS CALLS` says `ready`, waits until its input ends, and writes how
-often each method and client was admitted. `killed ADDRESS KILLS` forks processes that it kills in the middle of their
+`python -m tests.properties.hammer threads ADDRESS LEVELS CALLS` says `ready`, waits until its input ends, and writes how
+often each method and client was admitted; `tasks` does it with as many tasks of an event loop. `killed ADDRESS KILLS` forks processes that it kills in the middle of their
 work.
 """
 
+import asyncio
 import json
 import os
 import random
@@ -38,7 +39,7 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-def hammer(address: str, levels: str, calls: str) -> None:
+def by_threads(address: str, levels: str, calls: str) -> None:
     limits = throttle(address, json.loads(levels))
     admitted: list[Counter[str]] = []
 
@@ -57,6 +58,23 @@ def hammer(address: str, levels: str, calls: str) -> None:
     for thread in threads:
         thread.join()
     say(json.dumps(sum(admitted, Counter())))
+
+
+def by_tasks(address: str, levels: str, calls: str) -> None:
+    limits = throttle(address, json.loads(levels))
+
+    async def hit(seed: int) -> Counter[str]:
+        mine: Counter[str] = Counter()
+        for keys in random.Random(seed).choices(ASKED, k=int(calls)):
+            mine[keys["method"] + keys["client"]] += (await limits.acquire_async(keys)).allowed
+        return mine
+
+    async def hammer() -> list[Counter[str]]:
+        return await asyncio.gather(*[hit(os.getpid() * THREADS + number) for number in range(THREADS)])
+
+    say("ready")
+    sys.stdin.read()
+    say(json.dumps(sum(asyncio.run(hammer()), Counter())))
 
 
 def killed(address: str, kills: str) -> None:
@@ -91,4 +109,4 @@ def killed(address: str, kills: str) -> None:
 
 if __name__ == "__main__":
     _, command, *arguments = sys.argv
-    {"hammer": hammer, "killed": killed}[command](*arguments)
+    {"threads": by_threads, "tasks": by_tasks, "killed": killed}[command](*arguments)

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.properties.hammer import ASKED, throttle
+from tests.servers import RedisServer
 
 PROCESSES = 4
 DEADLINE = 60
@@ -21,9 +22,13 @@ KILLS = 300
 ROOT = Path(__file__).parents[2]
 
 
-@pytest.fixture(params=["file"])
+@pytest.fixture(params=["file", "redis"])
 def address(request, tmp_path):
-    return {"file": f"file://{tmp_path}/apigate.state?max_keys=100&deadline_ms=20000"}[request.param]
+    if request.param == "file":
+        yield f"file://{tmp_path}/apigate.state?max_keys=100&deadline_ms=20000"
+    else:
+        with RedisServer() as server:
+            yield f"{server.uri}?deadline_ms=20000"
 
 
 def start(*arguments: str) -> subprocess.Popen[str]:
@@ -56,8 +61,9 @@ def answers(processes: Sequence[subprocess.Popen[str]]) -> list[str]:
     ],
     ids=["global binds", "methods bind", "clients bind"],
 )
-def test_4_processes_of_8_threads_are_admitted_as_often_as_the_narrowest_level_allows(address, levels, admitted):
-    processes = [start("hammer", address, json.dumps(levels), "150") for _ in range(PROCESSES)]
+@pytest.mark.parametrize("how", ["threads", "tasks"])
+def test_4_processes_of_8_are_admitted_as_often_as_the_narrowest_level_allows(address, levels, admitted, how):
+    processes = [start(how, address, json.dumps(levels), "150") for _ in range(PROCESSES)]
     assert [process.stdout.readline() for process in processes] == ["ready\n"] * PROCESSES
     total = sum((Counter(json.loads(answer)) for answer in answers(processes)), Counter())
     assert total.total() == admitted

@@ -3,8 +3,11 @@
 A store that changes a bucket at its next use (see `ThrottleStore.open`) has all of them used when a rate has changed.
 """
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import closing
 from dataclasses import dataclass
+from functools import cache
 from itertools import count
 from pathlib import Path
 
@@ -15,8 +18,10 @@ from hypothesis import strategies as st
 from apigate import Decision, Rate
 from apigate.stores.file import FileStore
 from apigate.stores.memory import MemoryStore
+from apigate.stores.redis import RedisStore
 from apigate.throttling.limit import limits_of
 from apigate.throttling.store import Buckets, ThrottleStore
+from tests.servers import RedisServer
 from tests.strategies import UNHURRIED, small_rates, waits_us
 
 HOUR = 3_600_000_000
@@ -24,9 +29,50 @@ KEYS = ("", "a", "b", b"\x00" * 16)
 LEVELS = 3
 
 NUMBERS = count()
+
+
+@cache
+def redis_server() -> RedisServer:
+    return RedisServer()
+
+
+def redis_store() -> RedisStore:
+    """A store on an empty server, which goes by the time it is handed and is asked for every refusal."""
+    redis_server().flush()
+    return RedisStore(redis_server().uri, server_time=False, denial_cache=False, deadline_ms=10_000)
+
+
+class InALoop:
+    """A store that is asked where an event loop runs."""
+
+    def __init__(self, store: RedisStore) -> None:
+        self.store = store
+        self.runner = asyncio.Runner()
+
+    def open(self, limits, now):
+        return BucketsInALoop(self.runner, self.store.open(limits, now))
+
+    def close(self):
+        self.runner.close()
+
+
+class BucketsInALoop:
+    def __init__(self, runner: asyncio.Runner, buckets: Buckets) -> None:
+        self.runner, self.buckets = runner, buckets
+
+    def __getattr__(self, operation: str) -> Callable[..., object]:
+        async def answer(*asked: object) -> object:
+            given = getattr(self.buckets, operation)(*asked)
+            return await given if isinstance(given, Awaitable) else given
+
+        return lambda *asked: self.runner.run(answer(*asked))
+
+
 STORES: dict[str, Callable[[Path], ThrottleStore]] = {
     # a row for each store; it is given a new folder for each test
     "file": lambda folder: FileStore(folder / f"{next(NUMBERS)}.state", max_keys=50),
+    "redis, threads": lambda _: redis_store(),
+    "redis, event loop": lambda _: InALoop(redis_store()),
 }
 
 keys = st.tuples(*[st.sampled_from(KEYS)] * LEVELS)
@@ -106,12 +152,10 @@ def test_a_trace_gives_the_same_in_memory_and_elsewhere(folder, store, rates, mo
     other = Side(STORES[store](folder), list(rates), modes)
     now = 2 * HOUR
     memory.open(now)
-    other.open(now)
-    for step in trace:
-        if step[0] == "advance":
-            now += step[1]
-        else:
-            assert other.take(step, now) == memory.take(step, now), step
-    close = getattr(other.store, "close", None)
-    if close is not None:
-        close()
+    with closing(other.store):
+        other.open(now)
+        for step in trace:
+            if step[0] == "advance":
+                now += step[1]
+            else:
+                assert other.take(step, now) == memory.take(step, now), step

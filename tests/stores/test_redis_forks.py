@@ -220,4 +220,6 @@ def test_workers_forked_after_the_first_call_share_a_limit(redis_server, tmp_pat
         assert admitted == 17
         assert 1 + sum(answer.status_code == 200 for answer in answers) == 20
         assert {answer.status_code for answer in answers} == {200, 429}
-        assert len({answer.headers["x-worker"] for answer in answers if answer.status_code == 200}) == 2, log.read_text()
+        assert len({answer.headers["x-worker"] for answer in answers if answer.status_code == 200}) == 2, (
+            log.read_text()
+        )

@@ -210,18 +210,32 @@ def test_memcached_is_emptied(memcached):
     assert memcached.command("get a") == "END"
 
 
-def test_no_server_outlives_a_session_that_was_killed(tmp_path):
-    script = "from tests.servers import RedisServer; s = RedisServer(); print(s.process.pid, flush=True); input()"
+SESSION = """
+import os, signal
+from tests.servers import RedisServer
+server = RedisServer()
+child = os.fork()
+if not child:
+    signal.pause()
+print(server.process.pid, child, flush=True)
+input()
+"""
+
+
+def test_no_server_outlives_a_session_that_was_killed_though_a_forked_child_does(tmp_path):
     with subprocess.Popen(
-        [sys.executable, "-c", script],
+        [sys.executable, "-c", SESSION],
         cwd=ROOT,
         env={**os.environ, "TMPDIR": str(tmp_path)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
     ) as session:
-        pid = int(session.stdout.readline())
-        ended = os.pidfd_open(pid)
+        server, child = map(int, session.stdout.readline().split())
+        ended = os.pidfd_open(server)
         session.send_signal(signal.SIGKILL)
-    assert select.select([ended], [], [], 10.0)[0]
-    os.close(ended)
+    try:
+        assert select.select([ended], [], [], 10.0)[0]
+    finally:
+        os.close(ended)
+        os.kill(child, signal.SIGKILL)

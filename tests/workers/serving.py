@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from tests.servers import DEADLINE, ROOT, Server, until
 
 LISTENING = {
-    # the options by which each server is told where to listen
-    "gunicorn": "--bind {address}",
+    # the options by which each server is told where to listen; and not to wait long for a worker that should end, as
+    # some that are told so while they start do not
+    "gunicorn": "--bind {address} --graceful-timeout 1",
     "uvicorn": "--host 127.0.0.1 --port {port}",
     "hypercorn": "--bind {address}",
-    "granian": "--port {port} --workers-kill-timeout 1",  # a worker told to end while it starts may not
+    "granian": "--port {port} --workers-kill-timeout 1",
     "daphne": "--port {port}",
     "waitress": "--listen {address}",
     "flask": "run --port {port}",

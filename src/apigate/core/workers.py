@@ -64,7 +64,8 @@ _SEVERAL = 1.5  # more than one, and less than any number that another frame kno
 
 def _frames() -> Iterator[FrameType]:
     """What this thread is within, and what the main thread is: there most servers run, whose requests have others."""
-    frames = sys._current_frames()  # noqa: SLF001 - documented; inspect.stack() would read source files
+    # Documented, though private by its name; inspect.stack() would read source files.
+    frames = sys._current_frames()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
     for thread in {threading.get_ident(), threading.main_thread().ident}:
         frame = frames.get(thread or 0)
         while frame is not None:

@@ -19,7 +19,17 @@ from apigate.demo.workers import working
 from apigate.gateway import Gateway
 from apigate.stores.kernel import has_locks
 
-__all__ = ["SECOND_CLIENT", "SHARED", "Answer", "Outcome", "Scenario", "Tour", "scenarios", "take_tour"]
+__all__ = [
+    "SECOND_CLIENT",
+    "SHARED",
+    "Answer",
+    "Outcome",
+    "Scenario",
+    "Tour",
+    "scenarios",
+    "share_a_limit",
+    "take_tour",
+]
 
 SECOND_CLIENT = "127.0.0.2"
 """Another address to come from; Linux and Windows have all of 127.0.0.0/8, macOS by default only the first."""
@@ -228,7 +238,7 @@ SHARED = Scenario(
     sent=8,
     admitted=3,
     level="method",
-    why="the same burst of 3, for two servers in processes of their own, asked by turns: they share a file",
+    why="the same burst of 3, of two processes that are asked by turns: they share a file",
 )
 """The scenario of several processes."""
 
@@ -248,11 +258,21 @@ def take_tour(gateway: Gateway, port: int = 0, framework: Framework = PLAIN) -> 
     planned = scenarios(second_client=second_client, decorated=framework.decorated)
     with served(framework.create_app(gateway), port, framework.server) as actual:
         outcomes = [_outcome([actual], scenario) for scenario in planned]
-    shared: Outcome | None = None
-    if has_locks():
-        with working(framework) as ports:
-            shared = _outcome(ports, SHARED)
-    return Tour(outcomes, gateway.stats(), None if second_client else _SECOND, framework, shared)
+    return Tour(outcomes, gateway.stats(), None if second_client else _SECOND, framework)
+
+
+def share_a_limit(framework: Framework = PLAIN) -> Outcome | None:
+    """Serve the store in several processes that share their limits, and send them the requests of `SHARED` by turns.
+
+    None where this system has no locks for files.
+
+    Raises:
+        ConfigurationError: A process does not start.
+    """
+    if not has_locks():
+        return None
+    with working(framework) as ports:
+        return _outcome(ports, SHARED)
 
 
 def _outcome(ports: Sequence[int], scenario: Scenario) -> Outcome:

@@ -176,4 +176,9 @@ _KINDS: Mapping[str, _Kind] = {
     "mongodb+srv": _MONGODB,
 }
 
-_NONE = _Kind("", (), lambda _parts, _options: None, others=True)
+
+def _unknown(parts: "SplitResult", options: dict[str, int]) -> ThrottleStore | None:  # noqa: ARG001 - as every opener
+    return None
+
+
+_NONE = _Kind("", (), _unknown, others=True)

@@ -104,12 +104,12 @@ def _has_news(connection: Any) -> bool:
 def _punctual(kind: type[Any], left: Callable[[], float]) -> type[Any]:
     """A kind of connection whose every step has what is `left` of a call's time; the clients' own have all of it."""
 
-    class Punctual(kind):
+    class Punctual(kind):  # type: ignore[misc]  # of the client library, which may have no types
         socket_timeout = socket_connect_timeout = property(lambda _: left(), lambda _connection, _value: None)
 
         def read_response(self, *given: Any, **named: Any) -> Any:
             self._sock.settimeout(left())
-            return super().read_response(*given, **named)
+            return super().read_response(*given, **named)  # pyright: ignore
 
     return Punctual
 
@@ -371,7 +371,7 @@ class Connections:
             "max_connections": _CONNECTIONS,
         }
         if "+sentinel:" in self.uri:
-            options["sentinel_kwargs"] = dict(timeouts)
+            options["sentinel_kwargs"] = {**timeouts, "retry": options["retry"], "protocol": 2}
         return options
 
     def library(self, module: str) -> Any:
@@ -403,14 +403,16 @@ class Connections:
 
     def close(self) -> None:
         """Close the sync client; it is made anew where it is needed again."""
+        sentinel: Any
         client, sentinel, workers = self._client, self._sentinel, self._workers
         self._client = self._sentinel = self._workers = None
         if workers is not None:
             workers.shutdown(wait=False, cancel_futures=True)
         while self._idle:
             client.connection_pool.release(self._idle.pop())
-        if client is not None:
-            client.close()
+        if client is None:
+            return
+        client.close()
         if sentinel is not None:
             client.connection_pool.disconnect()  # the client does not close a pool that it was given
             for asked in sentinel.sentinels:

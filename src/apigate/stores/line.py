@@ -204,6 +204,9 @@ class Line:
             while self._idle:
                 await client.connection_pool.release(self._idle.pop())
             await client.aclose()
+            if self._connections.is_cluster:  # after a fault, the client leaves these open
+                await client.nodes_manager.aclose()
+                await client.nodes_manager.aclose("startup_nodes")
             if sentinel is not None:
                 await client.connection_pool.disconnect()  # as in Connections.close
                 for asked in sentinel.sentinels:

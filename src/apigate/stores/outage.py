@@ -118,6 +118,20 @@ class GuardedStore:
                 self.breaker.fail(error, turn)
         return buckets
 
+    def close(self) -> None:
+        """Close what the store within has opened for the threads of this process."""
+        close = getattr(self.store, "close", None)
+        if close is not None:
+            close()
+
+    async def close_async(self) -> None:
+        """Close what the store within has opened for threads and for the running event loop."""
+        close_async = getattr(self.store, "close_async", None)
+        if close_async is None:
+            self.close()
+        else:
+            await close_async()
+
     def now_us(self) -> int:
         """The time in microseconds, for what is not told it."""
         return self._clock.now_us()
@@ -134,9 +148,12 @@ class GuardedStore:
     # ---- the way back, see Recovery
 
     def attempt(self) -> Iterator[object]:
-        """Take a token from a bucket of its own, then all that the shares are owed."""
+        """Take a token from a bucket of its own, then all that the shares are owed.
+
+        Without asking for it: that is always written, while a store may have tokens in hand that it can give.
+        """
         now = self._clock.now_us()
-        yield open_buckets(self.store, [self._probing], now).acquire(("",), (1,), now)
+        yield open_buckets(self.store, [self._probing], now).adjust(("",), (1,), now)
         yield from self._carry()
 
     def finish(self) -> Iterator[object]:
@@ -252,7 +269,8 @@ class GuardedBuckets:
         if not breaker.is_open:
             turn = breaker.turn
             try:
-                answer = (self._inner or self.open(now)).acquire(keys, costs, now, patience)
+                inner = self.open(now) if self._inner is None else self._inner
+                answer = inner.acquire(keys, costs, now, patience)
             except StoreError as error:
                 breaker.fail(error, turn)
             else:
@@ -267,7 +285,8 @@ class GuardedBuckets:
         if not breaker.is_open:
             turn = breaker.turn
             try:
-                answer = (self._inner or self.open(now)).peek(keys, costs, now)
+                inner = self.open(now) if self._inner is None else self._inner
+                answer = inner.peek(keys, costs, now)
             except StoreError as error:
                 breaker.fail(error, turn)
             else:
@@ -294,7 +313,8 @@ class GuardedBuckets:
             turn = breaker.turn
             within = None if decision is None or decision.local else decision
             try:
-                answer = _settled(self._inner or self.open(now), keys, tokens, now, within)
+                inner = self.open(now) if self._inner is None else self._inner
+                answer = _settled(inner, keys, tokens, now, within)
             except StoreError as error:
                 breaker.fail(error, turn)
             else:
@@ -311,7 +331,8 @@ class GuardedBuckets:
         if not breaker.is_open:
             turn = breaker.turn
             try:
-                answer = (self._inner or self.open(self._store.now_us())).reset(keys)
+                inner = self.open(self._store.now_us()) if self._inner is None else self._inner
+                answer = inner.reset(keys)
             except StoreError as error:
                 breaker.fail(error, turn)
             else:

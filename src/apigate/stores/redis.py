@@ -256,19 +256,18 @@ class RedisBuckets:
     ) -> _Steps[Decision]:
         """Ask the buckets of which not enough was in hand, for more than is needed."""
         buckets = tuple(zip(self._limits, keys, strict=True))
-        answer: _Answer | None = None
         places = [place for place in self._places if taking.wanted[place] is None]
         asking = _Asking("acquire", places, keys, costs, ahead=taking.ahead)
         try:
             if any(taking.back):
                 yield from self._adjusted(self._places, keys, [-tokens for tokens in taking.back], now)
             answer = yield from self._answered(asking, now)
-        finally:
-            given: list[tuple[int, int]] | None = None
-            if answer is not None and answer.allowed:
-                more = [came * limit.p for came, limit in zip(answer.came, self._limits, strict=True)]
-                given = list(zip(map(add, answer.wanted, more), answer.came, strict=True))
-            leases.settle(buckets, costs, taking, now, given)
+        except BaseException:
+            leases.settle(buckets, costs, taking, now, None)
+            raise
+        more = [came * limit.p for came, limit in zip(answer.came, self._limits, strict=True)]
+        given = list(zip(map(add, answer.wanted, more), answer.came, strict=True))
+        leases.settle(buckets, costs, taking, now, given if answer.allowed else None)
         for place, wanted in enumerate(taking.wanted):
             if wanted is not None:
                 answer.wanted[place] = wanted
