@@ -141,7 +141,7 @@ class Line:
             if _is_closed(connection):
                 await connection.disconnect(nowait=True)
         try:
-            if connection._writer is None:  # noqa: SLF001 - as in _is_closed
+            if not connection.is_connected:
                 await connection.connect()
             connection._writer.write(packed(words))  # noqa: SLF001 - one command at a time, so nothing piles up
             reply = await self._read(connection._reader)  # noqa: SLF001 - as in _is_closed
