@@ -138,12 +138,13 @@ class Line:
         except IndexError:
             connection = await pool.get_connection(*self._connections.purpose)
         else:
-            reader = connection._reader  # noqa: SLF001 - no public name tells without waiting; tests/stores pin it
-            if reader is None or reader.at_eof() or reader.exception():  # the server has closed it
+            if _is_closed(connection):
                 await connection.disconnect(nowait=True)
         try:
-            await connection.send_packed_command([packed(words)], check_health=False)
-            reply = await self._read(connection._reader)  # noqa: SLF001 - as above
+            if not connection.is_connected:
+                await connection.connect()
+            connection._writer.write(packed(words))  # noqa: SLF001 - one command at a time, so nothing piles up
+            reply = await self._read(connection._reader)  # noqa: SLF001 - as in _is_closed
         except self._connections.errors.NoScriptError:
             self._idle.append(connection)
             raise
@@ -258,6 +259,12 @@ def _read(commands: Sequence[Command], reply: bytes | str) -> list[list[int]]:
         answers.append(numbers[:count])
         del numbers[:count]
     return answers
+
+
+def _is_closed(connection: Any) -> bool:
+    """Whether the server has closed the connection."""
+    reader = connection._reader  # noqa: SLF001 - no public name tells without waiting; tests/stores pin it
+    return reader is None or reader.at_eof() or reader.exception() is not None
 
 
 def _caused(error: StoreError, cause: BaseException) -> StoreError:
