@@ -17,11 +17,12 @@ from weakref import WeakSet
 from apigate.core.clock import Clock
 from apigate.core.errors import StoreError
 from apigate.core.events import StoreOutage, StoreRecovered
+from apigate.core.steps import let_go
 
 if TYPE_CHECKING:
     from asyncio import Task
 
-__all__ = ["FIRST_PROBE_US", "LONGEST_PROBE_US", "Breaker", "Recovery", "StoreChange", "let_go"]
+__all__ = ["FIRST_PROBE_US", "LONGEST_PROBE_US", "Breaker", "Recovery", "StoreChange"]
 
 FIRST_PROBE_US = 100_000
 """How long after an outage began the store is asked again; each attempt waits twice as long as the one before."""
@@ -300,13 +301,6 @@ class _Probe:
         if worker is None or isinstance(worker, Thread):
             return worker is None or worker.is_alive()
         return not worker.done() and worker.get_loop().is_running()
-
-
-def let_go(answer: object) -> None:
-    """Close what has to be awaited, and will not be: a coroutine complains else."""
-    close = getattr(answer, "close", None)
-    if close is not None:
-        close()
 
 
 _breakers: WeakSet[Breaker] = WeakSet()
