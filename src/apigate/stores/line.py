@@ -128,8 +128,7 @@ class Line:
         except IndexError:
             connection = await pool.get_connection(*self._connections.purpose)
         else:
-            reader = connection._reader  # noqa: SLF001 - no public name tells without waiting; tests/stores pin it
-            if reader is None or reader.at_eof() or reader.exception():  # the server has closed it
+            if _is_lost(connection):
                 await connection.disconnect(nowait=True)
         try:
             await connection.send_packed_command([packed(words)], check_health=False)
@@ -214,6 +213,12 @@ def _first_of(waiting: list[_Sent]) -> list[_Sent]:
         seen += 1
     del waiting[:seen]
     return batch
+
+
+def _is_lost(connection: Any) -> bool:
+    """Whether the server has closed a connection, or the network has."""
+    reader, writer = connection._reader, connection._writer  # noqa: SLF001 - no public name tells; tests/stores pin it
+    return reader is None or writer is None or reader.at_eof() or writer.is_closing()
 
 
 class _FirstKey:
