@@ -9,7 +9,20 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
 
-from benchmarks import file_store, frameworks, gate, imports, memory, methods, report, servers, throttling
+from benchmarks import (
+    file_store,
+    frameworks,
+    gate,
+    imports,
+    memory,
+    methods,
+    outages,
+    redis_counts,
+    redis_store,
+    report,
+    servers,
+    throttling,
+)
 from benchmarks.measure import Case, Figure, Group, Load, Plan, Samples, measure, missing, pinned
 
 FULL = Plan(rounds=60, batch=0.004, scale=1.0)
@@ -35,6 +48,8 @@ SECTIONS = {
     "file-store": Section(figures=file_store.figures),
     "import": Section(figures=imports.figures),
     "servers": Section(loads=servers.loads),
+    "outages": Section(figures=outages.figures),
+    "redis": Section(redis_store.groups, redis_counts.figures, redis_store.loads),
 }
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from benchmarks import fastapi_apps
 from benchmarks.measure import Cost
+from benchmarks.redis_askers import APIGATE, FLOOR
 
 __all__ = ["BOUNDS", "BUDGETS", "LOADS", "Budget", "Throughput"]
 
@@ -34,7 +35,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Throughput:
-    """`case` is to serve at least `at_least` times as many requests a second as `base`."""
+    """`case` is to get at least `at_least` times as much done a second as `base`."""
 
     what: str
     case: str
@@ -217,14 +218,32 @@ LOADS: Mapping[str, tuple[Throughput, ...]] = {
         ),
     ),
     "gunicorn sync, Flask": (Throughput("requests/s, against Flask's own", "Flask + apigate", "Flask", 0.96),),
+    **{
+        f"Redis, {callers}": (
+            Throughput(
+                "decisions/s of three levels, with numbers, against one EVALSHA a call", APIGATE, FLOOR, at_least
+            ),
+        )
+        for callers, at_least in {
+            "threads, 1 caller": 0.85,
+            "asyncio, 1 caller": 0.75,
+            "asyncio, 32 callers": 1.7,
+        }.items()
+    },
 }
-"""What must hold behind a real server."""
+"""What must hold of what is done a second."""
 
 BOUNDS: Mapping[str, float] = {
     "memory of a key of 16 characters": 260,
     "memory of a key of 64 characters": 260,
     "memory of a place when random keys have taken all": 260,
     "import apigate": 30,
+    f"round trips: {APIGATE}": 1,
+    "round trips: apigate, two levels and a sliding window, with numbers": 2,
+    **{f"server stopped, {name}: first request over the deadline": 5 for name in ("WSGI", "ASGI")},
+    **{f"server stopped, {name}: added to a later request": 20 for name in ("WSGI", "ASGI")},
+    f"round trips: {APIGATE}, lease=20": 0.1,
+    "round trips: apigate, gateway of three levels, refused and remembered": 0,
     "file store, 4 processes, 2,000/s each: p50": 15,
     "file store, 4 processes, 2,000/s each: p99": 500,
 }

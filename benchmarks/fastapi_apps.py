@@ -96,12 +96,12 @@ def _slowapi(app: Any, limiter: Any) -> Any:
     return app
 
 
-def _slowapi_limiter(*, refuse: bool, default: bool, fields: bool = False) -> Any:
+def _slowapi_limiter(*, refuse: bool, default: bool, fields: bool = False, storage: str = "memory://") -> Any:
     from slowapi import Limiter
     from slowapi.util import get_remote_address
 
     limits = [ONCE if refuse else NEVER] if default else []
-    return Limiter(key_func=get_remote_address, default_limits=limits, headers_enabled=fields)
+    return Limiter(key_func=get_remote_address, default_limits=limits, headers_enabled=fields, storage_uri=storage)
 
 
 def slowapi_decorator(*, refuse: bool = False) -> Any:
@@ -123,11 +123,11 @@ def starlette_slowapi_decorator(*, refuse: bool = False) -> Any:
     return _slowapi(starlette(limited), limiter)
 
 
-def slowapi_asgi(*, refuse: bool = False, fields: bool = False) -> Any:
+def slowapi_asgi(*, refuse: bool = False, fields: bool = False, storage: str = "memory://") -> Any:
     """Slowapi's pure ASGI middleware."""
     from slowapi.middleware import SlowAPIASGIMiddleware
 
-    app = _slowapi(fastapi(), _slowapi_limiter(refuse=refuse, default=True, fields=fields))
+    app = _slowapi(fastapi(), _slowapi_limiter(refuse=refuse, default=True, fields=fields, storage=storage))
     app.add_middleware(SlowAPIASGIMiddleware)
     return app
 

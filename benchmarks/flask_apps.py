@@ -1,5 +1,6 @@
 """Flask with one trivial endpoint: bare, behind apigate, behind the limiters made for it."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from apigate import Gateway, wsgi
@@ -51,17 +52,17 @@ def flask_behind_apigate(*, refuse: bool = False) -> Any:
     return app
 
 
-def _flask_limiter(app: Any, **settings: Any) -> Any:
+def _flask_limiter(app: Any, storage: str = "memory://", **settings: Any) -> Any:
     from flask_limiter import Limiter
     from flask_limiter.util import get_remote_address
 
-    return Limiter(get_remote_address, app=app, storage_uri="memory://", **settings)
+    return Limiter(get_remote_address, app=app, storage_uri=storage, **settings)
 
 
-def flask_limiter(*, refuse: bool = False, fields: bool = False) -> Any:
-    """Flask-Limiter with one default limit."""
+def flask_limiter(*, refuse: bool = False, fields: bool = False, limits: Sequence[str] = (), **settings: Any) -> Any:
+    """Flask-Limiter with one default limit, or with these."""
     app = flask()
-    _flask_limiter(app, default_limits=[ONCE if refuse else NEVER], headers_enabled=fields)
+    _flask_limiter(app, default_limits=limits or [ONCE if refuse else NEVER], headers_enabled=fields, **settings)
     return app
 
 

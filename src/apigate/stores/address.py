@@ -155,6 +155,10 @@ def _are_hosts(netloc: str) -> bool:
     return all(host and port.isdecimal() for host, _, port in (each.rpartition(":") for each in hosts))
 
 
+def _nothing(_parts: "SplitResult", _options: dict[str, int]) -> None:
+    return None
+
+
 _MONGODB = _Kind("mongodb://host:27017/name?deadline_ms=100", ("deadline_ms",), _mongodb, others=True)
 
 _KINDS: Mapping[str, _Kind] = {
@@ -176,4 +180,4 @@ _KINDS: Mapping[str, _Kind] = {
     "mongodb+srv": _MONGODB,
 }
 
-_NONE = _Kind("", (), lambda _parts, _options: None, others=True)
+_NONE = _Kind("", (), _nothing, others=True)

@@ -145,14 +145,10 @@ make it, writable for the user of the app, or name another file
                 if opened.enter():
                     return opened
                 opened.wait(self.deadline_ms)
-                try:
-                    if opened.is_sound() or self._mend(opened, self._now if now is None else now):
-                        return opened
-                    self._opened = None  # it was deleted: another one takes its place
-                except BaseException:
-                    opened.release()
-                    raise
+                if opened.is_sound() or self._mend(opened, self._now if now is None else now):
+                    return opened
                 opened.release()
+                self._opened = None  # it was deleted: another one takes its place
         except TimeoutError as error:
             raise StoreTimeoutError(
                 operation, f"another process kept {self.path!r} locked for {self.deadline_ms:g} ms"
@@ -161,6 +157,16 @@ make it, writable for the user of the app, or name another file
             raise StoreError(operation, f"{self.path!r}: {error}") from error
         except (OSError, ValueError) as error:
             raise StoreError(operation, f"{self.path!r}: {problem_of(Path(self.path)) or error}") from error
+
+    def let_go(self, error: BaseException) -> None:
+        """Give the file back after an error.
+
+        One that came from outside, as a signal's, may have struck between taking the lock and knowing of it. Then the
+        file is closed, which gives the lock back whatever was so.
+        """
+        opened = self._opened
+        if opened is not None and not opened.release_mine() and not isinstance(error, StoreError):
+            self._opened = None
 
     def _open(self) -> "OpenedFile":
         """Open the file, or make an empty one; never through a symbolic link."""
@@ -231,32 +237,39 @@ class FileBuckets:
 
     def acquire(self, keys: Sequence[Key], costs: Sequence[int], now: int, patience: int = 0) -> Decision:
         """Take the costs from every bucket or from none."""
-        opened = self._store.hold("acquire", now)
+        store = self._store
         try:
+            opened = store.hold("acquire", now)
             table = self._bound(opened)
             states, found = table.read(self._shelves, keys, now)
             decision = decide(self._limits, states, costs, now, patience)
             crowded = table.keep(self._shelves, keys, found, written(decision, states, now), now)
-        finally:
             opened.release()
+        except BaseException as error:
+            store.let_go(error)
+            raise
         if crowded:
-            self._store.report(now)
+            store.report(now)
         return decision
 
     def peek(self, keys: Sequence[Key], costs: Sequence[int], now: int) -> Decision:
         """What `acquire` would answer, taking nothing."""
-        opened = self._store.hold("peek", now)
+        store = self._store
         try:
-            table = self._bound(opened)
-            states, _ = table.read(self._shelves, keys, now)
-            return decide(self._limits, states, costs, now)
-        finally:
+            opened = store.hold("peek", now)
+            states, _ = self._bound(opened).read(self._shelves, keys, now)
+            decision = decide(self._limits, states, costs, now)
             opened.release()
+        except BaseException as error:
+            store.let_go(error)
+            raise
+        return decision
 
     def adjust(self, keys: Sequence[Key], tokens: Sequence[int], now: int) -> None:
         """Take more tokens or give some back without asking."""
-        opened = self._store.hold("adjust", now)
+        store = self._store
         try:
+            opened = store.hold("adjust", now)
             table = self._bound(opened)
             states, found = table.read(self._shelves, keys, now)
             changed: list[State] = []
@@ -265,25 +278,30 @@ class FileBuckets:
                 wanted = max(0, min(owed + number * limit.p, max(owed, 2 * limit.capacity)))
                 changed.append(state if wanted == owed else settled(state, wanted, now))
             crowded = table.keep(self._shelves, keys, found, changed, now)
-        finally:
             opened.release()
+        except BaseException as error:
+            store.let_go(error)
+            raise
         if crowded:
-            self._store.report(now)
+            store.report(now)
 
     def reset(self, keys: Sequence[Key | None] | None = None) -> None:
         """Forget these buckets, or every bucket of the limits: then stretch by stretch, so that nobody waits for it."""
+        store = self._store
         start: int | None = 0
         while start is not None:
-            opened = self._store.hold("reset")
             try:
-                table, start_next = self._bound(opened), None
+                opened = store.hold("reset")
+                table = self._bound(opened)
                 if keys is None:
-                    start_next = table.forget_all(self._shelves, start)
+                    start = table.forget_all(self._shelves, start)
                 else:
                     table.forget(self._shelves, keys)
-            finally:
+                    start = None
                 opened.release()
-            start = start_next
+            except BaseException as error:
+                store.let_go(error)
+                raise
 
     def _bound(self, opened: OpenedFile) -> Table:
         """The table; with the limits as they are now, and where this process knows it, their shelves in it."""

@@ -63,8 +63,11 @@ class SharedFile:
             into = (c_char * _STATX).from_buffer(self._seen)
             self._look = partial(library.statx, c_int(fd), c_char_p(b""), c_int(_NO_PATH), c_uint(_WANTED), into)
 
-    def __del__(self, close: Callable[[int], None] = os.close) -> None:
-        """Close it; `os` may be gone when the interpreter ends."""
+    def __del__(self, getpid: Callable[[], int] = os.getpid, close: Callable[[int], None] = os.close) -> None:
+        """Unlock and close it; in a fork only close, as the lock is the parent's. `os` may be gone at exit."""
+        unlock = getattr(self, "unlock", None)
+        if unlock is not None and getpid() == self.pid:
+            unlock()
         close(self.fd)
 
     def why_locked(self) -> None:

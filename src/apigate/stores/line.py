@@ -4,14 +4,15 @@ Rule: nothing waits to be joined by others. An idle line sends at the end of the
 round trips are under way as there may be gathers, and goes with the next.
 """
 
+from asyncio import Task, timeout, timeout_at
 from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from apigate.core.errors import StoreError
-from apigate.stores.connection import Command, Connections, packed
+from apigate.stores.connection import BYTES, Command, Connections, packed
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, Future, Task
+    from asyncio import AbstractEventLoop, Future
 
 __all__ = ["Line"]
 
@@ -44,7 +45,7 @@ class Line:
         self._idle: list[Any] = []
         self._waiting: dict[bytes, list[_Sent]] = {}
         self._trips: set[Task[None]] = set()
-        self._is_due = False
+        self._due: Task[None] | None = None
         self._guard: AsyncGenerator[None] | None = None
 
     def ask(self, command: Command, now: bytes, slot: bytes, since: float) -> "Future[list[int]]":
@@ -59,35 +60,44 @@ class Line:
         loop = self._loop
         answer: Future[list[int]] = loop.create_future()
         self._waiting.setdefault(now + b" " + slot, []).append(_Sent(command, answer, since))
-        if not self._is_due and len(self._trips) < _TRIPS:
-            self._is_due = True
-            loop.call_soon(self._send)
+        if self._due is None and len(self._trips) < _TRIPS:
+            self._begin()
         return answer
 
-    def _send(self) -> None:
-        """Send what waits, as far as there is room for trips."""
-        self._is_due = False
-        while self._waiting and len(self._trips) < _TRIPS:
+    def _begin(self) -> None:
+        """Let a trip begin at the end of this turn of the loop, with what waits by then."""
+        # Not by the loop's own factory: one that starts tasks at once would send before anybody can join.
+        self._due = task = Task(self._trip(), loop=self._loop)
+        self._trips.add(task)
+        task.add_done_callback(self._arrived)
+
+    def _arrived(self, task: Task[None]) -> None:
+        """Let the next one go."""
+        self._trips.discard(task)
+        if self._due is task:  # cancelled before it began
+            self._due = None
+        if self._waiting and self._due is None:
+            self._begin()
+
+    def _joined(self) -> tuple[list[_Sent], bytes]:
+        """What goes together now, and its time; the rest goes by itself, as far as there is room for trips."""
+        self._due = None
+        batch: list[_Sent] = []
+        now = b""
+        while self._waiting and not batch:
             group, waiting = next(iter(self._waiting.items()))
-            batch = _first_of(waiting)
+            batch, now = _first_of(waiting), group.partition(b" ")[0]
             if not waiting:
                 del self._waiting[group]
-            if not batch:
-                continue
-            task = self._loop.create_task(self._trip(batch, group.partition(b" ")[0]))
-            self._trips.add(task)
-            task.add_done_callback(self._arrived)
+        if self._waiting and len(self._trips) < _TRIPS:
+            self._begin()
+        return batch, now
 
-    def _arrived(self, task: "Task[None]") -> None:
-        """Let the next ones go."""
-        self._trips.discard(task)
-        if self._waiting and not self._is_due:
-            self._send()
-
-    async def _trip(self, batch: list[_Sent], now: bytes) -> None:
+    async def _trip(self) -> None:
         """One round trip; whoever has waited longest sets its deadline."""
-        from asyncio import timeout_at
-
+        batch, now = self._joined()
+        if not batch:
+            return
         connections = self._connections
         commands = [sent.command for sent in batch]
         until = min(sent.since for sent in batch) + connections.deadline_ms / 1_000
@@ -128,11 +138,13 @@ class Line:
         except IndexError:
             connection = await pool.get_connection(*self._connections.purpose)
         else:
-            if _is_lost(connection):
+            if _is_closed(connection):
                 await connection.disconnect(nowait=True)
         try:
-            await connection.send_packed_command([packed(words)], check_health=False)
-            reply = await connection.read_response()
+            if not connection.is_connected:
+                await connection.connect()
+            connection._writer.write(packed(words))  # noqa: SLF001 - one command at a time, so nothing piles up
+            reply = await self._read(connection._reader)  # noqa: SLF001 - as in _is_closed
         except self._connections.errors.NoScriptError:
             self._idle.append(connection)
             raise
@@ -145,14 +157,21 @@ class Line:
         self._idle.append(connection)
         return reply
 
+    async def _read(self, reader: Any) -> bytes:
+        """As `Connections._read`."""
+        data, reply = b"", None
+        while reply is None:
+            more = await reader.read(BYTES)
+            data += more
+            reply = self._connections.answer(data, ended=not more)
+        return reply
+
     async def delete(self, keys: Sequence[bytes], patterns: Sequence[bytes]) -> None:
         """Delete these keys, and all that a pattern matches; each step within the deadline.
 
         Raises:
             StoreError: As `Connections.call`.
         """
-        from asyncio import timeout
-
         seconds = self._connections.deadline_ms / 1_000
         try:
             async with timeout(seconds) as deadline:
@@ -215,7 +234,7 @@ def _first_of(waiting: list[_Sent]) -> list[_Sent]:
     return batch
 
 
-def _is_lost(connection: Any) -> bool:
+def _is_closed(connection: Any) -> bool:
     """Whether the server has closed a connection, or the network has."""
     reader, writer = connection._reader, connection._writer  # noqa: SLF001 - no public name tells; tests/stores pin it
     return reader is None or writer is None or reader.at_eof() or writer.is_closing()

@@ -3,7 +3,7 @@
 import os
 import stat
 from pathlib import Path
-from threading import Lock
+from threading import Lock, get_ident
 from typing import final
 
 from apigate.core.clock import SystemClock, pause
@@ -18,7 +18,7 @@ FOREIGN = (
     "delete this one if nobody needs it"
 )
 
-_BUSY_TRIES = 20  # about as long as a decision takes: most often that is all the other one needs
+_BUSY_TRIES = 20  # before each pause, about as long as a decision takes: most often the other needs no longer
 _PAUSE = 0.000_05  # seconds; the kernel makes 100 microseconds of it
 _CLOCK = SystemClock()
 
@@ -32,20 +32,23 @@ class OpenedFile:
         table: The buckets in it, once it has been found in order.
     """
 
-    __slots__ = ("_mutex", "file", "table")
+    __slots__ = ("_holder", "_mutex", "file", "table")
 
     def __init__(self, file: SharedFile) -> None:
         self.file: SharedFile = file
         self.table: Table | None = None
         self._mutex = Lock()
+        self._holder = 0  # the thread that has it
 
     def enter(self) -> bool:
         """Lock the file if nobody else has, and if it is there and as this process knows it."""
         if self._mutex.acquire(blocking=False):
+            self._holder = get_ident()
             if self.file.lock() == 0:
                 if self.is_sound():
                     return True
                 self.file.unlock()
+            self._holder = 0
             self._mutex.release()
         return False
 
@@ -59,20 +62,21 @@ class OpenedFile:
         until = _CLOCK.now_us() + round(deadline_ms * 1_000)
         if not self._mutex.acquire(timeout=deadline_ms / 1_000):
             raise TimeoutError("a thread of this process has it")
+        self._holder = get_ident()
         try:
             tries = 0
             while self.file.lock() != 0:
                 tries += 1
-                if tries > _BUSY_TRIES:
+                if tries % _BUSY_TRIES == 0:
                     left = until - _CLOCK.now_us()
                     if left <= 0:
                         self.file.why_locked()
                     pause(max(0, min(_PAUSE, left / 1_000_000)))
-        except BlockingIOError as error:
+        except BaseException as error:
+            self._holder = 0
             self._mutex.release()
-            raise TimeoutError("another process has it") from error
-        except BaseException:
-            self._mutex.release()
+            if isinstance(error, BlockingIOError):
+                raise TimeoutError("another process has it") from error
             raise
 
     def is_sound(self) -> bool:
@@ -82,8 +86,16 @@ class OpenedFile:
 
     def release(self) -> None:
         """Unlock it."""
+        self._holder = 0
         self.file.unlock()
         self._mutex.release()
+
+    def release_mine(self) -> bool:
+        """Unlock it if this thread has locked it, as far as is known."""
+        mine = self._holder == get_ident()
+        if mine:
+            self.release()
+        return mine
 
 
 def problem_of(path: Path) -> str | None:

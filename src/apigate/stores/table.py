@@ -20,9 +20,11 @@ from hashlib import blake2b
 from itertools import chain
 from mmap import mmap
 from struct import Struct
+from struct import error as struct_error
 from typing import TypeAlias, final
 from zlib import crc32
 
+from apigate.core.errors import StoreError
 from apigate.stores.header import COMMON_SETS, JOURNAL, OVERFLOW, REGIONS, SLOT, TABLE, WAYS, Header
 from apigate.throttling.algorithms import FRESH, State, owed_at, rescaled
 from apigate.throttling.keys import Key, crowd_of
@@ -167,7 +169,10 @@ class Table:
             at = own or self._room(digest, key, now, found, changes)
             if at:
                 limit = shelf.limit
-                raw = _SLOT.pack(digest, shelf.tag, shelf.burst, *state, limit.n, limit.p, self._era)
+                try:
+                    raw = _SLOT.pack(digest, shelf.tag, shelf.burst, *state, limit.n, limit.p, self._era)
+                except struct_error as error:
+                    raise StoreError("acquire", f"{limit}: more is booked ahead than can be kept") from error
                 changes[at] = _sealed(raw, at)
             else:
                 crowded = True

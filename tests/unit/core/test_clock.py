@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from apigate.core.clock import SystemClock
+from apigate.core.clock import SystemClock, pause
 
 
 @pytest.fixture
@@ -36,3 +36,8 @@ def test_never_goes_back():
     clock = SystemClock()
     readings = [clock.now_us() for _ in range(1_000)]
     assert readings == sorted(readings)
+
+
+def test_pauses_by_the_machine(machine):
+    pause(0.000_05)
+    assert machine == [0.000_05]

@@ -4,6 +4,7 @@ import pytest
 
 from apigate import ConfigurationError
 from apigate.stores.address import open_store
+from apigate.stores.file import DEFAULT_DEADLINE_MS, FileStore
 from apigate.stores.memory import DEFAULT_MAX_KEYS, MemoryStore
 
 
@@ -36,6 +37,16 @@ def test_memory_with_and_without_a_bound(address, max_keys):
         ("redis://user:secret@localhost?deadline=50", "'redis://localhost[?]deadline=50': .*deadline"),
         ("redis://user:secret@localhost?spread=1", "'redis://localhost' is no cluster"),
         ("redis://localhost/?socket_timeout=soon", "socket_timeout"),
+        ("file://host/apigate.state", "is unknown; allowed are .*'file:///run/app/apigate.state'"),
+        ("file:apigate.state", "is unknown"),
+        ("file:///tmp/", "is unknown"),
+        (
+            "file:///tmp/apigate.state?keys=5",
+            "the options, each a whole number, are max_keys, deadline_ms, as in 'file:",
+        ),
+        ("file:///tmp/apigate.state?deadline_ms=0.5", "each a whole number"),
+        ("file:///tmp/apigate.state?deadline_ms=0", "deadline_ms: 0 is not a number from 1 to 60,000"),
+        ("file:///nowhere/apigate.state", "there is no directory '/nowhere'; make it"),
         ("memory://host", "is unknown"),
         ("memory:///path", "is unknown"),
         ("memory://[", "is no address"),
@@ -52,6 +63,14 @@ def test_memory_with_and_without_a_bound(address, max_keys):
 def test_what_stands_for_no_store_is_refused(address, why):
     with pytest.raises(ConfigurationError, match=why):
         open_store(address, nobody)
+
+
+def test_a_file_with_its_options(tmp_path):
+    store = open_store(f"file://{tmp_path}/of%20buckets?max_keys=5&deadline_ms=7", nobody)
+    assert isinstance(store, FileStore)
+    assert (store.path, store.max_keys, store.deadline_ms) == (f"{tmp_path}/of buckets", 5, 7)
+    assert store.on_fill is nobody
+    assert open_store(f"file://{tmp_path}/x", nobody).deadline_ms == DEFAULT_DEADLINE_MS
 
 
 @pytest.mark.parametrize("server", ["redis", "valkey"])
