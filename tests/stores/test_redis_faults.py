@@ -236,6 +236,7 @@ def test_over_tls_one_connection_serves_until_it_is_cut_which_is_no_fault(own_re
         assert [asked.acquire().allowed for _ in range(3)] == [True] * 3
         assert relay.accepted == 1
         relay.cut()
+        caller.notice()
         assert asked.acquire().allowed
         assert (relay.accepted, asked.left()) == (2, [6, 96])
         caller.close()

@@ -234,12 +234,6 @@ def _first_of(waiting: list[_Sent]) -> list[_Sent]:
     return batch
 
 
-def _is_closed(connection: Any) -> bool:
-    """Whether the server has closed a connection, or the network has."""
-    reader, writer = connection._reader, connection._writer  # noqa: SLF001 - no public name tells; tests/stores pin it
-    return reader is None or writer is None or reader.at_eof() or writer.is_closing()
-
-
 class _FirstKey:
     """Tells a cluster's client where keys are in commands, of which it is sent only those that have one, the first.
 
@@ -265,6 +259,12 @@ def _read(commands: Sequence[Command], reply: bytes | str) -> list[list[int]]:
         answers.append(numbers[:count])
         del numbers[:count]
     return answers
+
+
+def _is_closed(connection: Any) -> bool:
+    """Whether the server has closed the connection."""
+    reader = connection._reader  # noqa: SLF001 - no public name tells without waiting; tests/stores pin it
+    return reader is None or reader.at_eof() or reader.exception() is not None
 
 
 def _caused(error: StoreError, cause: BaseException) -> StoreError:
