@@ -302,10 +302,11 @@ def info_of(server):
 
 def test_a_wrong_password_is_a_fault_that_does_not_repeat_it(own_redis, caller, stores):
     own_redis.command("CONFIG", "SET", "requirepass", "sesame")
-    store = stores(f"redis://:open-barley@{own_redis.address}/0")
-    answer, _ = timed(Asked(caller, store, limits(*TWO)).acquire)
-    assert_refused_to_answer(answer)
-    assert "open-barley" not in f"{answer}{store!r}"
+    for uri in (f"redis://:open-barley@{own_redis.address}/0", f"{own_redis.uri}?password=open-barley"):
+        store = stores(uri)
+        answer, _ = timed(Asked(caller, store, limits(*TWO)).acquire)
+        assert_refused_to_answer(answer)
+        assert "open-barley" not in f"{answer}{store!r}"
     asked = Asked(caller, stores(f"redis://:sesame@{own_redis.address}/0"), limits(*TWO))
     assert asked.acquire().allowed
 
