@@ -172,7 +172,7 @@ class Connections:
     def shown(self) -> str:
         """The address without what is secret."""
         scheme, _, rest = self.uri.partition("://")
-        return f"{scheme}://{rest.rpartition('@')[2]}"
+        return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"
 
     def begin_anew(self) -> None:
         """Begin without connections in a process that was forked off; what it has inherited is the other's."""
