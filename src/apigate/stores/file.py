@@ -20,7 +20,7 @@ from apigate.core.errors import ConfigurationError, StoreError, StoreTimeoutErro
 from apigate.stores.header import SLOT, Header, is_foreign, publish, read_header, start_anew, write_header
 from apigate.stores.kernel import SharedFile, has_locks, machine
 from apigate.stores.memory import DEFAULT_MAX_KEYS
-from apigate.stores.opened import FOREIGN, OpenedFile, problem_of, stranger
+from apigate.stores.opened import FOREIGN, OpenedFile, exposed, problem_of, stranger
 from apigate.stores.table import MOST_CHANGES, Shelf, Table
 from apigate.throttling.algorithms import State, decide, owed_at, settled, written
 from apigate.throttling.decision import Decision
@@ -195,8 +195,9 @@ make it, writable for the user of the app, or name another file
     def _header(self, fd: int, size: int, now: int) -> Header:
         """The header of a locked file, made or put right where there is need."""
         header, in_order = read_header(fd)
-        if header is None and is_foreign(fd):
-            raise _Unusable(FOREIGN)
+        problem = FOREIGN if header is None and is_foreign(fd) else exposed(os.fstat(fd))
+        if problem:
+            raise _Unusable(problem)
         if header is None or size < header.size:
             header = Header.new(self.max_keys, self._machine, now)
             start_anew(fd, size, header)
