@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
 
 from apigate.core.errors import ConfigurationError
 from apigate.stores.memory import DEFAULT_MAX_KEYS, MemoryStore
+from apigate.stores.shown import shown
 from apigate.stores.written_windows import DEFAULT_DEADLINE_MS
 from apigate.throttling.store import ThrottleStore
 
@@ -67,31 +68,26 @@ def _open_address(address: str) -> ThrottleStore:
     try:
         parts = urlsplit(address)
         given = parse_qsl(parts.query, keep_blank_values=True)
-    except ValueError as error:
-        raise ConfigurationError(f"store: {address!r} is no address: {error}") from error
-    shown = _without_password(address, parts)
+    except ValueError:  # which may tell what is secret
+        raise ConfigurationError(f"store: {shown(address)!r} is no address: no host has such a name") from None
     kind = _KINDS.get(parts.scheme, _NONE)
     others = [(name, value) for name, value in given if name not in kind.options]
     values = {name: value for name, value in given if name in kind.options}
     if (others and not kind.others) or not all(map(_is_number, values.values())):
         allowed = "the one option is" if len(kind.options) == 1 else "the options, each a whole number, are"
-        raise ConfigurationError(f"store: {shown!r}: {allowed} {', '.join(kind.options)}, as in {kind.example!r}")
+        raise ConfigurationError(
+            f"store: {shown(address)!r}: {allowed} {', '.join(kind.options)}, as in {kind.example!r}"
+        )
     parts = parts._replace(query=urlencode(others))
     store = kind.opener(parts, {name: int(value) for name, value in values.items()})
     if store is None:
         known = ", ".join(repr(kind.example.partition("?")[0]) for kind in _KINDS.values())
-        raise ConfigurationError(f"store: {shown!r} is unknown; allowed are {known} and a store object")
+        raise ConfigurationError(f"store: {shown(address)!r} is unknown; allowed are {known} and a store object")
     return store
 
 
 def _is_number(text: str) -> bool:
     return text.isdecimal() and len(text) < _DIGITS
-
-
-def _without_password(address: str, parts: "SplitResult") -> str:
-    """The address as an error may show it."""
-    user, at, host = parts.netloc.rpartition("@")
-    return address.replace(parts.netloc, f"{user.partition(':')[0]}:***@{host}") if at else address
 
 
 def _memory(parts: "SplitResult", options: dict[str, int]) -> ThrottleStore | None:

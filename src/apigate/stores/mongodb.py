@@ -39,7 +39,7 @@ class MongoDBStore(WindowsOnly):
     def __init__(self, uri: str, deadline_ms: int = DEFAULT_DEADLINE_MS, *, host_time: bool = True) -> None:
         """Connect to nothing yet."""
         need_package("mongodb", "pymongo", "motor")
-        super().__init__(_without_password(uri), _Documents(uri, deadline_ms), deadline_ms, host_time=host_time)
+        super().__init__(uri, _Documents(uri, deadline_ms), deadline_ms, host_time=host_time)
 
 
 @final
@@ -145,12 +145,6 @@ def _database(uri: str) -> str:
     """The database that an address names."""
     path = uri.partition("://")[2].partition("?")[0].partition("/")[2]
     return path or "apigate"
-
-
-def _without_password(uri: str) -> str:
-    """The address as an error may show it."""
-    scheme, _, rest = uri.partition("://")
-    return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"
 
 
 def _close(storage: Any) -> None:

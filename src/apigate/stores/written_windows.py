@@ -11,6 +11,7 @@ from typing import Any, NoReturn, Protocol, TypeVar, final
 from apigate.core.clock import Clock, SystemClock
 from apigate.core.errors import ConfigurationError, StoreTimeoutError
 from apigate.core.steps import Steps, run
+from apigate.stores.shown import shown
 from apigate.stores.window_connections import bounded
 from apigate.stores.window_keys import kept_under
 from apigate.throttling.keys import Key
@@ -157,7 +158,7 @@ class WindowsOnly:
     """A store that holds windows and no buckets, shared by all that use its server.
 
     Args:
-        address: Its address, as an error may show it.
+        address: Its address.
         slots: Where its windows are kept.
         deadline_ms: How long an answer may take.
         host_time: Whether this host's wall clock counts. Tests turn it off, to go by the time that is handed in.
@@ -173,7 +174,7 @@ class WindowsOnly:
         """Connect to nothing yet."""
         if not 1 <= deadline_ms <= 60_000:
             raise ConfigurationError(f"store: deadline_ms={deadline_ms} is not from 1 to 60000")
-        self._address = address
+        self._address = shown(address)
         self._slots = slots
         self._windows: WrittenWindows = WrittenWindows(slots, deadline_ms, host_time=host_time)
 
