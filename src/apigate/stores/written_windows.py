@@ -19,10 +19,7 @@ from apigate.throttling.limit import Limit
 from apigate.throttling.window import Window
 from apigate.throttling.windows import Standing, Tally, amend, ask, begin, lifetime_ms
 
-__all__ = ["DEFAULT_DEADLINE_MS", "Slots", "WindowsOnly", "WrittenWindows", "need_package"]
-
-DEFAULT_DEADLINE_MS = 100
-"""A hundred times what a server in the same data centre takes."""
+__all__ = ["Slots", "WindowsOnly", "WrittenWindows", "need_package"]
 
 T = TypeVar("T")
 
@@ -73,7 +70,7 @@ class WrittenWindows:
 
     Args:
         slots: Where they are kept.
-        deadline_ms: How long an answer may take.
+        deadline_ms: Milliseconds that an answer may take, as `checked_deadline_ms` has them.
         host_time: Whether this host's wall clock counts. Tests turn it off, to go by the time that is handed in.
         clock: This host's clock.
     """
@@ -160,7 +157,7 @@ class WindowsOnly:
     Args:
         address: Its address.
         slots: Where its windows are kept.
-        deadline_ms: How long an answer may take.
+        deadline_ms: Milliseconds that an answer may take, as `checked_deadline_ms` has them.
         host_time: Whether this host's wall clock counts. Tests turn it off, to go by the time that is handed in.
     """
 
@@ -172,8 +169,6 @@ class WindowsOnly:
 
     def __init__(self, address: str, slots: Slots, deadline_ms: int, *, host_time: bool = True) -> None:
         """Connect to nothing yet."""
-        if not 1 <= deadline_ms <= 60_000:
-            raise ConfigurationError(f"store: deadline_ms={deadline_ms} is not from 1 to 60000")
         self._address = shown(address)
         self._slots = slots
         self._windows: WrittenWindows = WrittenWindows(slots, deadline_ms, host_time=host_time)
