@@ -15,7 +15,7 @@ from apigate.stores.shown import shown
 from apigate.stores.window_connections import bounded
 from apigate.stores.window_keys import kept_under
 from apigate.throttling.keys import Key
-from apigate.throttling.limit import Limit
+from apigate.throttling.limit import Limit, window_of
 from apigate.throttling.window import Window
 from apigate.throttling.windows import Standing, Tally, amend, ask, begin, lifetime_ms
 
@@ -128,17 +128,16 @@ class WrittenWindows:
         self, limit: Limit, key: Key, now: int, decide: Callable[[Tally, Window, int], tuple[Standing, bool]]
     ) -> Steps[Standing]:
         """Read, decide and write, until nobody wrote between; each is a round trip."""
-        if limit.window is None:
-            raise TypeError(f"{limit!r} has no window")
+        window = window_of(limit)
         name = kept_under(limit, key)
         ends = self._clock.now_us() + self._deadline_ms * 1_000
         trips = 0
         while True:
             numbers, seen = yield self._slots.read(name)
             at = round(self._clock.wall() * 1_000_000) if self._host_time else now
-            tally = begin(limit.window, numbers)
+            tally = begin(window, numbers)
             healed = tally.settle(at)
-            standing, changed = decide(tally, limit.window, at)
+            standing, changed = decide(tally, window, at)
             trips += 1
             if not (changed or healed):
                 break
