@@ -14,9 +14,9 @@ from logging import getLogger
 from mmap import mmap
 from pathlib import Path
 from typing import cast, final
-from weakref import WeakSet
 
 from apigate.core.errors import ConfigurationError, StoreError, StoreTimeoutError
+from apigate.core.forks import renew_after_fork
 from apigate.stores.deadline import checked_deadline_ms
 from apigate.stores.header import SLOT, Header, is_foreign, read_header, start_anew, write_header
 from apigate.stores.kernel import SharedFile, has_locks, machine
@@ -40,7 +40,6 @@ _TAKEN_OVER = (
     "this process anew"
 )
 _LARGEST_ERA = 2**32 - 1
-_stores: "WeakSet[FileStore]" = WeakSet()
 
 
 @final
@@ -96,7 +95,7 @@ make it, writable for the user of the app, or name another file
         self._had = False  # whether this process, or the one it was forked from, has used the file
         self._reported: int | None = None
         self._told_of_damage = False
-        _stores.add(self)
+        renew_after_fork(self)
 
     def __repr__(self) -> str:
         """Its file."""
@@ -119,6 +118,10 @@ make it, writable for the user of the app, or name another file
     def close(self) -> None:
         """Let go of the file, which stays as it is; whoever asks again opens it again."""
         self._opened = None
+
+    def renew(self) -> None:
+        """In a forked child: let go of the parent's opening of the file, whose lock would be one with the parent's."""
+        self.close()
 
     def report(self, now: int) -> None:
         """Tell that a key found no place; called with no lock held."""
@@ -307,13 +310,3 @@ class FileBuckets:
             self._shelves = [table.shelf(limit) for limit in self._limits]
             self._table, self._version = table, version
         return table
-
-
-def _forget_files() -> None:
-    """In a forked child: let go of the parent's opening of the file, whose lock would be one with the parent's."""
-    for store in list(_stores):
-        store.close()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_files)
