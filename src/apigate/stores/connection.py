@@ -5,16 +5,16 @@ The clients are those of the `limits` package, made from its addresses at their 
 a fork. Under asyncio the commands that wait at the same moment go to the server together.
 """
 
-import os
 import select
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from threading import Lock, local
 from typing import TYPE_CHECKING, Any, NamedTuple, final
-from weakref import WeakSet
 
 from apigate.core.clock import SystemClock
 from apigate.core.errors import ConfigurationError, StoreError, StoreTimeoutError
+from apigate.core.forks import renew_after_fork
+from apigate.stores.shown import shown
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -146,7 +146,7 @@ class Connections:
         self._clock = SystemClock()
         self._script: tuple[bytes, bytes] | None = None
         self._begin()
-        _OPEN.add(self)
+        renew_after_fork(self)
         if not self.is_cluster and "+sentinel:" not in uri:
             self._check()
 
@@ -171,10 +171,9 @@ class Connections:
     @property
     def shown(self) -> str:
         """The address without what is secret."""
-        scheme, _, rest = self.uri.partition("://")
-        return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"
+        return shown(self.uri)
 
-    def begin_anew(self) -> None:
+    def renew(self) -> None:
         """Begin without connections in a process that was forked off; what it has inherited is the other's."""
         _INHERITED.append((self._client, self._sentinel, self._idle, self._lines, self._workers))
         self._begin()
@@ -431,15 +430,5 @@ class Connections:
             await line.close()
 
 
-_OPEN: WeakSet[Connections] = WeakSet()
 _INHERITED: list[object] = []
 """What a process has from the one it was forked off: closing that would close the other's."""
-
-
-def _after_fork() -> None:
-    for connections in _OPEN:
-        connections.begin_anew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
