@@ -15,7 +15,7 @@ from apigate import ConfigurationError, Gateway, Method, Rate, StoreError, Store
 from apigate.stores.memcached import MemcachedStore
 from apigate.stores.memory import MemoryStore
 from apigate.stores.mongodb import MongoDBStore
-from apigate.stores.redis_windows import RedisWindows
+from apigate.stores.redis import RedisStore
 from apigate.testing import FakeClock
 from tests.gateway.asking import ask, ask_in_task, built
 from tests.servers import Memcached, MongoStandIn, RedisServer
@@ -30,10 +30,10 @@ class RedisForWindows(MemoryStore):
 
     def __init__(self, uri, deadline_ms):
         super().__init__()
-        self.far = RedisWindows(uri, deadline_ms)
+        self.far = RedisStore(uri, deadline_ms=deadline_ms)
 
     def windows(self):
-        return self.far
+        return self.far.windows()
 
     def close(self):
         self.far.close()
@@ -99,10 +99,10 @@ def everywhere(redis_server, mongodb, request):
     stores = [MongoDBStore(mongodb.uri, DEADLINE_MS, host_time=False)]
     if Memcached.PROGRAM is not None:
         stores.append(MemcachedStore(request.getfixturevalue("memcached").uri, DEADLINE_MS, host_time=False))
-    redis = RedisWindows(redis_server.uri, DEADLINE_MS, server_time=False)
-    yield [redis, *(store.windows() for store in stores)]
-    for closing in (redis, *stores):
-        closing.close()
+    stores.append(RedisStore(redis_server.uri, deadline_ms=DEADLINE_MS, server_time=False))
+    yield [store.windows() for store in stores]
+    for store in stores:
+        store.close()
 
 
 @each_kind
@@ -262,7 +262,7 @@ def test_in_redis_a_window_is_kept_until_nothing_of_it_counts(redis_server, kind
     store = RedisForWindows(redis_server.uri, DEADLINE_MS)
     throttle(store, kind).acquire({"client": "a"})
     (name,) = redis_server.command("KEYS", "*")
-    assert name == f"shop:client@{kind}:a"
+    assert name == f"apigate:{{shop}}:client@{kind}=a"
     left = redis_server.command("PTTL", name)
     assert hours * 3_600_000 - DEADLINE_MS < left <= hours * 3_600_000
     store.close()
@@ -450,8 +450,9 @@ def test_memcached_keeps_the_largest_moving_window(memcached):
 
 
 def test_the_names_on_a_server_tell_whose_windows_they_are(redis_server, mongodb):
-    redis = RedisWindows(redis_server.uri, DEADLINE_MS)
-    redis.acquire(limit(), "a b:*", 1, 0)
-    redis.acquire(limit(), b"\x00", 1, 0)
-    assert sorted(redis_server.command("KEYS", "*")) == ["shop:client@fixed:!00", "shop:client@fixed:a%20b%3A%2A"]
-    redis.close()
+    store = RedisStore(redis_server.uri, deadline_ms=DEADLINE_MS)
+    store.windows().acquire(limit(), "a b:*", 1, 0)
+    store.windows().acquire(limit(), b"\x00", 1, 0)
+    names = ["apigate:{shop}:client@fixed#00", "apigate:{shop}:client@fixed=a b:*"]
+    assert sorted(redis_server.command("KEYS", "*")) == names
+    store.close()

@@ -4,12 +4,12 @@ Rule: nothing waits to be joined by others. An idle line sends at the end of the
 round trips are under way as there may be gathers, and goes with the next.
 """
 
-from asyncio import Task, timeout, timeout_at
+from asyncio import Semaphore, Task, timeout, timeout_at
 from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from apigate.core.errors import StoreError
-from apigate.stores.connection import BYTES, Command, Connections, packed
+from apigate.stores.connection import BYTES, Command, Connections, Script, packed
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
@@ -24,6 +24,9 @@ _BUCKETS = 1_024
 
 _TRIPS = 2
 """Round trips under way at once in one event loop: one for the server to work on while the other's answer is read."""
+
+_ALONE = 32
+"""Commands under way at once, each by itself: more would only wait at the server, each on a connection of its own."""
 
 
 class _Sent(NamedTuple):
@@ -45,6 +48,7 @@ class Line:
         self._idle: list[Any] = []
         self._waiting: dict[bytes, list[_Sent]] = {}
         self._trips: set[Task[None]] = set()
+        self._alone = Semaphore(_ALONE)
         self._due: Task[None] | None = None
         self._guard: AsyncGenerator[None] | None = None
 
@@ -52,7 +56,7 @@ class Line:
         """Send a command with all others that wait.
 
         Args:
-            command: The command.
+            command: The command, of the script that decides about buckets, as that takes many.
             now: The time in microseconds, empty for the server's own.
             slot: What decides its slot in a cluster; commands of one slot and time go together.
             since: When the deadline began to run, by the loop's clock.
@@ -63,6 +67,23 @@ class Line:
         if self._due is None and len(self._trips) < _TRIPS:
             self._begin()
         return answer
+
+    async def ask_alone(self, command: Command, now: bytes) -> list[int]:
+        """Send a command by itself, as its script takes one at a time.
+
+        Args:
+            command: The command.
+            now: The time in microseconds, empty for the server's own.
+
+        Raises:
+            StoreError: As `Connections.call`.
+        """
+        try:
+            async with timeout(self._connections.deadline_ms / 1_000), self._alone:
+                reply = await self._call(command.script, b"%d" % len(command.keys), *command.keys, now, command.text)
+        except Exception as error:
+            raise self._connections.failure(command.operation, error) from error
+        return [int(number) for number in reply.split()]
 
     def _begin(self) -> None:
         """Let a trip begin at the end of this turn of the loop, with what waits by then."""
@@ -106,7 +127,8 @@ class Line:
                 raise TimeoutError  # noqa: TRY301 - before anything is sent, as nobody waits for the answer any more
             async with timeout_at(until):
                 keys = [key for command in commands for key in command.keys]
-                reply = await self._call(b"%d" % len(keys), *keys, now, *[command.text for command in commands])
+                texts = [command.text for command in commands]
+                reply = await self._call(commands[0].script, b"%d" % len(keys), *keys, now, *texts)
                 answers = _read(commands, reply)
         except BaseException as error:
             for sent in batch:
@@ -120,13 +142,12 @@ class Line:
             if not sent.answer.done():
                 sent.answer.set_result(answer)
 
-    async def _call(self, *arguments: bytes) -> Any:
-        script, sha = self._connections.script
+    async def _call(self, script: Script, *arguments: bytes) -> Any:
         client = self._client or await self._connected()
         try:
-            return await self._say(client, b"EVALSHA", sha, *arguments)
+            return await self._say(client, b"EVALSHA", script.sha, *arguments)
         except self._connections.errors.NoScriptError:
-            return await self._say(client, b"EVAL", script, *arguments)
+            return await self._say(client, b"EVAL", script.text, *arguments)
 
     async def _say(self, client: Any, *words: bytes) -> Any:
         """Send a command on a connection that no other task uses; as `Connections._say`."""
