@@ -192,7 +192,7 @@ class Connections:
 
     def renew(self) -> None:
         """Begin without connections in a process that was forked off; what it has inherited is the other's."""
-        _INHERITED.append((self._client, self._sentinel, self._idle, self._lines, self._workers))
+        _keep_for_ever((self._client, self._sentinel, self._idle, self._lines, self._workers))
         self._begin()
         if self.on_fork is not None:
             self.on_fork()
@@ -451,5 +451,11 @@ class Connections:
             await line.close()
 
 
-_INHERITED: list[object] = []
-"""What a process has from the one it was forked off: closing that would close the other's."""
+def _keep_for_ever(inherited: object) -> None:
+    """Have nothing of what is the parent's closed, not even as the interpreter ends.
+
+    A stream that is closed takes its socket out of the loop's selector, and that is one with the parent's.
+    """
+    import ctypes
+
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
