@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from apigate.core.clock import SystemClock
 from apigate.core.errors import ConfigurationError, StoreError, StoreTimeoutError
-from apigate.core.forks import renew_after_fork
+from apigate.core.forks import leave_to_parent, renew_after_fork
 from apigate.stores.shown import shown
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class Connections:
 
     def renew(self) -> None:
         """Begin without connections in a process that was forked off; what it has inherited is the other's."""
-        _INHERITED.append((self._client, self._sentinel, self._idle, self._lines, self._workers))
+        leave_to_parent(self._client, self._sentinel, self._idle, self._lines, self._workers)
         self._begin()
         if self.on_fork is not None:
             self.on_fork()
@@ -425,7 +425,3 @@ class Connections:
         line = self._lines.pop(get_running_loop(), None)
         if line is not None:
             await line.close()
-
-
-_INHERITED: list[object] = []
-"""What a process has from the one it was forked off: closing that would close the other's."""
