@@ -16,11 +16,12 @@ from apigate.core.clock import Clock
 from apigate.core.errors import StoreError
 from apigate.core.events import StoreOutage, StoreRecovered
 from apigate.core.forks import renew_after_fork
+from apigate.core.steps import let_go
 
 if TYPE_CHECKING:
     from asyncio import Task
 
-__all__ = ["FIRST_PROBE_US", "LONGEST_PROBE_US", "Breaker", "Recovery", "StoreChange", "let_go"]
+__all__ = ["FIRST_PROBE_US", "LONGEST_PROBE_US", "Breaker", "Recovery", "StoreChange"]
 
 FIRST_PROBE_US = 100_000
 """How long after an outage began the store is asked again; each attempt waits twice as long as the one before."""
@@ -102,13 +103,15 @@ class Breaker:
         self._probe = None
 
     def fail(self, error: StoreError, turn: int, *, awaited: bool = False) -> None:
-        """Note that the store failed; the first failure opens.
+        """Note that the store failed; the first failure opens. One that is not the store's own opens nothing.
 
         Args:
             error: What it raised.
             turn: The breaker's turn when it was asked: a late failure of a request from before does not count.
             awaited: Whether the answer had to be awaited: then the store is tried by tasks, where a loop is running.
         """
+        if not error.blames_store:
+            return
         now = self._clock.now_us()
         with self._lock:
             if self.is_open or turn != self.turn:
@@ -299,10 +302,3 @@ class _Probe:
         if worker is None or isinstance(worker, Thread):
             return worker is None or worker.is_alive()
         return not worker.done() and worker.get_loop().is_running()
-
-
-def let_go(answer: object) -> None:
-    """Close what has to be awaited, and will not be: a coroutine complains else."""
-    close = getattr(answer, "close", None)
-    if close is not None:
-        close()
