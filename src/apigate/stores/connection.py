@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from apigate.core.clock import SystemClock
 from apigate.core.errors import ConfigurationError, StoreError, StoreTimeoutError
-from apigate.core.forks import renew_after_fork
+from apigate.core.forks import leave_to_parent, renew_after_fork
 from apigate.stores.shown import shown
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ class Connections:
 
     def renew(self) -> None:
         """Begin without connections in a process that was forked off; what it has inherited is the other's."""
-        _keep_for_ever((self._client, self._sentinel, self._idle, self._lines, self._workers))
+        leave_to_parent(self._client, self._sentinel, self._idle, self._lines, self._workers)
         self._begin()
         if self.on_fork is not None:
             self.on_fork()
@@ -449,13 +449,3 @@ class Connections:
         line = self._lines.pop(get_running_loop(), None)
         if line is not None:
             await line.close()
-
-
-def _keep_for_ever(inherited: object) -> None:
-    """Have nothing of what is the parent's closed, not even as the interpreter ends.
-
-    A stream that is closed takes its socket out of the loop's selector, and that is one with the parent's.
-    """
-    import ctypes
-
-    ctypes.pythonapi.Py_IncRef(ctypes.py_object(inherited))
