@@ -209,7 +209,8 @@ WORKERS = {"wsgi": ("--threads", "4"), "asgi": ("--worker-class", "asgi")}
 def test_workers_forked_after_the_first_call_share_a_limit(redis_server, tmp_path, kind):
     with gunicorn(tmp_path, kind, f"{redis_server.uri}?deadline_ms=5000", *WORKERS[kind]) as (url, log):
         with requests.Session() as session:
-            until(lambda: session.get(url, timeout=DEADLINE), "the workers answer")
+            until(lambda: log.read_text().count("Booting worker") == 2, "both workers run")
+            until(lambda: session.get(url, timeout=DEADLINE), "they answer")
 
         def get():
             return requests.get(url, timeout=DEADLINE)

@@ -16,6 +16,7 @@ from weakref import WeakSet
 from apigate.core.clock import SystemClock
 from apigate.core.errors import ConfigurationError, StoreError, StoreTimeoutError
 from apigate.stores.clients import load_clients
+from apigate.stores.shown import shown
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -167,8 +168,7 @@ class Connections:
     @property
     def shown(self) -> str:
         """The address without what is secret."""
-        scheme, _, rest = self.uri.partition("://")
-        return f"{scheme}://{rest.rpartition('@')[2]}"
+        return shown(self.uri)
 
     def begin_anew(self) -> None:
         """Begin without connections in a process that was forked off; what it has inherited is the other's."""

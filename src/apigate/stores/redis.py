@@ -17,6 +17,7 @@ from urllib.parse import quote
 from apigate.core.errors import ConfigurationError, StoreError
 from apigate.core.loops import running_loop
 from apigate.stores.connection import Command, Connections
+from apigate.stores.deadline import DEFAULT_DEADLINE_MS, checked_deadline_ms
 from apigate.stores.denials import Denials
 from apigate.stores.leases import Leases, Taking
 from apigate.stores.redis_windows import RedisWindows
@@ -28,12 +29,10 @@ from apigate.throttling.limit import Limit
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
 
-__all__ = ["DEFAULT_DEADLINE_MS", "RedisBuckets", "RedisStore"]
-
-DEFAULT_DEADLINE_MS = 100
-"""A hundred times what a server in the same data centre takes."""
+__all__ = ["RedisBuckets", "RedisStore"]
 
 _T = TypeVar("_T")
+_LARGEST_LEASE = 10_000
 _TEXTS = 256
 _ENDLESS = 2**53  # tokens: more than any bucket holds, and what a double can tell from one more
 _KINDS = {"acquire": 0, "peek": 1, "adjust": 2}
@@ -59,8 +58,8 @@ class RedisStore:
     Args:
         uri: `redis://`, `rediss://`, `redis+unix://`, `redis+cluster://`, `redis+sentinel://` with what follows, or the
             same with `valkey`, as the `limits` package takes them.
-        deadline_ms: Milliseconds within which the server has to answer, at least 1, making a connection included where
-            one is needed. Past that the call is given up with a `StoreTimeoutError`.
+        deadline_ms: Milliseconds within which the server has to answer, a whole number from 1 to 60,000, making a
+            connection included where one is needed. Past that the call is given up with a `StoreTimeoutError`.
         lease: How many tokens a process takes at once, 1 to 10,000; with more than 1 it asks the server less often,
             and a level may admit `lease - 1` tokens more for each process in an interval, see `Decision.tolerance`.
         spread: In a cluster, whether the buckets of each client lie in a slot of their own. Then the load is spread
@@ -86,10 +85,9 @@ class RedisStore:
         server_time: bool = True,
     ) -> None:
         """Check the settings; the server is asked first when a bucket is."""
-        for setting, value, most in (("deadline_ms", deadline_ms, 60_000), ("lease", lease, 10_000)):
-            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-                raise ConfigurationError(f"RedisStore {setting}: {value!r} is not a whole number from 1 to {most}")
-        self.connections: Connections = Connections(uri, deadline_ms)
+        if not isinstance(lease, int) or isinstance(lease, bool) or not 1 <= lease <= _LARGEST_LEASE:
+            raise ConfigurationError(f"RedisStore lease: {lease!r} is not a whole number from 1 to {_LARGEST_LEASE:,}")
+        self.connections: Connections = Connections(uri, checked_deadline_ms(deadline_ms, "RedisStore"))
         if spread and not self.connections.is_cluster:
             raise ConfigurationError(
                 f"RedisStore spread: {self.connections.shown!r} is no cluster, so there is nothing to spread over"
