@@ -18,7 +18,7 @@ from apigate.core.message import Request
 from apigate.core.names import checked_name
 from apigate.core.responses import GatewayResponse
 from apigate.core.routes import ANY, method_key
-from apigate.core.workers import workers_asked_for
+from apigate.core.workers import workers_told
 from apigate.throttling.limit import LEVELS, Mode, checked_mode
 from apigate.throttling.outage import OUTAGES, Outage, OutagePolicy
 from apigate.throttling.rate import Rate, RateLike, parse_rates
@@ -287,17 +287,16 @@ def _checked_outage(outage: object, setting: str) -> Outage:
 
 
 def checked_workers(workers: Any, setting: str) -> int | None:
-    """How many processes share the limits: as it is set, else as many as the environment asks the server for.
+    """How many processes share the limits: as it is set, else as the server or the environment tells.
 
     Returns:
-        The number, None if nobody said.
+        The number, None if nobody says.
 
     Raises:
         ConfigurationError: It is not a whole number of at least 1.
     """
     if workers is None:
-        asked = workers_asked_for()
-        return None if asked is None else asked.number
+        return workers_told()
     if not _is_whole(workers, 1):
         raise ConfigurationError(f"{setting}: {workers!r} is not a whole number of at least 1, nor None")
     return workers  # type: ignore[no-any-return]  # a whole number, as checked

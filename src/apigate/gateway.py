@@ -92,8 +92,9 @@ class Gateway:
         outage: What levels do while the store cannot be reached: `"local"` (each process admits its share), `"closed"`
             (503) or `"open"` (not limited); one word, or one by level, `local` for the others. Without meaning for
             `memory://`.
-        workers: How many processes share the limits, over all hosts: what a share is a part of. Default
-            what the environment asks for in GUNICORN_CMD_ARGS, else in WEB_CONCURRENCY, else 1.
+        workers: How many processes share the limits, over all hosts: what a share is a part of. Default what the
+            running server has, else what the environment asks for in GUNICORN_CMD_ARGS, else in WEB_CONCURRENCY, else
+            1, which `lint` finds.
         client: A function of the request that names who is counted; None from it means the usual rule.
         trusted_hops: How many proxies of your own stand in front; that many members of the forwarding field, from the
             right, are believed. 0 believes none and takes the peer's address.
@@ -170,6 +171,8 @@ class Gateway:
         self.identity: ClientIdentity = ClientIdentity(trusted_hops, forwarding_header, client)
         self.cors: CORS | None | Unset = _checked_cors(cors)
         self.bound: list[tuple[str, Routing | None]] = []
+        self.outage: OutagePolicy = checked_outage(outage, "outage")
+        self.workers: int | None = workers  # as it is set
         self.workers_seen: Workers | None = None
         self._warned_of_workers = False
         self._on_event = on_event
@@ -177,7 +180,7 @@ class Gateway:
         self.responses: GatewayResponses = GatewayResponses(responses, error_format)
         self._compiler = Compiler(
             name=self.name,
-            store=self._guarded(opened, checked_outage(outage, "outage"), checked_workers(workers, "workers")),
+            store=self._guarded(opened, checked_workers(workers, "workers")),
             clock=self.clock,
             identity=self.identity,
             responses=self.responses,
@@ -712,7 +715,7 @@ class Gateway:
                 WouldDeny(context.stage, context.method, request.path, context.client, levels, context.request_id)
             )
 
-    def _guarded(self, store: ThrottleStore, outage: OutagePolicy, workers: int | None) -> ThrottleStore:
+    def _guarded(self, store: ThrottleStore, workers: int | None) -> ThrottleStore:
         """The store with what happens in its outages; memory has none."""
         if isinstance(store, MemoryStore):
             return store
@@ -722,7 +725,7 @@ class Gateway:
             store,
             name=self.name,
             clock=self.clock,
-            outage=outage,
+            outage=self.outage,
             workers=workers,
             on_event=None if self._on_event is None else self._emit,
             on_fill=self._store_full,

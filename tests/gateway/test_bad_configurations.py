@@ -21,7 +21,7 @@ BAD = {
     "a burst that is a flag": (lambda: Rate(1, burst=True), "Rate burst", "at least 1"),
     "a period of nothing": (lambda: Rate(1, per=0), "Rate per", "366 days"),
     "a period in words": (lambda: Rate(1, per="minute"), "Rate per", "seconds"),
-    "a calendar month": (lambda: Gateway(client_throttle="5/month"), "client_throttle", "Quota"),
+    "a calendar month": (lambda: Gateway(client_throttle="5/month"), "client_throttle", "use days, as '30 day'"),
     "an unknown unit": (lambda: Gateway(throttle="5/fortnight"), "throttle", "second, minute, hour, day, week"),
     "a burst without a rate": (lambda: Gateway(throttle="burst=5"), "throttle", "follows no rate"),
     "numbers too large": (lambda: Rate(7, per=86_400, burst=10**9), "7/day; burst=1000000000", "too large for exact"),

@@ -42,20 +42,20 @@ class _Fills(Protocol):
     on_fill: Callable[[int], None] | None
 
 
-def open_store(store: ThrottleStore | str, on_fill: Callable[[int], None]) -> ThrottleStore:
+def open_store(store: ThrottleStore | str, on_fill: Callable[[int], None] | None = None) -> ThrottleStore:
     """The store itself, or a new one for its address.
 
     Args:
         store: A store, or an address: `memory://` or `file:///run/app/apigate.state`, with options as in
             `?max_keys=1000000`.
-        on_fill: Told when a bounded store is full, unless that store tells somebody else.
+        on_fill: Told when a bounded store is full, if anybody, unless that store tells somebody else.
 
     Raises:
         ConfigurationError: It is neither.
     """
     if isinstance(store, str):
         store = MemoryStore() if store == "memory://" else _open_address(store)
-    if getattr(store, "on_fill", on_fill) is None:
+    if on_fill is not None and getattr(store, "on_fill", on_fill) is None:
         cast("_Fills", store).on_fill = on_fill
     if not callable(getattr(store, "open", None)):
         raise ConfigurationError(f"store: {store!r} is neither an address nor a store with an `open` method")

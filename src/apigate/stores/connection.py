@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final
 from apigate.core.clock import SystemClock
 from apigate.core.errors import ConfigurationError, StoreError, StoreTimeoutError
 from apigate.core.forks import leave_to_parent, renew_after_fork
+from apigate.stores.clients import load_clients
 from apigate.stores.shown import shown
 
 if TYPE_CHECKING:
@@ -145,20 +146,15 @@ class Connections:
     """
 
     def __init__(self, uri: str, deadline_ms: int) -> None:
-        """Check that the client library is there; connect to nothing."""
+        """Load the client library; connect to nothing."""
         from importlib import import_module
-        from importlib.util import find_spec
 
         self.uri: str = uri
         self.deadline_ms: int = deadline_ms
         self.is_cluster: bool = "+cluster:" in uri
         self._library = "valkey" if uri.startswith("valkey") else "redis"
         self.purpose = ("EVALSHA",) if self._library == "valkey" else ()  # its pools ask what a connection is for
-        if find_spec(self._library) is None:
-            raise ConfigurationError(
-                f"store: {self._library} addresses need the package {self._library!r}; "
-                f"pip install 'apigate[{self._library}]'"
-            )
+        load_clients(self._library)
         self._import: Callable[[str], Any] = import_module
         self.on_fork: Callable[[], None] | None = None  # called in a process that was forked off
         self._clock = SystemClock()
