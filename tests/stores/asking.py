@@ -38,6 +38,9 @@ class Threads:
         with ThreadPoolExecutor(len(calls)) as pool:
             return list(pool.map(run, calls))
 
+    def notice(self) -> None:
+        """Threads notice what has become of a connection when they use it."""
+
     def close(self) -> None:
         """Nothing is kept."""
 
@@ -68,6 +71,15 @@ class Tasks:
             return [next(answers) if asyncio.iscoroutine(each) else each for each in asked]
 
         return self._runner.run(awaited())
+
+    def notice(self) -> None:
+        """Let the loop notice what has become of its connections, as one does that goes on between calls."""
+
+        async def turns() -> None:
+            for _ in range(5):
+                await asyncio.sleep(0)
+
+        self._runner.run(turns())
 
     def close(self) -> None:
         """End the loop as `asyncio.run` does, by which the connections are closed."""

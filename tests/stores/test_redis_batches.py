@@ -93,7 +93,7 @@ def test_an_idle_line_sends_at_the_end_of_the_turn_and_sets_no_timer_to_wait_for
         await task
         return turns
 
-    assert asyncio.run(serve()) == 3  # the caller's, the one at whose end what waits is gathered, the trip's
+    assert asyncio.run(serve()) == 2  # the caller's, and then the trip's
 
 
 def test_what_comes_while_trips_are_under_way_gathers_and_goes_with_the_next(own_redis, relay):

@@ -4,13 +4,17 @@ A fault shows as a `StoreError` with its cause, never later than the deadline, a
 if nothing had been.
 """
 
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
 from time import monotonic
 
 import pytest
 
 from apigate.core.errors import StoreError, StoreTimeoutError
+from tests.relay import Relay
 from tests.servers import until
 from tests.stores.asking import Asked, limits
 
@@ -211,6 +215,34 @@ def ours(server):
     return [line for line in server.command("CLIENT", "LIST").splitlines() if f"{server.socket}" not in line]
 
 
+@pytest.fixture(scope="module")
+def tls(tmp_path_factory):
+    """What a server needs to speak TLS as `localhost`."""
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not on the path, which makes certificates")
+    folder = tmp_path_factory.mktemp("tls")
+    words = "openssl req -x509 -newkey rsa:2048 -nodes -keyout key -out certificate -days 2 -subj /CN=localhost"
+    subprocess.run(words.split(), cwd=folder, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(folder / "certificate", folder / "key")
+    return context
+
+
+@pytest.mark.parametrize("scheme", ["rediss", "valkeys"])
+def test_over_tls_one_connection_serves_until_it_is_cut_which_is_no_fault(own_redis, tls, caller, stores, scheme):
+    with Relay(own_redis.port, tls) as relay:
+        store = stores(f"{scheme}://127.0.0.1:{relay.port}/0?ssl_cert_reqs=none")
+        asked = Asked(caller, store, limits(*TWO))
+        assert [asked.acquire().allowed for _ in range(3)] == [True] * 3
+        assert relay.accepted == 1
+        relay.cut()
+        caller.notice()
+        assert asked.acquire().allowed
+        assert (relay.accepted, asked.left()) == (2, [6, 96])
+        caller.close()
+        store.close()
+
+
 # ---- servers that refuse
 
 
@@ -270,10 +302,11 @@ def info_of(server):
 
 def test_a_wrong_password_is_a_fault_that_does_not_repeat_it(own_redis, caller, stores):
     own_redis.command("CONFIG", "SET", "requirepass", "sesame")
-    store = stores(f"redis://:open-barley@{own_redis.address}/0")
-    answer, _ = timed(Asked(caller, store, limits(*TWO)).acquire)
-    assert_refused_to_answer(answer)
-    assert "open-barley" not in f"{answer}{store!r}"
+    for uri in (f"redis://:open-barley@{own_redis.address}/0", f"{own_redis.uri}?password=open-barley"):
+        store = stores(uri)
+        answer, _ = timed(Asked(caller, store, limits(*TWO)).acquire)
+        assert_refused_to_answer(answer)
+        assert "open-barley" not in f"{answer}{store!r}"
     asked = Asked(caller, stores(f"redis://:sesame@{own_redis.address}/0"), limits(*TWO))
     assert asked.acquire().allowed
 

@@ -13,9 +13,13 @@ DEADLINE_MS = 400
 TWO = ("1000/hour", "10/hour")
 
 
-@pytest.fixture(params=["redis", "valkey"])
+@pytest.fixture
 def uri(request, redis_sentinel):
-    return redis_sentinel.uri.replace("redis+", f"{request.param}+")
+    """Its address, for one client library or, where a test names it, for another."""
+    return redis_sentinel.uri.replace("redis+", f"{getattr(request, 'param', 'redis')}+")
+
+
+both_libraries = pytest.mark.parametrize("uri", ["redis", "valkey"], indirect=True)
 
 
 def timed(call):
@@ -33,6 +37,7 @@ def replicated(sentinel):
     return offsets[0]["master_repl_offset"] == offsets[1]["slave_repl_offset"]
 
 
+@both_libraries
 def test_the_primary_that_sentinel_names_is_asked_in_one_trip(redis_sentinel, caller, stores, uri):
     asked = Asked(caller, stores(uri), limits(*TWO))
     asked.acquire()
@@ -42,6 +47,7 @@ def test_the_primary_that_sentinel_names_is_asked_in_one_trip(redis_sentinel, ca
     assert [after[0] - before[0], after[1] - before[1]] == [1, 0]
 
 
+@both_libraries
 def test_when_the_primary_is_killed_the_promoted_replica_is_asked_and_has_what_was_taken(
     redis_sentinel, caller, stores, uri
 ):

@@ -104,13 +104,15 @@ class Breaker:
         self._probe = None
 
     def fail(self, error: StoreError, turn: int, *, awaited: bool = False) -> None:
-        """Note that the store failed; the first failure opens.
+        """Note that the store failed; the first failure opens. One that is not the store's own opens nothing.
 
         Args:
             error: What it raised.
             turn: The breaker's turn when it was asked: a late failure of a request from before does not count.
             awaited: Whether the answer had to be awaited: then the store is tried by tasks, where a loop is running.
         """
+        if not error.blames_store:
+            return
         now = self._clock.now_us()
         with self._lock:
             if self.is_open or turn != self.turn:

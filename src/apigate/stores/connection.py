@@ -172,7 +172,7 @@ class Connections:
     def shown(self) -> str:
         """The address without what is secret."""
         scheme, _, rest = self.uri.partition("://")
-        return f"{scheme}://{rest.rpartition('@')[2]}"
+        return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"
 
     def begin_anew(self) -> None:
         """Begin without connections in a process that was forked off; what it has inherited is the other's."""
@@ -202,9 +202,9 @@ class Connections:
                 reply = say(b"EVALSHA", sha, *arguments)
             except self.errors.NoScriptError:
                 reply = say(b"EVAL", script, *arguments)
+            return [int(number) for number in reply.split()]
         except Exception as error:
             raise self.failure(command.operation, error) from error
-        return [int(number) for number in reply.split()]
 
     def _say_in_time(self, *words: bytes) -> Any:
         """Send a command to a cluster in a thread beside this one, which waits no longer than its deadline.
@@ -393,12 +393,15 @@ class Connections:
             self._script = text, sha1(text).hexdigest().encode()  # noqa: S324 - as the server names scripts
         return self._script
 
-    def failure(self, operation: str, error: BaseException) -> StoreError:
+    def failure(self, operation: str, error: BaseException, *, blames_store: bool = True) -> StoreError:
         """What went wrong, as a store says it."""
         if isinstance(error, StoreError):
             return error
         if isinstance(error, TimeoutError | self.errors.TimeoutError):
-            return StoreTimeoutError(operation, f"no answer within {self.deadline_ms} ms")
+            whose = "" if blames_store else ": this process was too busy to ask, or to hear it"
+            return StoreTimeoutError(
+                operation, f"no answer within {self.deadline_ms} ms{whose}", blames_store=blames_store
+            )
         return StoreError(operation, f"{type(error).__name__}: {error}")
 
     def close(self) -> None:

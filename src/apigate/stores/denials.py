@@ -83,6 +83,7 @@ class Denials:
 
     def _make_room(self, now: int) -> None:
         """Drop what no longer holds; everything, where that is not enough."""
-        self._known = {bucket: denial for bucket, denial in self._known.items() if denial.at <= now < denial.until}
+        known = list(self._known.items())  # at once, as others forget some meanwhile
+        self._known = {bucket: denial for bucket, denial in known if denial.at <= now < denial.until}
         if len(self._known) >= _MOST:
             self._known = {}

@@ -17,7 +17,7 @@ from typing import cast, final
 from weakref import WeakSet
 
 from apigate.core.errors import ConfigurationError, StoreError, StoreTimeoutError
-from apigate.stores.header import SLOT, Header, is_foreign, read_header, start_anew, write_header
+from apigate.stores.header import SLOT, Header, is_foreign, publish, read_header, start_anew, write_header
 from apigate.stores.kernel import SharedFile, has_locks, machine
 from apigate.stores.memory import DEFAULT_MAX_KEYS
 from apigate.stores.opened import FOREIGN, OpenedFile, problem_of, stranger
@@ -141,7 +141,7 @@ make it, writable for the user of the app, or name another file
             while True:
                 opened = self._opened
                 if opened is None or opened.file.pid != os.getpid():
-                    opened = self._opened = self._open()
+                    opened = self._opened = self._open(self._now if now is None else now)
                 if opened.enter():
                     return opened
                 opened.wait(self.deadline_ms)
@@ -168,14 +168,16 @@ make it, writable for the user of the app, or name another file
         if opened is not None and not opened.release_mine() and not isinstance(error, StoreError):
             self._opened = None
 
-    def _open(self) -> "OpenedFile":
-        """Open the file, or make an empty one; never through a symbolic link."""
+    def _open(self, now: int) -> OpenedFile:
+        """Open the file, or make one; never through a symbolic link."""
+        self._machine = self._machine or machine()
+        if not os.path.lexists(self.path):
+            publish(self.path, Header.new(self.max_keys, self._machine, now))
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         opened = OpenedFile(SharedFile(os.open(self.path, flags, 0o600)))
         problem = stranger(os.fstat(opened.file.fd))
         if problem:
             raise _Unusable(problem)
-        self._machine = self._machine or machine()
         return opened
 
     def _mend(self, opened: "OpenedFile", now: int) -> bool:

@@ -4,7 +4,7 @@ Rule: nothing waits to be joined by others. An idle line sends at the end of the
 round trips are under way as there may be gathers, and goes with the next.
 """
 
-from asyncio import Task, timeout, timeout_at
+from asyncio import CancelledError, Task, current_task, timeout
 from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
@@ -21,6 +21,12 @@ _MOST = 128
 
 _BUCKETS = 1_024
 """Their buckets in all, unless one command alone has more: Lua unpacks 8,000 values, and answers have two for each."""
+
+_LATE_S = 0.01
+"""A deadline that is noticed later than this says nothing of the server: something held the event loop meanwhile."""
+
+_GRACE_S = 0.02
+"""How much longer an answer is waited for then."""
 
 _TRIPS = 2
 """Round trips under way at once in one event loop: one for the server to work on while the other's answer is read."""
@@ -101,17 +107,21 @@ class Line:
         connections = self._connections
         commands = [sent.command for sent in batch]
         until = min(sent.since for sent in batch) + connections.deadline_ms / 1_000
+        asked = False
         try:
             if until <= self._loop.time():
                 raise TimeoutError  # noqa: TRY301 - before anything is sent, as nobody waits for the answer any more
-            async with timeout_at(until):
+            asked = True
+            with _Deadline(self._loop, until):
                 keys = [key for command in commands for key in command.keys]
                 reply = await self._call(b"%d" % len(keys), *keys, now, *[command.text for command in commands])
                 answers = _read(commands, reply)
         except BaseException as error:
+            in_time = self._loop.time() - until < _LATE_S  # else the loop itself stood still
             for sent in batch:
                 if not sent.answer.done():
-                    sent.answer.set_exception(_caused(connections.failure(sent.command.operation, error), error))
+                    failure = connections.failure(sent.command.operation, error, blames_store=asked and in_time)
+                    sent.answer.set_exception(_caused(failure, error))
                     sent.answer.exception()  # whoever asked may have gone, and then nobody asks for it
             if not isinstance(error, Exception):
                 raise
@@ -217,6 +227,36 @@ class Line:
         guard, self._guard = self._guard, None
         if guard is not None:
             await guard.aclose()
+
+
+class _Deadline:
+    """Ends what is awaited in it with a TimeoutError; later, where the loop stood still over it.
+
+    An answer may have come meanwhile, and the loop looks at its timers before whoever waits for the answer goes on.
+    """
+
+    def __init__(self, loop: "AbstractEventLoop", until: float) -> None:
+        self._loop = loop
+        self._until = until
+        self._has_ended = self._has_grace = False
+
+    def __enter__(self) -> None:
+        self._task = current_task(self._loop)
+        self._timer = self._loop.call_at(self._until, self._end)
+
+    def _end(self) -> None:
+        now = self._loop.time()
+        if now - self._until > _LATE_S and not self._has_grace:
+            self._has_grace = True
+            self._timer = self._loop.call_at(now + _GRACE_S, self._end)
+        elif self._task is not None:
+            self._has_ended = True
+            self._task.cancel()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        self._timer.cancel()
+        if self._has_ended and self._task is not None and not self._task.uncancel() and kind is CancelledError:
+            raise TimeoutError from error
 
 
 def _first_of(waiting: list[_Sent]) -> list[_Sent]:

@@ -6,8 +6,9 @@ the answers have to be awaited, elsewhere they are there at once. What is done i
 what they have to ask the server.
 """
 
-from collections.abc import Awaitable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import chain
 from operator import add
 from struct import pack
@@ -26,7 +27,7 @@ from apigate.throttling.keys import Key
 from apigate.throttling.limit import Limit
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
+    from asyncio import AbstractEventLoop, Future
 
 __all__ = ["DEFAULT_DEADLINE_MS", "RedisBuckets", "RedisStore"]
 
@@ -41,11 +42,12 @@ _PLAIN = ":/<> "  # what stays readable in the name of a limit
 
 
 class _Trip(NamedTuple):
-    """A command, what decides its slot in a cluster, and the time, empty for the server's own."""
+    """A command, what decides its slot in a cluster, the time (empty for the server's own), and the places it is of."""
 
     slot: bytes
     command: Command
     now: bytes
+    places: Sequence[int]
 
 
 _Steps: TypeAlias = Generator[_Trip, list[int], _T]
@@ -187,7 +189,8 @@ class RedisBuckets:
             return self._asked(_Asking("acquire", self._places, keys, costs, patience), now)
         taking = leases.take(tuple(zip(self._limits, keys, strict=True)), costs, now)
         if None in taking.wanted:
-            return self._run(self._leased(keys, costs, now, leases, taking))
+            late = partial(self._gain_late, keys, costs, now, leases)
+            return self._run(self._leased(keys, costs, now, leases, taking), late)
         decision = judged(self._limits, costs, [wanted or 0 for wanted in taking.wanted], allowed=True)
         decision.tolerance = leases.tolerance
         return decision
@@ -275,6 +278,15 @@ class RedisBuckets:
         decision.tolerance = leases.tolerance
         return decision
 
+    def _gain_late(
+        self, keys: Sequence[Key], costs: Sequence[int], now: int, leases: Leases, trip: _Trip, told: Sequence[int]
+    ) -> None:
+        """Take in hand what was taken for a request that was given up before it was answered."""
+        if trip.command.operation == "acquire" and told[0] == 1:
+            for place, owed, came in zip(trip.places, told[1::2], told[2::2], strict=True):
+                limit, tokens = self._limits[place], costs[place] + came
+                leases.gain((limit, keys[place]), tokens, owed + tokens * limit.p, now)
+
     def _answered(self, asking: "_Asking", now: int) -> _Steps["_Answer"]:
         """Ask the buckets at some places: all at once; in a cluster, one slot after the other.
 
@@ -360,7 +372,7 @@ class RedisBuckets:
 
     def _trip(self, kind: str, slot: bytes, places: Sequence[int], text: bytes, keys: Sequence[Key], now: int) -> _Trip:
         command = Command(kind, [self._key(place, keys[place]) for place in places], text)
-        return _Trip(slot, command, self._time(now))
+        return _Trip(slot, command, self._time(now), places)
 
     def _time(self, now: int) -> bytes:
         """The time, as the script reads it."""
@@ -374,13 +386,20 @@ class RedisBuckets:
 
     # ---- asking
 
-    def _run(self, steps: _Steps[_T]) -> _T | Awaitable[_T]:
-        """Carry the steps out: at once, or where an event loop runs in this thread as something to await."""
+    def _run(self, steps: _Steps[_T], late: Callable[[_Trip, Sequence[int]], None] | None = None) -> _T | Awaitable[_T]:
+        """Carry the steps out: at once, or where an event loop runs in this thread as something to await.
+
+        Not by `core.steps`, which would send before anybody awaits, and knows no deadline.
+
+        Args:
+            steps: The steps.
+            late: Told what was answered after whoever awaited it had given up.
+        """
         try:
             trip = next(steps)
             loop = running_loop()
             if loop is not None:
-                return self._run_async(steps, trip, loop)
+                return self._run_async(steps, trip, loop, late)
             connections = self._store.connections
             connections.begin()
             while True:
@@ -394,14 +413,21 @@ class RedisBuckets:
         except StopIteration as done:
             return cast("_T", done.value)
 
-    async def _run_async(self, steps: _Steps[_T], trip: _Trip, loop: "AbstractEventLoop") -> _T:
+    async def _run_async(
+        self,
+        steps: _Steps[_T],
+        trip: _Trip,
+        loop: "AbstractEventLoop",
+        late: Callable[[_Trip, Sequence[int]], None] | None,
+    ) -> _T:
         """`_run` for tasks. The steps have begun, so that they end properly even where nobody ever awaits this."""
         line = self._store.connections.line(loop)
         since = loop.time()
         try:
             while True:
+                asked = line.ask(trip.command, trip.now, trip.slot, since)
                 try:
-                    told = await line.ask(trip.command, trip.now, trip.slot, since)
+                    told = await (asked if late is None else _heard_late(asked, partial(late, trip)))
                 except StoreError as error:
                     since = loop.time()  # for what has to be given back
                     trip = steps.throw(error)
@@ -420,6 +446,21 @@ class RedisBuckets:
             return connections.line(loop).delete(keys, patterns)
         connections.delete(keys, patterns)
         return None
+
+
+async def _heard_late(asked: "Future[list[int]]", late: Callable[[Sequence[int]], None]) -> list[int]:
+    """The answer; where whoever awaits it gives up, somebody else is told of it."""
+    from asyncio import CancelledError, shield
+
+    def hear(answered: "Future[list[int]]") -> None:
+        if not answered.cancelled() and answered.exception() is None:
+            late(answered.result())
+
+    try:
+        return await shield(asked)
+    except CancelledError:
+        asked.add_done_callback(hear)
+        raise
 
 
 class _Asking(NamedTuple):
