@@ -49,7 +49,7 @@ class Guarded:
 
     def come_back(self, after=0.1):
         self.inner.work()
-        self.clock.advance(after)
+        self.clock.advance(max(after, self.store.breaker.wait_us(self.clock.now_us()) / 1_000_000))
         if self.inner.way == "awaited":
             asyncio.run(self._request_and_rest())
         else:
@@ -561,7 +561,7 @@ def test_what_was_carried_is_paid_off_in_time_like_the_share_itself():
     guarded.acquire(cost=2)
     assert left(guarded) == {"client": 8}
     guarded.inner.work()
-    guarded.store.breaker.probe_if_due(guarded.clock.now_us() + 100_000)
+    guarded.store.breaker.probe_if_due(guarded.clock.now_us() + 200_000)  # of an outage soon after the last
     attempts_end()
     assert left(guarded) == {"client": 6}
 
