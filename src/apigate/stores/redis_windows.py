@@ -9,6 +9,7 @@ from importlib import import_module
 from importlib.resources import files
 from typing import Any, final
 
+from apigate.core.errors import ConfigurationError
 from apigate.core.steps import Steps, run
 from apigate.stores.window_connections import Connections, bounded
 from apigate.stores.window_keys import kept_prefix, kept_under
@@ -18,6 +19,8 @@ from apigate.throttling.window import Window
 from apigate.throttling.windows import Standing
 
 __all__ = ["RedisWindows"]
+
+_MOST_MOMENTS = 10_000  # while one client's moments are looked through, the server answers nobody
 
 
 @final
@@ -39,7 +42,12 @@ class RedisWindows:
         self._connections = Connections(self._connect, _close, _close_async)
 
     def check(self, window: Window) -> None:
-        """Every window can be kept."""
+        """See that Redis can keep it."""
+        if window.kind == "moving" and window.count > _MOST_MOMENTS:
+            raise ConfigurationError(
+                f"store: Redis keeps at most {_MOST_MOMENTS} moments of a window, and {window} may need more; "
+                f"kind='sliding' needs two counts"
+            )
 
     def acquire(self, limit: Limit, key: Key, cost: int, now: int) -> Standing | Awaitable[Standing]:
         """Count the cost if there is room for it."""
