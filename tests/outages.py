@@ -8,7 +8,7 @@ from typing import Any
 from apigate import StoreError
 from apigate.stores.memory import MemoryStore
 
-__all__ = ["WAYS", "FailingStore", "attempts_end", "tasks_run"]
+__all__ = ["WAYS", "FailingStore", "WindowsToo", "attempts_end", "tasks_run"]
 
 WAYS = ("at once", "awaited", "by loop")
 """Plain values; awaitables; and awaitables exactly where an event loop runs, as a store over a network has it."""
@@ -106,6 +106,45 @@ class _Buckets:
         if self.store.hold_async is not None:
             await self.store.hold_async.wait()
         await asyncio.sleep(0)
+        return self._now(operation, given)
+
+
+class WindowsToo(FailingStore):
+    """One that counts windows too."""
+
+    def windows(self) -> Any:
+        return _Windows(self)
+
+
+class _Windows:
+    """The windows of a `FailingStore`."""
+
+    def __init__(self, store: FailingStore) -> None:
+        self.store = store
+
+    def check(self, window: Any) -> None:
+        self.store.memory.windows().check(window)
+
+    def acquire(self, *given: Any) -> Any:
+        return self._answer("acquire", given)
+
+    def peek(self, *given: Any) -> Any:
+        return self._answer("peek", given)
+
+    def adjust(self, *given: Any) -> Any:
+        return self._answer("adjust", given)
+
+    def reset(self, *given: Any) -> Any:
+        return self._answer("reset", given)
+
+    def _answer(self, operation: str, given: Any) -> Any:
+        return self._later(operation, given) if self.store.has_to_be_awaited() else self._now(operation, given)
+
+    def _now(self, operation: str, given: Any) -> Any:
+        self.store.check(f"window {operation}")
+        return getattr(self.store.memory.windows(), operation)(*given)
+
+    async def _later(self, operation: str, given: Any) -> Any:
         return self._now(operation, given)
 
 

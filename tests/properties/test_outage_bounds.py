@@ -12,10 +12,11 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from apigate import Rate, Throttle
+from apigate import Rate, Throttle, Window
 from apigate.stores.outage import GuardedStore
 from apigate.testing import FakeClock
-from tests.outages import FailingStore, attempts_end
+from apigate.throttling.window import KINDS
+from tests.outages import WindowsToo, attempts_end
 from tests.strategies import UNHURRIED, small_rates
 
 BRIEF = settings(UNHURRIED, max_examples=150)
@@ -49,10 +50,10 @@ class Moment:
 class World:
     """Some processes, their one store, and what they admitted."""
 
-    rate: Rate
+    rate: Rate | Window
     workers: int
     clock: FakeClock = field(default_factory=FakeClock)
-    inner: FailingStore = field(default_factory=FailingStore)
+    inner: WindowsToo = field(default_factory=WindowsToo)
     journal: list[Moment] = field(default_factory=list)
     losses: int = 0
 
@@ -169,3 +170,50 @@ def test_a_store_that_kept_its_memory_is_owed_all_that_was_admitted(workers, bur
         (owed, limit.p) for limit, _, owed in world.inner.memory.owed(world.clock.now_us()) if limit.level == "client"
     ] or [(0, 1)]
     assert -(-owed // p) == min(admitted, 2 * burst)
+
+
+# ---- windows
+
+PERIOD = 10
+windows = st.builds(
+    lambda count, kind: Window(f"{count}/{PERIOD} seconds", kind=kind), st.integers(1, 12), st.sampled_from(KINDS)
+)
+
+
+def periods(window: Window, time: int) -> int:
+    """In how many windows a stretch of time may lie: those of `moving` lie anywhere, the others where they began."""
+    return time // window.period_us + (1 if window.kind == "moving" else 2)
+
+
+@BRIEF
+@given(windows, st.integers(1, 4), quiet)
+def test_while_the_store_is_down_all_processes_together_admit_their_shares_of_a_window(window, workers, trace):
+    world = World(window, workers)
+    world.run([("fail",), *trace])
+    for tokens, time, _ in world.stretches():
+        assert tokens <= world.shares * periods(window, time)
+
+
+@BRIEF
+@given(windows, st.integers(1, 4), steps)
+def test_however_the_store_comes_and_goes_there_is_a_bound_on_what_windows_admit(window, workers, trace):
+    world = World(window, workers)
+    world.run(trace)
+    for tokens, time, is_down in world.stretches():
+        each = world.shares if is_down else window.count + world.shares
+        assert tokens <= each * periods(window, time)
+
+
+@BRIEF
+@given(st.sampled_from(KINDS), st.integers(1, 4), st.integers(1, 12), steps)
+def test_a_store_that_kept_its_memory_has_counted_all_that_was_admitted(kind, workers, count, trace):
+    window = Window(f"{count}/day", kind=kind)
+    world = World(window, workers)
+    world.run([*trace, ("work",), ("pass", 6.0)])
+    for worker in range(workers):
+        world.throttles[worker].acquire({"client": "alice"}, 0)
+        attempts_end()
+    admitted = sum(moment.tokens for moment in world.journal)
+    (limit,) = world.throttles[0]._opened.limits
+    used = world.inner.memory.windows().peek(limit, "alice", 0, world.clock.now_us()).used
+    assert used == min(admitted, 2 * count)

@@ -345,6 +345,119 @@ def test_a_full_redis_counts_nothing_and_says_so(own_redis, kind):
     store.close()
 
 
+# ---- what stands there in Redis
+
+
+def log(redis_server, entries, total):
+    """Write a moving window as the script does."""
+    for first in range(0, len(entries), 1_000):
+        redis_server.command("RPUSH", LOG, *(f"{moment} {cost}" for moment, cost in entries[first : first + 1_000]))
+    redis_server.command("RPUSH", LOG, total)
+
+
+LOG = "shop:client@moving:a"
+
+
+@pytest.fixture
+def in_redis(redis_server):
+    """Windows in Redis that go by the time that they are handed."""
+    windows = RedisWindows(redis_server.uri, DEADLINE_MS, server_time=False)
+    yield windows
+    windows.close()
+
+
+def test_in_redis_one_request_drops_a_thousand_moments_at_most_and_the_others_still_count(redis_server, in_redis):
+    asked, old = limit("10000/minute", "moving"), [(START_US + number, 1) for number in range(9_000)]
+    log(redis_server, [*old, (START_US + 60 * SECOND, 500)], 9_500)
+    now = START_US + 100 * SECOND
+    before = redis_server.commands()
+    standing = in_redis.acquire(asked, "a", 1, now)
+    ran = redis_server.commands() - before
+    assert (ran["lrange"], ran["ltrim"], ran["lpop"], ran["lindex"] <= 4) == (10 + 1, 1, 0, True)
+    assert (standing.allowed, standing.used) == (True, 8_500)
+    assert redis_server.command("LLEN", LOG) == 8_000 + 1 + 1 + 1
+    assert in_redis.peek(asked, "a", 9_000, now).wait_us == 1  # there might be room at the next request
+    used = [in_redis.peek(asked, "a", 1, now).used for _ in range(8)]
+    assert used == [6_501, 5_501, 4_501, 3_501, 2_501, 1_501, 501, 501]
+
+
+@pytest.mark.parametrize("count", [5, 250, 251, 10_000])
+def test_in_redis_the_wait_is_exact_however_long_the_log_is(in_redis, count):
+    windows, asked = MemoryStore().windows(), limit(f"{count}/hour", "moving")
+    for kept in (windows, in_redis):
+        for number in range(min(count, 600)):
+            kept.acquire(asked, "a", 1 + number % 3, START_US + number * SECOND)
+        kept.adjust(asked, "a", count // 2, None, START_US + 600 * SECOND)
+    now = START_US + 601 * SECOND
+    for cost in {1, 2, count // 3 + 1, count // 2, count - 1, count}:
+        here, there = (kept.peek(asked, "a", cost, now) for kept in (windows, in_redis))
+        assert there == here._replace(round_trips=1)
+
+
+def test_in_redis_what_was_counted_long_ago_is_given_back_without_looking_through_the_log(redis_server, in_redis):
+    asked = limit("10000/hour", "moving")
+    log(redis_server, [(START_US + number, 2) for number in range(4_000)], 8_000)
+    before = redis_server.commands()
+    for number in (0, 1, 1_234, 3_998, 3_999):
+        in_redis.adjust(asked, "a", -1, START_US + number, START_US + SECOND)
+        in_redis.adjust(asked, "a", -1, START_US + number, START_US + SECOND)
+    assert (redis_server.commands() - before)["lindex"] <= 10 * (12 + 3)
+    in_redis.adjust(asked, "a", -1, START_US + 4_000, START_US + SECOND)  # nothing was counted then
+    assert in_redis.peek(asked, "a", 1, START_US + SECOND).used == 8_000 - 10
+    assert redis_server.command("LLEN", LOG) == 4_000 - 5 + 1
+
+
+@pytest.mark.parametrize(
+    "damaged",
+    [
+        ("SET", "nonsense"),
+        ("SET", "1 2"),
+        ("SET", f"{'9' * 400} 1 1"),
+        ("SET", "-1 2 3"),
+        ("HSET", "a", "b"),
+        ("RPUSH", "nonsense"),
+        ("RPUSH", "nonsense", "5"),
+        ("RPUSH", "1 2", "nonsense"),
+        ("RPUSH", "nonsense", f"{START_US} 2", "nonsense", "9"),
+        ("RPUSH", f"{START_US} 1", "9" * 400),
+        ("RPUSH", f"{'9' * 400} 1", "5"),
+        ("RPUSH", f"{START_US} 1", "9999"),
+        ("RPUSH", f"{START_US} 7", "1"),
+    ],
+    ids=str,
+)
+@each_kind
+def test_in_redis_what_somebody_else_wrote_is_no_error_and_gone_with_the_window(redis_server, in_redis, kind, damaged):
+    asked, name = limit("5/minute", kind), f"shop:client@{kind}:a"
+    asks: list[Callable[[int], Any]] = [
+        lambda now: in_redis.peek(asked, "a", 3, now),
+        lambda now: in_redis.acquire(asked, "a", 1, now),
+        lambda now: in_redis.adjust(asked, "a", 1, None, now),
+        lambda now: in_redis.adjust(asked, "a", -1, START_US, now),
+    ]
+    for first in asks:
+        redis_server.command("DEL", name)
+        command, *values = damaged
+        redis_server.command(command, name, *values)
+        for ask_redis in (first, *asks):
+            ask_redis(START_US + 1)
+        later = START_US + 121 * SECOND
+        assert [in_redis.acquire(asked, "a", 1, later).allowed for _ in range(6)] == [True] * 5 + [False]
+
+
+@each_kind
+def test_in_redis_what_does_not_parse_counts_nothing(redis_server, in_redis, kind):
+    redis_server.command("RPUSH" if kind == "moving" else "SET", f"shop:client@{kind}:a", "nonsense")
+    assert in_redis.acquire(limit("5/minute", kind), "a", 1, START_US)[:2] == (True, 0)
+    assert in_redis.peek(limit("5/minute", kind), "a", 1, START_US).used == 1
+
+
+def test_redis_refuses_moving_windows_of_more_moments_than_it_looks_through_in_no_time():
+    with pytest.raises(ConfigurationError, match="at most 10000 moments of a window"):
+        Gateway(store="redis://127.0.0.1:1", name="shop", client_throttle=Window("10001/day", kind="moving"))
+    Gateway(store="redis://127.0.0.1:1", name="shop", client_throttle=Window("10000/day", kind="moving"))
+
+
 def test_behind_sentinel_the_primary_is_asked(redis_sentinel):
     store = RedisForWindows(redis_sentinel.uri, DEADLINE_MS)
     asked = throttle(store)

@@ -21,13 +21,16 @@ from apigate.core.steps import let_go
 if TYPE_CHECKING:
     from asyncio import Task
 
-__all__ = ["FIRST_PROBE_US", "LONGEST_PROBE_US", "Breaker", "Recovery", "StoreChange"]
+__all__ = ["FIRST_PROBE_US", "LONGEST_PROBE_US", "STEADY_US", "Breaker", "Recovery", "StoreChange"]
 
 FIRST_PROBE_US = 100_000
 """How long after an outage began the store is asked again; each attempt waits twice as long as the one before."""
 
 LONGEST_PROBE_US = 5_000_000
 """At most so long."""
+
+STEADY_US = 10_000_000
+"""How long the store has to have answered, for the next outage to begin with a short interval again."""
 
 _SKEW_US = 1_000_000  # callers read the clock before they come here; what lies further ahead is a clock set back
 
@@ -55,6 +58,7 @@ class Recovery(Protocol):
 class Breaker:
     """Opens at the first failure, then has the store tried at growing intervals, and closes when that succeeds.
 
+    The intervals of a store that comes and goes grow on from one outage to the next, until it has answered for 10 s.
     Several users of one store share one breaker, as an outage is one for all of them. It costs a look at `is_open`
     while all is well.
 
@@ -87,6 +91,7 @@ class Breaker:
         self._on_event = on_event
         self._meanwhile = meanwhile
         self._since = 0
+        self._closed: int | None = None
         self._due = 0
         self._interval = FIRST_PROBE_US
         self._in_task = False
@@ -117,8 +122,9 @@ class Breaker:
             if self.is_open or turn != self.turn:
                 return
             self._since = now
-            self._interval = FIRST_PROBE_US
-            self._due = now + FIRST_PROBE_US
+            if self._closed is None or not 0 <= now - self._closed < STEADY_US:
+                self._interval = FIRST_PROBE_US
+            self._due = now + self._interval
             self._in_task = awaited
             self.turn += 1
             self.is_open = True
@@ -233,6 +239,7 @@ class Breaker:
             self.turn += 1
             probe.turn = self.turn
             self.is_open = False
+            self._closed = now
             self._untold.append(StoreRecovered(self._store, max(0, now - self._since) / 1_000_000))
         return True
 

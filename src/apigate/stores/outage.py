@@ -13,6 +13,7 @@ from apigate.core.clock import Clock
 from apigate.core.errors import StoreError
 from apigate.core.steps import let_go
 from apigate.stores.breaker import Breaker, StoreChange
+from apigate.stores.carried_windows import CarriedWindows
 from apigate.stores.memory import MemoryStore
 from apigate.throttling.algorithms import owed_at
 from apigate.throttling.decision import Decision
@@ -99,6 +100,7 @@ class GuardedStore:
         self._limits: dict[str, Limit] = {}  # by name, as it was opened last
         self._shares: dict[str, Limit] = {}
         self._carried: dict[tuple[str, Key], _Carried] = {}  # by limit and key
+        self._windows = CarriedWindows(self._local.windows())
         probing = _PROBE_WINDOW if getattr(store, "windows_only", False) else _PROBE_RATE
         self._probing = Limit(f"{name}:probe", "probe", "probe", probing)
 
@@ -151,16 +153,17 @@ class GuardedStore:
     # ---- the way back, see Recovery
 
     def attempt(self) -> Iterator[object]:
-        """Take a token from a bucket of its own, then all that the shares are owed.
+        """Take a token from a bucket of its own, then all that the shares are owed, and have counted.
 
         Without asking for it: that is always written, while a store may have tokens in hand that it can give.
         """
         now = self._clock.now_us()
         yield open_buckets(self.store, [self._probing], now).adjust(("",), (1,), now)
         yield from self._carry()
+        yield from self._carry_windows()
 
     def finish(self) -> Iterator[object]:
-        """Take what the shares gave meanwhile, and count what was admitted in shares of windows."""
+        """Take what the shares gave meanwhile."""
         yield from self._carry()
         yield from self._carry_windows()
 
@@ -191,17 +194,10 @@ class GuardedStore:
         self._carried = kept  # of the others nothing is owed any more
 
     def _carry_windows(self) -> Iterator[object]:
-        """Count in the store within what shares of windows have counted; as if it came now, so never too little."""
-        now = self._clock.now_us()
-        shares = self._local.windows()
-        for number, (name, key) in enumerate(shares.keys(), start=1):
-            share, limit = self._shares[name], self._limits[name]
-            used = 0 if share.window is None else shares.peek(share, key, 0, now).used
-            if used:
-                yield windows_of(self.store, [limit]).adjust(limit, key, used, None, now)
-                shares.reset(share, key)  # only now: had the store failed again, this would go on by the share
-            elif number % _SCANNED == 0:
-                yield None
+        """Count in the store within what shares of windows have counted and it was not told of."""
+        return self._windows.carry(
+            self._shares, self._limits, lambda limit: windows_of(self.store, [limit]), self._clock.now_us()
+        )
 
     def _take(
         self,
@@ -216,7 +212,10 @@ class GuardedStore:
             self._carried[limit.name, key] = kept[limit.name, key] = carried
 
     def forget(self, limits: Sequence[Limit], keys: Sequence[Key | None] | None) -> None:
-        """Forget what was carried of buckets that are reset."""
+        """Forget what was carried of buckets and windows that are reset."""
+        for limit, key in zip(limits, [None] * len(limits) if keys is None else keys, strict=True):
+            if limit.window is not None and (keys is None or key is not None):
+                self._windows.forget(limit.name, key)
         if keys is None:
             names = {limit.name for limit in limits}
             self._carried = {place: carried for place, carried in self._carried.copy().items() if place[0] not in names}

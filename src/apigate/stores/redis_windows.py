@@ -7,6 +7,7 @@ refuses, its moving one goes by the clients' clocks, and none tells in the same 
 from collections.abc import Awaitable
 from typing import final
 
+from apigate.core.errors import ConfigurationError
 from apigate.core.loops import running_loop
 from apigate.core.steps import Steps, run
 from apigate.stores.connection import Command, Connections, load_script
@@ -17,6 +18,8 @@ from apigate.throttling.window import Window
 from apigate.throttling.windows import Standing
 
 __all__ = ["RedisWindows"]
+
+_MOST_MOMENTS = 10_000  # while one client's moments are looked through, the server answers nobody
 
 
 @final
@@ -37,7 +40,12 @@ class RedisWindows:
         self._script = load_script("window.lua")
 
     def check(self, window: Window) -> None:
-        """Every window can be kept."""
+        """See that Redis can keep it."""
+        if window.kind == "moving" and window.count > _MOST_MOMENTS:
+            raise ConfigurationError(
+                f"store: Redis keeps at most {_MOST_MOMENTS} moments of a window, and {window} may need more; "
+                f"kind='sliding' needs two counts"
+            )
 
     def acquire(self, limit: Limit, key: Key, cost: int, now: int) -> Standing | Awaitable[Standing]:
         """Count the cost if there is room for it."""

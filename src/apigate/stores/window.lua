@@ -1,6 +1,6 @@
 -- One window of one key, as apigate.throttling.windows says; its whole numbers are exact in doubles.
 -- A fixed or sliding window is a string "start previous count"; a moving one a list of "moment cost", oldest first,
--- and its sum as the last element.
+-- and its sum as the last element. What is neither, as somebody else wrote it, counts nothing.
 -- KEYS: the key. ARGV[1]: the time in us to go by, empty for the server's. ARGV[2], with spaces between: kind, what to
 -- do (take, look, change), count, period in us, cost or units, time counted under (-1 for none).
 -- Answers one line of numbers: 1 if allowed, used, wait (-1 for never), until it admits more, time counted under.
@@ -8,6 +8,8 @@ local key, injected, now = KEYS[1], ARGV[1] ~= '', tonumber(ARGV[1])
 local kind, action, count, period, cost, at = string.match(ARGV[2], '^(%a+) (%a+) (%d+) (%d+) (-?%d+) (-?%d+)$')
 count, period, cost, at = tonumber(count), tonumber(period), tonumber(cost), tonumber(at)
 local MS, SKEW = 1000, 1000000
+local CHUNK, MOST = 100, 1000  -- entries of a log that are read at once, and that one call drops: it keeps all waiting
+local DIGITS = 16  -- of the largest whole number that is exact
 if not injected then
   local time = redis.call('TIME')
   now = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -15,6 +17,20 @@ end
 
 local function text(number)
   return string.format('%.0f', number)
+end
+
+local function whole(digits)
+  return digits and #digits <= DIGITS and tonumber(digits) or nil
+end
+
+-- What a command reads; nothing where something else than ours is kept under the key.
+local function read(command, ...)
+  local kept = redis.pcall(command, key, ...)
+  if type(kept) == 'table' and kept.err then
+    redis.call('DEL', key)
+    return nil
+  end
+  return kept
 end
 
 local function keep(ends)
@@ -30,10 +46,10 @@ end
 local start, previous, current = 0, 0, 0
 
 local function load_counts()
-  local kept = redis.call('GET', key)
-  if kept then
-    local a, b, c = string.match(kept, '^(%d+) (%d+) (%d+)$')
-    start, previous, current = tonumber(a), tonumber(b), tonumber(c)
+  local a, b, c = string.match(read('GET') or '', '^(%d+) (%d+) (%d+)$')
+  a, b, c = whole(a), whole(b), whole(c)
+  if a and b and c then
+    start, previous, current = a, b, c
   end
   local healed = start > now + SKEW and previous + current > 0
   local ended = math.floor((now - start) / period)
@@ -101,49 +117,80 @@ end
 
 local total, length = 0, 0
 
+-- Moment and cost; of what is no entry, long ago and nothing.
+local function parsed(kept)
+  local moment, units = string.match(kept, '^(%d+) (%d+)$')
+  moment, units = whole(moment), whole(units)
+  if moment and units then
+    return moment, units
+  end
+  return 0, 0
+end
+
 local function entry(index)
   local kept = redis.call('LINDEX', key, index)
   if not kept then
     return nil
   end
-  local moment, units = string.match(kept, '^(%d+) (%d+)$')
-  return tonumber(moment), tonumber(units)
+  return parsed(kept)
+end
+
+-- The clock was set back: what lies ahead came now.
+local function heal_log()
+  local moments, sums = {}, {}
+  for _, kept in ipairs(redis.call('LRANGE', key, 0, -1)) do
+    local moment, units = parsed(kept)
+    moment = math.min(moment, now)
+    if moments[#moments] == moment then
+      sums[#sums] = sums[#sums] + units
+    else
+      moments[#moments + 1], sums[#sums + 1] = moment, units
+    end
+  end
+  redis.call('DEL', key)
+  for index = 1, #moments do
+    redis.call('RPUSH', key, text(moments[index]) .. ' ' .. text(sums[index]))
+  end
+  length = #moments
+end
+
+-- Drop what is a period old; of very much the oldest, and the rest counts until the next call.
+local function trim_log()
+  local gone, is_old = 0, length > 0 and entry(0) + period <= now
+  while is_old and gone < math.min(length, MOST) do
+    for _, kept in ipairs(redis.call('LRANGE', key, gone, math.min(gone + CHUNK, length) - 1)) do
+      local moment, units = parsed(kept)
+      is_old = moment + period <= now
+      if not is_old then
+        break
+      end
+      gone, total = gone + 1, total - units
+    end
+  end
+  if gone > 0 then
+    redis.call('LTRIM', key, gone, -1)
+    length = length - gone
+    total = length > 0 and math.max(0, total) or 0
+  end
 end
 
 local function load_log()
-  length = redis.call('LLEN', key)
+  length = read('LLEN') or 0
   if length == 0 then
     return false
   end
-  total = tonumber(redis.call('RPOP', key))
+  total = whole(string.match(redis.call('RPOP', key), '^%d+$'))
   length = length - 1
+  if not total then
+    redis.call('DEL', key)
+    total, length = 0, 0
+  end
   local last = entry(-1)
   local healed = last ~= nil and last > now + SKEW
   if healed then
-    local moments, sums = {}, {}
-    for _, kept in ipairs(redis.call('LRANGE', key, 0, -1)) do
-      local moment, units = string.match(kept, '^(%d+) (%d+)$')
-      moment = math.min(tonumber(moment), now)
-      if moments[#moments] == moment then
-        sums[#sums] = sums[#sums] + tonumber(units)
-      else
-        moments[#moments + 1], sums[#sums + 1] = moment, tonumber(units)
-      end
-    end
-    redis.call('DEL', key)
-    for index = 1, #moments do
-      redis.call('RPUSH', key, text(moments[index]) .. ' ' .. text(sums[index]))
-    end
-    length = #moments
+    heal_log()
   end
-  while length > 0 do
-    local moment, units = entry(0)
-    if moment + period > now then
-      break
-    end
-    redis.call('LPOP', key)
-    total, length = total - units, length - 1
-  end
+  trim_log()
   return healed
 end
 
@@ -155,19 +202,30 @@ local function save_log()
   end
 end
 
+-- When the entry leaves with which enough of the oldest have left: looked for from the end to which it is nearer.
 local function until_log(most)
-  local surplus, index = total - most, 0
+  local surplus = total - most
   if surplus <= 0 then
     return 0
   end
-  while true do
-    local moment, units = entry(index)
-    surplus = surplus - units
-    if surplus <= 0 then
-      return moment + period - now
+  local newest = most < surplus
+  local left = newest and most + 1 or surplus
+  for first = 0, length - 1, CHUNK do
+    local last = math.min(first + CHUNK, length) - 1
+    local from, to = first, last
+    if newest then
+      from, to = length - 1 - last, length - 1 - first
     end
-    index = index + 1
+    local chunk = redis.call('LRANGE', key, from, to)
+    for number = 1, #chunk do
+      local moment, units = parsed(chunk[newest and #chunk + 1 - number or number])
+      left = left - units
+      if left <= 0 then
+        return math.max(1, moment + period - now)  -- at once, where only this call was not enough to drop it
+      end
+    end
   end
+  return period
 end
 
 local function add_log(units)
@@ -184,7 +242,9 @@ local function add_log(units)
 end
 
 local function remove_log(units)
-  for index = length - 1, 0, -1 do
+  local low, high = 0, length - 1
+  while low <= high do
+    local index = math.floor((low + high) / 2)
     local moment, counted = entry(index)
     if moment == at then
       total = total - math.min(units, counted)
@@ -195,9 +255,12 @@ local function remove_log(units)
         redis.call('LREM', key, 1, 'gone')
         length = length - 1
       end
-    end
-    if moment <= at then
       return
+    end
+    if moment < at then
+      low = index + 1
+    else
+      high = index - 1
     end
   end
 end

@@ -163,7 +163,45 @@ def test_each_outage_is_told_and_begins_with_short_intervals_again(made, clock, 
         breaker.probe_if_due(clock.now_us())
         attempts_end()
         assert not breaker.is_open
+        clock.advance(10)
     assert [type(event) for event in events] == [StoreOutage, StoreRecovered] * 3
+
+
+def test_a_store_that_comes_and_goes_is_tried_at_intervals_that_grow_on(made, clock):
+    breaker = made(Steps())
+    waits = []
+    for _ in range(8):
+        opened(breaker)
+        waits.append(breaker.wait_us(clock.now_us()) / 1_000_000)
+        clock.advance(waits[-1])
+        breaker.probe_if_due(clock.now_us())
+        attempts_end()
+        assert not breaker.is_open
+        clock.advance(9.9)
+    assert waits == [0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0]
+
+
+def test_a_clock_set_back_after_an_outage_lets_the_next_begin_with_a_short_interval(made, clock):
+    breaker = opened(made(Steps()))
+    clock.advance(0.1)
+    breaker.probe_if_due(clock.now_us())
+    attempts_end()
+    clock.step(-3_600)
+    assert opened(breaker).wait_us(clock.now_us()) == 100_000
+
+
+def test_a_store_whose_way_back_fails_is_not_tried_ever_so_often(made, clock, events):
+    class Fails(Steps):
+        def finish(self):
+            raise DOWN
+            yield
+
+    breaker = opened(made(Fails()))
+    for _ in range(100):
+        clock.advance(0.1)
+        breaker.probe_if_due(clock.now_us())
+        attempts_end()
+    assert len([event for event in events if isinstance(event, StoreOutage)]) == 1 + 6
 
 
 def test_a_failure_of_a_request_from_before_the_recovery_opens_nothing(made, clock, events):

@@ -12,7 +12,7 @@ from apigate.stores.outage import GuardedStore
 from apigate.testing import FakeClock
 from apigate.throttling.limit import LEVELS
 from apigate.throttling.window import KINDS
-from tests.outages import WAYS, FailingStore, attempts_end, tasks_run
+from tests.outages import WAYS, FailingStore, WindowsToo, attempts_end, tasks_run
 
 ALICE = {"client": "alice"}
 BOB = {"client": "bob"}
@@ -49,7 +49,7 @@ class Guarded:
 
     def come_back(self, after=0.1):
         self.inner.work()
-        self.clock.advance(after)
+        self.clock.advance(max(after, self.store.breaker.wait_us(self.clock.now_us()) / 1_000_000))
         if self.inner.way == "awaited":
             asyncio.run(self._request_and_rest())
         else:
@@ -561,7 +561,7 @@ def test_what_was_carried_is_paid_off_in_time_like_the_share_itself():
     guarded.acquire(cost=2)
     assert left(guarded) == {"client": 8}
     guarded.inner.work()
-    guarded.store.breaker.probe_if_due(guarded.clock.now_us() + 100_000)
+    guarded.store.breaker.probe_if_due(guarded.clock.now_us() + 200_000)  # of an outage soon after the last
     attempts_end()
     assert left(guarded) == {"client": 6}
 
@@ -728,41 +728,6 @@ def test_its_description_says_what_is_within_and_whether_it_is_out():
 # ---- windows
 
 
-class FailingWindows:
-    """The windows of a `FailingStore`."""
-
-    def __init__(self, store):
-        self.store = store
-        self.inner = store.memory.windows()
-
-    def check(self, window):
-        self.inner.check(window)
-
-    def acquire(self, *arguments):
-        return self._answer("acquire", *arguments)
-
-    def peek(self, *arguments):
-        return self._answer("peek", *arguments)
-
-    def adjust(self, *arguments):
-        return self._answer("adjust", *arguments)
-
-    def _answer(self, operation, *arguments):
-        if self.store.has_to_be_awaited():
-            return self._later(operation, *arguments)
-        self.store.check(f"window {operation}")
-        return getattr(self.inner, operation)(*arguments)
-
-    async def _later(self, operation, *arguments):
-        self.store.check(f"window {operation}")
-        return getattr(self.inner, operation)(*arguments)
-
-
-class WindowsToo(FailingStore):
-    def windows(self):
-        return FailingWindows(self)
-
-
 class NothingButWindows(WindowsToo):
     windows_only = True
 
@@ -794,6 +759,74 @@ def test_a_process_admits_its_share_of_a_window_and_it_is_counted_when_the_store
     guarded.come_back()
     assert guarded.admitted() == 8 - 3 - 2
     assert not guarded.acquire().local
+
+
+@WAY
+@pytest.mark.parametrize("kind", KINDS)
+def test_outages_that_follow_one_another_do_not_empty_the_share_of_a_window(way, kind):
+    guarded = guarded_window(way, kind=kind, workers=2)
+    assert guarded.admitted() == 8
+    for share in (4, 0, 0):
+        guarded.break_down()
+        assert guarded.admitted() == share
+        guarded.come_back()
+        assert guarded.admitted() == 0
+    (window,) = [limit for limit in guarded.throttle._opened.limits if limit.window]
+    assert guarded.inner.memory.windows().peek(window, "alice", 0, guarded.clock.now_us()).used == 12
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_a_share_counts_in_its_next_window_is_carried_too(kind):
+    guarded = guarded_window(kind=kind, workers=2)
+    for _ in range(3):
+        guarded.break_down()
+        assert guarded.admitted() == 4
+        guarded.come_back()
+        assert guarded.admitted() == 4
+        guarded.clock.advance(7_201)
+
+
+def test_after_a_reset_what_a_share_of_a_window_counts_is_carried_in_full():
+    for keys in (ALICE, None):
+        guarded = guarded_window(workers=2)
+        guarded.break_down()
+        assert guarded.admitted() == 4
+        guarded.come_back()
+        guarded.throttle.reset(keys)
+        guarded.break_down()
+        assert guarded.admitted() == 4
+        guarded.come_back()
+        assert guarded.admitted() == 4
+
+
+def test_nothing_is_remembered_of_windows_that_have_ended():
+    guarded = guarded_window(workers=2)
+    guarded.break_down()
+    guarded.acquire()
+    guarded.come_back()
+    assert len(guarded.store._windows._told) == 1
+    guarded.clock.advance(3_600)
+    guarded.break_down()
+    guarded.come_back()
+    assert guarded.store._windows._told == {}
+
+
+def test_the_windows_are_carried_before_requests_ask_the_store_again():
+    guarded = guarded_window(count=4)
+    guarded.break_down()
+    assert guarded.admitted() == 4
+    told = guarded.inner.calls.count("window adjust")
+    guarded.inner.held_at = "window adjust"
+    guarded.inner.work()
+    guarded.clock.advance(0.1)
+    guarded.acquire(cost=0)
+    assert guarded.inner.is_held.wait(10)
+    assert guarded.store.breaker.is_open
+    guarded.inner.goes_on.set()
+    attempts_end()
+    assert not guarded.store.breaker.is_open
+    assert guarded.inner.calls.count("window adjust") == told + 1  # and not a second time right after
+    assert guarded.admitted() == 0
 
 
 @WAY
