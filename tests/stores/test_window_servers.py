@@ -355,15 +355,15 @@ def log(redis_server, entries, total):
     redis_server.command("RPUSH", LOG, total)
 
 
-LOG = "shop:client@moving:a"
+LOG = "apigate:{shop}:client@moving=a"
 
 
 @pytest.fixture
 def in_redis(redis_server):
     """Windows in Redis that go by the time that they are handed."""
-    windows = RedisWindows(redis_server.uri, DEADLINE_MS, server_time=False)
-    yield windows
-    windows.close()
+    store = RedisStore(redis_server.uri, deadline_ms=DEADLINE_MS, server_time=False)
+    yield store.windows()
+    store.close()
 
 
 def test_in_redis_one_request_drops_a_thousand_moments_at_most_and_the_others_still_count(redis_server, in_redis):
@@ -428,7 +428,7 @@ def test_in_redis_what_was_counted_long_ago_is_given_back_without_looking_throug
 )
 @each_kind
 def test_in_redis_what_somebody_else_wrote_is_no_error_and_gone_with_the_window(redis_server, in_redis, kind, damaged):
-    asked, name = limit("5/minute", kind), f"shop:client@{kind}:a"
+    asked, name = limit("5/minute", kind), f"apigate:{{shop}}:client@{kind}=a"
     asks: list[Callable[[int], Any]] = [
         lambda now: in_redis.peek(asked, "a", 3, now),
         lambda now: in_redis.acquire(asked, "a", 1, now),
@@ -447,7 +447,7 @@ def test_in_redis_what_somebody_else_wrote_is_no_error_and_gone_with_the_window(
 
 @each_kind
 def test_in_redis_what_does_not_parse_counts_nothing(redis_server, in_redis, kind):
-    redis_server.command("RPUSH" if kind == "moving" else "SET", f"shop:client@{kind}:a", "nonsense")
+    redis_server.command("RPUSH" if kind == "moving" else "SET", f"apigate:{{shop}}:client@{kind}=a", "nonsense")
     assert in_redis.acquire(limit("5/minute", kind), "a", 1, START_US)[:2] == (True, 0)
     assert in_redis.peek(limit("5/minute", kind), "a", 1, START_US).used == 1
 
