@@ -83,8 +83,10 @@ class Gateway:
         modes: `"enforce"`, `"shadow"` or `"off"` by level; stages and methods may say otherwise.
         stages: The stages.
         stage_by: How a request's stage is found: `PathPrefix()`, `Host({...})` or `Header(...)` of `apigate.staging`.
-        store: Where buckets are kept: `"memory://"`, `"memory://?max_keys=1000000"`, or a store; where only windows
-            are, also `"memcached://host:11211"` or `"mongodb://host:27017/name"`.
+        store: Where buckets are kept: `"file:///run/app/apigate.state"` for all processes of one host,
+            `"redis://host:6379/0"` for those of all hosts, `"memory://"` for one process alone, or a store; options
+            follow a `?`, as in `"memory://?max_keys=1000000"`. Where only windows are, also `"memcached://host:11211"`
+            or `"mongodb://host:27017/name"`.
         name: The gateway's name, which prefixes all that it keeps in a store: letters, digits, `-`, `_` and `.`.
             Required where other processes use the store too; else `apigate`.
         outage: What levels do while the store cannot be reached: `"local"` (each process admits its share), `"closed"`

@@ -1,5 +1,6 @@
 """Tokens that processes take ahead: the bounds that `apigate.stores.leases` states, on a real server."""
 
+import asyncio
 from fractions import Fraction
 from itertools import accumulate
 
@@ -7,8 +8,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from apigate.stores.leases import HELD_US
+from apigate.stores.leases import HELD_US, Leases
 from apigate.stores.redis import RedisStore
+from apigate.throttling.decision import Decision
 from apigate.throttling.limit import limits_of
 from apigate.throttling.rate import Rate, parse_rates
 from tests.strategies import UNHURRIED
@@ -29,9 +31,11 @@ class Processes:
             for number, rate in enumerate(rates)
             for limit in limits_of(f"shop:level-{number}", f"level-{number}", parse_rates(rate), mode)
         ]
-        self.stores = [RedisStore(server.uri, server_time=False, lease=lease) for _ in range(PROCESSES)]
+        self.stores = [
+            RedisStore(server.uri, server_time=False, lease=lease, deadline_ms=10_000) for _ in range(PROCESSES)
+        ]
         self.buckets = [store.open(self.limits, START_US) for store in self.stores]
-        self.plain = RedisStore(server.uri, server_time=False)
+        self.plain = RedisStore(server.uri, server_time=False, deadline_ms=10_000)
         self.honest = self.plain.open(self.limits, START_US)
 
     def __enter__(self):
@@ -99,6 +103,60 @@ def test_levels_in_shadow_mode_are_always_asked(redis_server):
         decisions = [ours.buckets[0].acquire(("a",), (1,), START_US) for _ in range(7)]
         assert [decision.round_trips for decision in decisions] == [1] * 7
         assert [bool(decision.shadowed) for decision in decisions] == [False] * 5 + [True] * 2
+
+
+@pytest.fixture
+def pair():
+    """Two limits of a client and of all, and what is in hand of the client's bucket."""
+    limits = [limit for name in ("client", "global") for limit in limits_of(f"s:{name}", name, [Rate(1, burst=100)])]
+    return [(limits[0], "alice"), (limits[1], "")]
+
+
+def test_what_comes_back_late_makes_no_more_than_was_promised(pair):
+    leases = Leases(LEASE)
+    first = leases.take(pair, (1, 1), 0)
+    leases.settle(pair, (1, 1), first, 0, [(1, LEASE - 1), (1, 0)])
+    held = leases.take(pair, (LEASE - 1, 1), HELD_US - 1)
+    assert held.wanted[0] is not None
+    assert held.wanted[1] is None
+    anew = leases.take(pair, (1, 1), HELD_US)
+    leases.settle(pair, (1, 1), anew, HELD_US, [(1, LEASE - 1), (1, 0)])
+    leases.settle(pair, (LEASE - 1, 1), held, HELD_US - 1, None)
+    assert leases.take(pair[:1], (LEASE - 1,), HELD_US).wanted[0] is not None
+    assert leases.take(pair[:1], (1,), HELD_US).wanted[0] is None
+
+
+def test_a_reset_under_way_leaves_no_promise_of_more(pair):
+    leases = Leases(LEASE)
+    under_way = leases.take(pair, (1, 1), 0)
+    leases.drop(pair)
+    other = leases.take(pair, (0, 0), 1)
+    leases.settle(pair, (0, 0), other, 1, None)
+    leases.settle(pair, (1, 1), under_way, 0, None)
+    assert leases.take(pair, (1, 1), 2).ahead == [LEASE - 1] * 2
+
+
+def test_what_a_caller_took_who_gave_up_is_in_hand(redis_server):
+    async def ask():
+        with Processes(redis_server, "1/hour; burst=1000") as ours:
+            buckets = ours.buckets[0]
+            await buckets.peek(("a",), (0,), START_US)
+            task = asyncio.ensure_future(buckets.acquire(("a",), (1,), START_US))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await ours.honest.peek(("b",), (0,), START_US)  # by then the answer has come
+            left = (await ours.honest.peek(("a",), (0,), START_US)).remaining
+            answers = [buckets.acquire(("a",), (1,), START_US) for _ in range(LEASE - 1)]
+            for store in (*ours.stores, ours.plain):
+                await store.close_async()
+        return left, answers
+
+    left, answers = asyncio.run(ask())
+    assert left == 1_000 - LEASE
+    assert all(type(answer) is Decision and answer.allowed for answer in answers)
 
 
 STEPS = st.lists(

@@ -147,6 +147,16 @@ def test_a_child_does_not_wait_for_what_a_thread_of_its_parent_holds(redis_serve
     store.close()
 
 
+def test_so_do_those_of_a_cluster_which_threads_beside_them_ask(redis_cluster):
+    store = RedisStore(redis_cluster.uri, deadline_ms=PATIENT_MS, denial_cache=False, server_time=False)
+    asked = Asked(Threads(), store, limits("100000/hour"))
+    Threads().at_once([asked.call] * 4)
+    childs = in_child(lambda: all(asked.acquire("child").remaining == 100_000 - each for each in range(1, 30)))
+    assert all(asked.acquire("parent").remaining == 100_000 - each for each in range(1, 30))
+    assert childs()
+    store.close()
+
+
 # ---- gunicorn
 
 APP = """

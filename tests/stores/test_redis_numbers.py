@@ -1,5 +1,7 @@
 """The same numbers as in memory, to the last unit, up to the largest that a rate may have; and rates that change."""
 
+import math
+import struct
 from math import gcd
 
 import pytest
@@ -179,3 +181,25 @@ def test_a_running_gateway_changes_its_rate_for_calls_that_are_under_way(redis_s
     decision = caller.ask(change_meanwhile)
     assert (str(decision.limits[0].rate), decision.remaining) == ("10/minute", 5)
     assert asked.left(now=NOW) == [95]
+
+
+NOT_OURS = {
+    "nothing": b"",
+    "a text": b"x" * 40,
+    "owed that is no number": struct.pack(">5d", math.nan, NOW, 1, 1, 5),
+    "a time that is no number": struct.pack(">5d", 1, math.nan, 1, 1, 5),
+    "endless debts": struct.pack(">5d", math.inf, NOW, 1, 1, 5),
+    "debts below nothing": struct.pack(">5d", -5, NOW, 1, 1, 5),
+    "a rate that never pays off": struct.pack(">5d", 1e13, NOW, 0, 1_000_000, 5e6),
+    "no period": struct.pack(">5d", 1e13, NOW, 1, 0, 5e6),
+    "a period that is no number": struct.pack(">5d", 1e13, NOW, 1, math.nan, 5e6),
+}
+
+
+@pytest.mark.parametrize("state", NOT_OURS.values(), ids=NOT_OURS)
+def test_what_nobody_here_has_written_is_a_full_bucket(redis_server, caller, stores, state):
+    asked = Asked(caller, stores(redis_server.uri), limits(Rate(5, per=3_600)))
+    asked.acquire(now=NOW)
+    (name,) = redis_server.command("KEYS", "*")
+    redis_server.command("SET", name, state)
+    assert [asked.acquire(now=NOW).allowed for _ in range(6)] == [True] * 5 + [False]

@@ -32,12 +32,15 @@ class StoreError(ApigateError):
 
     Attributes:
         operation: What was being done, such as `"acquire"`. The backend's own exception is the `__cause__`.
+        blames_store: False where this process was too late or too busy to ask or to hear the answer: such a request is
+            decided as in an outage, and yet it is none.
     """
 
-    def __init__(self, operation: str, message: str) -> None:
+    def __init__(self, operation: str, message: str, *, blames_store: bool = True) -> None:
         """Say which operation failed and why."""
         super().__init__(f"{operation}: {message}")
         self.operation: str = operation
+        self.blames_store: bool = blames_store
 
 
 class StoreTimeoutError(StoreError, TimeoutError):

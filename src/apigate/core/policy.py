@@ -15,6 +15,7 @@ from apigate.core.counters import Counters
 from apigate.core.endpoints import Mark
 from apigate.core.errors import ConfigurationError, ProtocolError
 from apigate.core.message import Response, ResponseHead
+from apigate.core.steps import let_go
 
 __all__ = [
     "CompiledMethod",
@@ -139,9 +140,7 @@ def refuse_awaitable(answer: object) -> NoReturn:
     Raises:
         ProtocolError: Always.
     """
-    close = getattr(answer, "close", None)
-    if close is not None:
-        close()
+    let_go(answer)
     raise ProtocolError(
         "a policy or the store has to be awaited, which a synchronous gate cannot do; put the gateway around the app "
         "with apigate.asgi, or use a store that does not wait"

@@ -5,9 +5,9 @@ the value. Until the first awaitable it runs like any function; from there on as
 """
 
 from collections.abc import Awaitable, Generator
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar, final
 
-__all__ = ["Steps", "run"]
+__all__ = ["Steps", "let_go", "run"]
 
 T = TypeVar("T")
 
@@ -30,23 +30,51 @@ def run(steps: Steps[T]) -> T | Awaitable[T]:
     except StopIteration as end:
         outcome: T = end.value
         return outcome
-    return _finish(steps, answer)
+    return _Rest(steps, answer)
 
 
-async def _finish(steps: Steps[T], answer: Any) -> T:
-    """The rest of some steps, the first of them to be waited for."""
-    try:
-        while True:
-            if _has_to_wait(answer):
-                try:
-                    answer = await answer
-                except BaseException as error:  # noqa: BLE001 - the steps may have to put something right
-                    answer = steps.throw(error)
-                    continue
-            answer = steps.send(answer)
-    except StopIteration as end:
-        outcome: T = end.value
-        return outcome
+@final
+class _Rest(Generic[T]):
+    """The rest of some steps, the first of them to be waited for; no coroutine until somebody does await it."""
+
+    __slots__ = ("_answer", "_steps")
+
+    def __init__(self, steps: Steps[T], answer: Any) -> None:
+        self._steps = steps
+        self._answer = answer
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        return self._finish().__await__()
+
+    async def _finish(self) -> T:
+        steps, answer = self._steps, self._answer
+        try:
+            while True:
+                if _has_to_wait(answer):
+                    try:
+                        answer = await answer
+                    except GeneratorExit:  # nobody waits any more, so nothing can be awaited to put things right
+                        steps.close()
+                        raise
+                    except BaseException as error:  # noqa: BLE001 - the steps may have to put something right
+                        answer = steps.throw(error)
+                        continue
+                answer = steps.send(answer)
+        except StopIteration as end:
+            outcome: T = end.value
+            return outcome
+
+    def close(self) -> None:
+        """End the steps where they are, as whoever asked cannot wait."""
+        let_go(self._answer)
+        self._steps.close()
+
+
+def let_go(answer: object) -> None:
+    """Close what has to be awaited, and will not be: a coroutine complains else."""
+    close = getattr(answer, "close", None)
+    if close is not None:
+        close()
 
 
 def _has_to_wait(answer: object) -> bool:

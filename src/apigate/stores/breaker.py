@@ -5,23 +5,23 @@ an answer or an awaitable; the breaker takes these steps beside the requests, ne
 time, and holds no lock meanwhile. Its state is that of this process.
 """
 
-import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import closing
 from contextvars import Context
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Protocol, TypeAlias, cast, final
-from weakref import WeakSet
 
 from apigate.core.clock import Clock
 from apigate.core.errors import StoreError
 from apigate.core.events import StoreOutage, StoreRecovered
+from apigate.core.forks import renew_after_fork
+from apigate.core.steps import let_go
 
 if TYPE_CHECKING:
     from asyncio import Task
 
-__all__ = ["FIRST_PROBE_US", "LONGEST_PROBE_US", "Breaker", "Recovery", "StoreChange", "let_go"]
+__all__ = ["FIRST_PROBE_US", "LONGEST_PROBE_US", "Breaker", "Recovery", "StoreChange"]
 
 FIRST_PROBE_US = 100_000
 """How long after an outage began the store is asked again; each attempt waits twice as long as the one before."""
@@ -94,7 +94,7 @@ class Breaker:
         self._untold: deque[StoreChange] = deque()
         self._lock = Lock()
         self._telling = Lock()
-        _breakers.add(self)
+        renew_after_fork(self)
 
     def renew(self) -> None:
         """Take new locks and forget the attempt under way: in a process just forked, nobody else holds or makes any."""
@@ -103,13 +103,15 @@ class Breaker:
         self._probe = None
 
     def fail(self, error: StoreError, turn: int, *, awaited: bool = False) -> None:
-        """Note that the store failed; the first failure opens.
+        """Note that the store failed; the first failure opens. One that is not the store's own opens nothing.
 
         Args:
             error: What it raised.
             turn: The breaker's turn when it was asked: a late failure of a request from before does not count.
             awaited: Whether the answer had to be awaited: then the store is tried by tasks, where a loop is running.
         """
+        if not error.blames_store:
+            return
         now = self._clock.now_us()
         with self._lock:
             if self.is_open or turn != self.turn:
@@ -300,22 +302,3 @@ class _Probe:
         if worker is None or isinstance(worker, Thread):
             return worker is None or worker.is_alive()
         return not worker.done() and worker.get_loop().is_running()
-
-
-def let_go(answer: object) -> None:
-    """Close what has to be awaited, and will not be: a coroutine complains else."""
-    close = getattr(answer, "close", None)
-    if close is not None:
-        close()
-
-
-_breakers: WeakSet[Breaker] = WeakSet()
-
-
-def _renew_all() -> None:
-    for breaker in _breakers:
-        breaker.renew()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_renew_all)

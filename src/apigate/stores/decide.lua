@@ -18,7 +18,8 @@
 local ACQUIRE, ADJUST = 0, 2
 local SKEW_US = 1000000
 local DAY_MS = 86400000
-local NEVER = -2 ^ 53
+local MOST = 2 ^ 53
+local NEVER = -MOST
 
 -- What is written out below rather than called was measured: calls and tables are most of what the script costs.
 local floor, max, min, numbers = math.floor, math.max, math.min, struct.unpack
@@ -31,7 +32,8 @@ else
   now = time[1] * 1000000 + time[2]
 end
 
--- Every bucket as { owed, last, n, p, capacity, changed }; what is not kept anywhere owes nothing.
+-- Every bucket as { owed, last, n, p, capacity, changed }; what is not kept anywhere owes nothing, and so does what
+-- nobody here can have written: a number that is none is not even equal to itself.
 local buckets, kept, known = {}, redis.call('MGET', unpack(KEYS)), #ARGV > 2 and {}
 for place = 1, #KEYS do
   local bucket = known and known[KEYS[place]]
@@ -40,7 +42,12 @@ for place = 1, #KEYS do
     if state and #state == 40 then
       bucket = { numbers('>ddddd', state) }
       bucket[6] = false
-    else
+    end
+    if
+      not bucket
+      or not (bucket[1] >= 0 and bucket[1] < MOST and bucket[2] > NEVER and bucket[2] < MOST)
+      or not (bucket[3] >= 1 and bucket[4] >= 1 and bucket[5] >= 1 and bucket[3] + bucket[4] + bucket[5] < MOST)
+    then
       bucket = { 0, NEVER, 0, 0, 0, false }
     end
     if known then

@@ -14,14 +14,14 @@ from logging import getLogger
 from mmap import mmap
 from pathlib import Path
 from typing import cast, final
-from weakref import WeakSet
 
 from apigate.core.errors import ConfigurationError, StoreError, StoreTimeoutError
+from apigate.core.forks import renew_after_fork
 from apigate.stores.deadline import checked_deadline_ms
-from apigate.stores.header import SLOT, Header, is_foreign, read_header, start_anew, write_header
+from apigate.stores.header import SLOT, Header, is_foreign, publish, read_header, start_anew, write_header
 from apigate.stores.kernel import SharedFile, has_locks, machine
 from apigate.stores.memory import DEFAULT_MAX_KEYS
-from apigate.stores.opened import FOREIGN, OpenedFile, problem_of, stranger
+from apigate.stores.opened import FOREIGN, OpenedFile, exposed, problem_of, stranger
 from apigate.stores.table import MOST_CHANGES, Shelf, Table
 from apigate.throttling.algorithms import State, decide, owed_at, settled, written
 from apigate.throttling.decision import Decision
@@ -40,7 +40,6 @@ _TAKEN_OVER = (
     "this process anew"
 )
 _LARGEST_ERA = 2**32 - 1
-_stores: "WeakSet[FileStore]" = WeakSet()
 
 
 @final
@@ -96,7 +95,7 @@ make it, writable for the user of the app, or name another file
         self._had = False  # whether this process, or the one it was forked from, has used the file
         self._reported: int | None = None
         self._told_of_damage = False
-        _stores.add(self)
+        renew_after_fork(self)
 
     def __repr__(self) -> str:
         """Its file."""
@@ -120,6 +119,10 @@ make it, writable for the user of the app, or name another file
         """Let go of the file, which stays as it is; whoever asks again opens it again."""
         self._opened = None
 
+    def renew(self) -> None:
+        """In a forked child: let go of the parent's opening of the file, whose lock would be one with the parent's."""
+        self.close()
+
     def report(self, now: int) -> None:
         """Tell that a key found no place; called with no lock held."""
         if self._reported is None or not 0 <= now - self._reported < _REPORTED_EACH_US:
@@ -137,7 +140,7 @@ make it, writable for the user of the app, or name another file
             while True:
                 opened = self._opened
                 if opened is None or opened.file.pid != os.getpid():
-                    opened = self._opened = self._open()
+                    opened = self._opened = self._open(self._now if now is None else now)
                 if opened.enter():
                     return opened
                 opened.wait(self.deadline_ms)
@@ -164,14 +167,16 @@ make it, writable for the user of the app, or name another file
         if opened is not None and not opened.release_mine() and not isinstance(error, StoreError):
             self._opened = None
 
-    def _open(self) -> "OpenedFile":
-        """Open the file, or make an empty one; never through a symbolic link."""
+    def _open(self, now: int) -> OpenedFile:
+        """Open the file, or make one; never through a symbolic link."""
+        self._machine = self._machine or machine()
+        if not os.path.lexists(self.path):
+            publish(self.path, Header.new(self.max_keys, self._machine, now))
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
         opened = OpenedFile(SharedFile(os.open(self.path, flags, 0o600)))
         problem = stranger(os.fstat(opened.file.fd))
         if problem:
             raise _Unusable(problem)
-        self._machine = self._machine or machine()
         return opened
 
     def _mend(self, opened: "OpenedFile", now: int) -> bool:
@@ -189,8 +194,9 @@ make it, writable for the user of the app, or name another file
     def _header(self, fd: int, size: int, now: int) -> Header:
         """The header of a locked file, made or put right where there is need."""
         header, in_order = read_header(fd)
-        if header is None and is_foreign(fd):
-            raise _Unusable(FOREIGN)
+        problem = FOREIGN if header is None and is_foreign(fd) else exposed(os.fstat(fd))
+        if problem:
+            raise _Unusable(problem)
         if header is None or size < header.size:
             header = Header.new(self.max_keys, self._machine, now)
             start_anew(fd, size, header)
@@ -307,13 +313,3 @@ class FileBuckets:
             self._shelves = [table.shelf(limit) for limit in self._limits]
             self._table, self._version = table, version
         return table
-
-
-def _forget_files() -> None:
-    """In a forked child: let go of the parent's opening of the file, whose lock would be one with the parent's."""
-    for store in list(_stores):
-        store.close()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_files)

@@ -4,13 +4,15 @@ The header stands there twice, so that what spoils the one does not spoil the fi
 """
 
 import os
+from contextlib import suppress
+from pathlib import Path
 from struct import Struct
 from typing import NamedTuple
 from zlib import crc32
 
 from apigate.stores.kernel import allocate
 
-__all__ = ["SLOT", "Header", "is_foreign", "read_header", "start_anew", "write_header"]
+__all__ = ["SLOT", "Header", "is_foreign", "publish", "read_header", "start_anew", "write_header"]
 
 MAGIC = b"apigate1"
 """How a file begins; its last character is the version of the layout."""
@@ -111,3 +113,20 @@ def start_anew(fd: int, size: int, header: Header) -> None:
     for start in range(SLOT, size, _CHUNK):
         os.pwrite(fd, bytes(min(_CHUNK, size - start)), start)
     write_header(fd, header)
+
+
+def publish(path: str, header: Header) -> None:
+    """Make an empty file ready before anybody else sees it, so that nobody waits meanwhile.
+
+    Where the system cannot (it is Linux that can), or another process is faster, or the disk is full, nothing is done.
+    """
+    try:
+        fd = os.open(Path(path).parent, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except (AttributeError, OSError):
+        return
+    try:
+        with suppress(OSError):
+            start_anew(fd, 0, header)
+            os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd)  # the directory only makes it follow the link in /proc
+    finally:
+        os.close(fd)

@@ -35,11 +35,13 @@ class Taking(NamedTuple):
             else None.
         ahead: How many tokens to take ahead.
         back: How many were held too long, and go back.
+        leases: What was in hand then; a reset may have put others in their place since.
     """
 
     wanted: list[int | None]
     ahead: list[int]
     back: list[int]
+    leases: "list[_Lease]"
 
 
 class _Lease:
@@ -74,7 +76,7 @@ class Leases:
 
     def take(self, buckets: Sequence[Bucket], costs: Sequence[int], now: int) -> Taking:
         """Take from hand where that is enough; `settle` has to follow, unless it was enough everywhere."""
-        taking = Taking([], [], [])
+        taking = Taking([], [], [], [])
         with self._lock:
             for (limit, key), cost in zip(buckets, costs, strict=True):
                 lease = self._held.get((limit.name, key)) or self._begin(limit.name, key, now)
@@ -91,6 +93,7 @@ class Leases:
                 taking.wanted.append(wanted)
                 taking.ahead.append(ahead)
                 taking.back.append(back)
+                taking.leases.append(lease)
         return taking
 
     def settle(
@@ -103,6 +106,8 @@ class Leases:
     ) -> None:
         """Take in hand what the server gave ahead; or put back what was taken from hand.
 
+        What has no room in hand any more is let go: it flows back in time.
+
         Args:
             buckets: As for `take`.
             costs: As for `take`.
@@ -113,16 +118,35 @@ class Leases:
         """
         with self._lock:
             for place, (limit, key) in enumerate(buckets):
-                lease = self._held.get((limit.name, key))
-                if lease is None:
-                    continue
+                lease = taking.leases[place]
                 lease.asked -= taking.ahead[place]
+                if self._held.get((limit.name, key)) is not lease:
+                    continue
                 if answer is None:
-                    lease.tokens += 0 if taking.wanted[place] is None else costs[place]
+                    self._put(lease, 0 if taking.wanted[place] is None else costs[place])
                 elif taking.wanted[place] is None:
                     lease.owed, came = answer[place]
-                    lease.tokens += came
+                    self._put(lease, came)
                     lease.at = now
+
+    def gain(self, bucket: Bucket, tokens: int, owed: int, now: int) -> None:
+        """Take in hand what a request took that was given up before it was answered.
+
+        Args:
+            bucket: Of which.
+            tokens: How many: what it wanted, and what came ahead.
+            owed: What the bucket is owed with all of them taken.
+            now: When it asked.
+        """
+        limit, key = bucket
+        with self._lock:
+            lease = self._held.get((limit.name, key)) or self._begin(limit.name, key, now)
+            lease.overdue(now)
+            self._put(lease, tokens)
+            lease.owed, lease.at = owed, now
+
+    def _put(self, lease: _Lease, tokens: int) -> None:
+        lease.tokens = min(self.tolerance, lease.tokens + tokens)
 
     def drop(self, buckets: Sequence[tuple[Limit, Key | None]]) -> None:
         """Let go of what is held of these buckets."""

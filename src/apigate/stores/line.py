@@ -4,12 +4,12 @@ Rule: nothing waits to be joined by others. An idle line sends at the end of the
 round trips are under way as there may be gathers, and goes with the next.
 """
 
-from asyncio import Task, timeout, timeout_at
+from asyncio import CancelledError, Semaphore, Task, current_task, timeout
 from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from apigate.core.errors import StoreError
-from apigate.stores.connection import BYTES, Command, Connections, packed
+from apigate.stores.connection import BYTES, Command, Connections, Script, packed
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
@@ -22,8 +22,17 @@ _MOST = 128
 _BUCKETS = 1_024
 """Their buckets in all, unless one command alone has more: Lua unpacks 8,000 values, and answers have two for each."""
 
+_LATE_S = 0.01
+"""A deadline that is noticed later than this says nothing of the server: something held the event loop meanwhile."""
+
+_GRACE_S = 0.02
+"""How much longer an answer is waited for then."""
+
 _TRIPS = 2
 """Round trips under way at once in one event loop: one for the server to work on while the other's answer is read."""
+
+_ALONE = 32
+"""Commands under way at once, each by itself: more would only wait at the server, each on a connection of its own."""
 
 
 class _Sent(NamedTuple):
@@ -45,6 +54,7 @@ class Line:
         self._idle: list[Any] = []
         self._waiting: dict[bytes, list[_Sent]] = {}
         self._trips: set[Task[None]] = set()
+        self._alone = Semaphore(_ALONE)
         self._due: Task[None] | None = None
         self._guard: AsyncGenerator[None] | None = None
 
@@ -52,7 +62,7 @@ class Line:
         """Send a command with all others that wait.
 
         Args:
-            command: The command.
+            command: The command, of the script that decides about buckets, as that takes many.
             now: The time in microseconds, empty for the server's own.
             slot: What decides its slot in a cluster; commands of one slot and time go together.
             since: When the deadline began to run, by the loop's clock.
@@ -63,6 +73,38 @@ class Line:
         if self._due is None and len(self._trips) < _TRIPS:
             self._begin()
         return answer
+
+    async def ask_alone(self, command: Command, now: bytes) -> list[int]:
+        """Send a command by itself, as its script takes one at a time.
+
+        Args:
+            command: The command.
+            now: The time in microseconds, empty for the server's own.
+
+        Raises:
+            StoreError: As `Connections.call`.
+        """
+        connections = self._connections
+        until = self._loop.time() + connections.deadline_ms / 1_000
+        in_time = False
+        try:
+            with _Deadline(self._loop, until):
+                async with self._alone:
+                    in_time = self._has_time(until)
+                    arguments = (b"%d" % len(command.keys), *command.keys, now, command.text)
+                    reply = await self._call(command.script, *arguments)
+            return [int(number) for number in reply.split()]
+        except Exception as error:
+            blames_store = in_time and not self._is_late(until)
+            raise connections.failure(command.operation, error, blames_store=blames_store) from error
+
+    def _has_time(self, until: float) -> bool:
+        """Whether so much is left that a server which does not answer by then is to blame, and not who asked late."""
+        return until - self._loop.time() > self._connections.deadline_ms / 2_000
+
+    def _is_late(self, until: float) -> bool:
+        """Whether the loop itself stood still over a deadline."""
+        return self._loop.time() - until > _LATE_S
 
     def _begin(self) -> None:
         """Let a trip begin at the end of this turn of the loop, with what waits by then."""
@@ -101,17 +143,21 @@ class Line:
         connections = self._connections
         commands = [sent.command for sent in batch]
         until = min(sent.since for sent in batch) + connections.deadline_ms / 1_000
+        in_time = self._has_time(until)
         try:
             if until <= self._loop.time():
                 raise TimeoutError  # noqa: TRY301 - before anything is sent, as nobody waits for the answer any more
-            async with timeout_at(until):
+            with _Deadline(self._loop, until):
                 keys = [key for command in commands for key in command.keys]
-                reply = await self._call(b"%d" % len(keys), *keys, now, *[command.text for command in commands])
+                texts = [command.text for command in commands]
+                reply = await self._call(commands[0].script, b"%d" % len(keys), *keys, now, *texts)
                 answers = _read(commands, reply)
         except BaseException as error:
+            blames_store = in_time and not self._is_late(until)
             for sent in batch:
                 if not sent.answer.done():
-                    sent.answer.set_exception(_caused(connections.failure(sent.command.operation, error), error))
+                    failure = connections.failure(sent.command.operation, error, blames_store=blames_store)
+                    sent.answer.set_exception(_caused(failure, error))
                     sent.answer.exception()  # whoever asked may have gone, and then nobody asks for it
             if not isinstance(error, Exception):
                 raise
@@ -120,13 +166,12 @@ class Line:
             if not sent.answer.done():
                 sent.answer.set_result(answer)
 
-    async def _call(self, *arguments: bytes) -> Any:
-        script, sha = self._connections.script
+    async def _call(self, script: Script, *arguments: bytes) -> Any:
         client = self._client or await self._connected()
         try:
-            return await self._say(client, b"EVALSHA", sha, *arguments)
+            return await self._say(client, b"EVALSHA", script.sha, *arguments)
         except self._connections.errors.NoScriptError:
-            return await self._say(client, b"EVAL", script, *arguments)
+            return await self._say(client, b"EVAL", script.text, *arguments)
 
     async def _say(self, client: Any, *words: bytes) -> Any:
         """Send a command on a connection that no other task uses; as `Connections._say`."""
@@ -217,6 +262,36 @@ class Line:
         guard, self._guard = self._guard, None
         if guard is not None:
             await guard.aclose()
+
+
+class _Deadline:
+    """Ends what is awaited in it with a TimeoutError; later, where the loop stood still over it.
+
+    An answer may have come meanwhile, and the loop looks at its timers before whoever waits for the answer goes on.
+    """
+
+    def __init__(self, loop: "AbstractEventLoop", until: float) -> None:
+        self._loop = loop
+        self._until = until
+        self._has_ended = self._has_grace = False
+
+    def __enter__(self) -> None:
+        self._task = current_task(self._loop)
+        self._timer = self._loop.call_at(self._until, self._end)
+
+    def _end(self) -> None:
+        now = self._loop.time()
+        if now - self._until > _LATE_S and not self._has_grace:
+            self._has_grace = True
+            self._timer = self._loop.call_at(now + _GRACE_S, self._end)
+        elif self._task is not None:
+            self._has_ended = True
+            self._task.cancel()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        self._timer.cancel()
+        if self._has_ended and self._task is not None and not self._task.uncancel() and kind is CancelledError:
+            raise TimeoutError from error
 
 
 def _first_of(waiting: list[_Sent]) -> list[_Sent]:

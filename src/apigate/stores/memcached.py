@@ -10,6 +10,7 @@ from threading import Lock
 from typing import Any, final
 
 from apigate.core.errors import ConfigurationError, StoreError
+from apigate.core.forks import renew_after_fork
 from apigate.stores.deadline import DEFAULT_DEADLINE_MS, checked_deadline_ms
 from apigate.stores.window_connections import Connections
 from apigate.stores.window_keys import short
@@ -55,6 +56,11 @@ class _Items:
         self._connections = Connections(self._connect, _close, _close_async)
         self._making = Lock()
         self._client: Any = None
+        renew_after_fork(self)
+
+    def renew(self) -> None:
+        """Take a new lock in a forked child, where no other thread makes a client."""
+        self._making = Lock()
 
     def check(self, window: Window) -> None:
         """See that Memcached can keep it."""

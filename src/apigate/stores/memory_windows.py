@@ -11,6 +11,7 @@ from threading import RLock
 from types import TracebackType
 from typing import Self, final
 
+from apigate.core.forks import renew_after_fork
 from apigate.throttling.keys import Key
 from apigate.throttling.limit import Limit, window_of
 from apigate.throttling.window import Window
@@ -58,6 +59,13 @@ class MemoryWindows:
         self._kept = 0
         self._full = False
         self._unreported = False
+        renew_after_fork(self)
+
+    def renew(self) -> None:
+        """Take a new lock in a forked child, where no other thread is inside."""
+        self._lock = RLock()
+        self._inside = 0
+        self._kept = sum(len(table.tallies) for table in self._line)
 
     def __len__(self) -> int:
         """How many keys are kept, overflow tallies not counted."""

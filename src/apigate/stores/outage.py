@@ -11,7 +11,8 @@ from typing import Any, Generic, NamedTuple, TypeVar, cast, final
 
 from apigate.core.clock import Clock
 from apigate.core.errors import StoreError
-from apigate.stores.breaker import Breaker, StoreChange, let_go
+from apigate.core.steps import let_go
+from apigate.stores.breaker import Breaker, StoreChange
 from apigate.stores.memory import MemoryStore
 from apigate.throttling.algorithms import owed_at
 from apigate.throttling.decision import Decision

@@ -6,20 +6,21 @@ the answers have to be awaited, elsewhere they are there at once. What is done i
 what they have to ask the server.
 """
 
-from collections.abc import Awaitable, Generator, Sequence
+from collections.abc import Awaitable, Callable, Generator, Sequence
 from contextlib import suppress
+from functools import partial
 from itertools import chain
 from operator import add
 from struct import pack
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar, cast, final
-from urllib.parse import quote
 
 from apigate.core.errors import ConfigurationError, StoreError
 from apigate.core.loops import running_loop
-from apigate.stores.connection import Command, Connections
+from apigate.stores.connection import Command, Connections, load_script
 from apigate.stores.deadline import DEFAULT_DEADLINE_MS, checked_deadline_ms
 from apigate.stores.denials import Denials
 from apigate.stores.leases import Leases, Taking
+from apigate.stores.redis_names import named, parts, pattern, tag
 from apigate.stores.redis_windows import RedisWindows
 from apigate.throttling.algorithms import judged
 from apigate.throttling.decision import Decision
@@ -27,7 +28,7 @@ from apigate.throttling.keys import Key
 from apigate.throttling.limit import Limit
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
+    from asyncio import AbstractEventLoop, Future
 
 __all__ = ["RedisBuckets", "RedisStore"]
 
@@ -36,15 +37,15 @@ _LARGEST_LEASE = 10_000
 _TEXTS = 256
 _ENDLESS = 2**53  # tokens: more than any bucket holds, and what a double can tell from one more
 _KINDS = {"acquire": 0, "peek": 1, "adjust": 2}
-_PLAIN = ":/<> "  # what stays readable in the name of a limit
 
 
 class _Trip(NamedTuple):
-    """A command, what decides its slot in a cluster, and the time, empty for the server's own."""
+    """A command, what decides its slot in a cluster, the time (empty for the server's own), and the places it is of."""
 
     slot: bytes
     command: Command
     now: bytes
+    places: Sequence[int]
 
 
 _Steps: TypeAlias = Generator[_Trip, list[int], _T]
@@ -92,7 +93,7 @@ class RedisStore:
             raise ConfigurationError(
                 f"RedisStore spread: {self.connections.shown!r} is no cluster, so there is nothing to spread over"
             )
-        self._windows = RedisWindows(uri, deadline_ms, server_time=server_time)
+        self._windows = RedisWindows(self.connections, spread=spread, server_time=server_time)
         self.spread: bool = spread
         self.server_time: bool = server_time
         self._lease = lease
@@ -131,12 +132,10 @@ class RedisStore:
     def close(self) -> None:
         """Close the connections of this process's threads; they are made anew where they are needed again."""
         self.connections.close()
-        self._windows.close()
 
     async def close_async(self) -> None:
         """Close the connections of this process's threads and of the running event loop."""
         await self.connections.close_async()
-        await self._windows.close_async()
 
     def __repr__(self) -> str:
         """The address, without what is secret."""
@@ -156,7 +155,8 @@ class RedisBuckets:
         self._limits = tuple(store.limits[name] for name in names)
         self._places = tuple(range(len(self._limits)))
         self._specs = tuple((limit.n, limit.p, limit.capacity, limit.enforced) for limit in self._limits)
-        self._parts = tuple(_parts(name, spread=store.spread) for name in names)
+        self._parts = tuple(parts(name, spread=store.spread) for name in names)
+        self._script = load_script("decide.lua")
         self._is_leased = store.leases is not None and all(limit.enforced for limit in self._limits)
         self._texts: dict[object, bytes] = {}
 
@@ -185,7 +185,8 @@ class RedisBuckets:
             return self._asked(_Asking("acquire", self._places, keys, costs, patience), now)
         taking = leases.take(tuple(zip(self._limits, keys, strict=True)), costs, now)
         if None in taking.wanted:
-            return self._run(self._leased(keys, costs, now, leases, taking))
+            late = partial(self._gain_late, keys, costs, now, leases)
+            return self._run(self._leased(keys, costs, now, leases, taking), late)
         decision = judged(self._limits, costs, [wanted or 0 for wanted in taking.wanted], allowed=True)
         decision.tolerance = leases.tolerance
         return decision
@@ -209,7 +210,7 @@ class RedisBuckets:
         store = self._store
         if keys is None:
             store.forget()
-            return self._deleted([], [_pattern(name, spread=store.spread) for name in self._names])
+            return self._deleted([], [pattern(around) for around in self._parts])
         if store.denials is not None:
             store.denials.forget(self._limits, keys)
         if store.leases is not None:
@@ -223,8 +224,8 @@ class RedisBuckets:
         connections = self._store.connections
         if connections.is_cluster or not self._places:
             return self._run(self._acquired(asking, now))
-        keys, text = list(map(self._key, self._places, asking.keys)), self._text(asking.kind, self._places, asking)
-        command, loop = Command(asking.kind, keys, text), running_loop()
+        keys, text = list(map(named, self._parts, asking.keys)), self._text(asking.kind, self._places, asking)
+        command, loop = Command(asking.kind, self._script, keys, text), running_loop()
         if loop is not None:
             return self._asked_async(asking, command, now, loop)
         connections.begin()
@@ -272,6 +273,15 @@ class RedisBuckets:
         decision = self._decision(asking, answer.wanted, allowed=answer.allowed, trips=answer.trips, now=now)
         decision.tolerance = leases.tolerance
         return decision
+
+    def _gain_late(
+        self, keys: Sequence[Key], costs: Sequence[int], now: int, leases: Leases, trip: _Trip, told: Sequence[int]
+    ) -> None:
+        """Take in hand what was taken for a request that was given up before it was answered."""
+        if trip.command.operation == "acquire" and told[0] == 1:
+            for place, owed, came in zip(trip.places, told[1::2], told[2::2], strict=True):
+                limit, tokens = self._limits[place], costs[place] + came
+                leases.gain((limit, keys[place]), tokens, owed + tokens * limit.p, now)
 
     def _answered(self, asking: "_Asking", now: int) -> _Steps["_Answer"]:
         """Ask the buckets at some places: all at once; in a cluster, one slot after the other.
@@ -337,7 +347,7 @@ class RedisBuckets:
             return ((b"", places),) if places else ()
         slots: dict[bytes, list[int]] = {}
         for place in reversed(places):
-            slots.setdefault(_tag(self._key(place, keys[place])), []).append(place)
+            slots.setdefault(tag(self._key(place, keys[place])), []).append(place)
         return tuple(slots.items())
 
     def _text(self, kind: str, places: Sequence[int], asking: "_Asking") -> bytes:
@@ -357,28 +367,33 @@ class RedisBuckets:
         return text
 
     def _trip(self, kind: str, slot: bytes, places: Sequence[int], text: bytes, keys: Sequence[Key], now: int) -> _Trip:
-        command = Command(kind, [self._key(place, keys[place]) for place in places], text)
-        return _Trip(slot, command, self._time(now))
+        command = Command(kind, self._script, [self._key(place, keys[place]) for place in places], text)
+        return _Trip(slot, command, self._time(now), places)
 
     def _time(self, now: int) -> bytes:
         """The time, as the script reads it."""
         return b"" if self._store.server_time else b"%d" % now
 
     def _key(self, place: int, key: Key) -> bytes:
-        """The name of a bucket on the server. Its parts cannot be forged: what separates them is quoted within them."""
-        whose = b"=" + key.encode("utf-8", "surrogatepass") if isinstance(key, str) else b"#" + key.hex().encode()
-        head, tail = self._parts[place]
-        return head + whose + tail
+        """The name of a bucket on the server."""
+        return named(self._parts[place], key)
 
     # ---- asking
 
-    def _run(self, steps: _Steps[_T]) -> _T | Awaitable[_T]:
-        """Carry the steps out: at once, or where an event loop runs in this thread as something to await."""
+    def _run(self, steps: _Steps[_T], late: Callable[[_Trip, Sequence[int]], None] | None = None) -> _T | Awaitable[_T]:
+        """Carry the steps out: at once, or where an event loop runs in this thread as something to await.
+
+        Not by `core.steps`, which would send before anybody awaits, and knows no deadline.
+
+        Args:
+            steps: The steps.
+            late: Told what was answered after whoever awaited it had given up.
+        """
         try:
             trip = next(steps)
             loop = running_loop()
             if loop is not None:
-                return self._run_async(steps, trip, loop)
+                return self._run_async(steps, trip, loop, late)
             connections = self._store.connections
             connections.begin()
             while True:
@@ -392,14 +407,21 @@ class RedisBuckets:
         except StopIteration as done:
             return cast("_T", done.value)
 
-    async def _run_async(self, steps: _Steps[_T], trip: _Trip, loop: "AbstractEventLoop") -> _T:
+    async def _run_async(
+        self,
+        steps: _Steps[_T],
+        trip: _Trip,
+        loop: "AbstractEventLoop",
+        late: Callable[[_Trip, Sequence[int]], None] | None,
+    ) -> _T:
         """`_run` for tasks. The steps have begun, so that they end properly even where nobody ever awaits this."""
         line = self._store.connections.line(loop)
         since = loop.time()
         try:
             while True:
+                asked = line.ask(trip.command, trip.now, trip.slot, since)
                 try:
-                    told = await line.ask(trip.command, trip.now, trip.slot, since)
+                    told = await (asked if late is None else _heard_late(asked, partial(late, trip)))
                 except StoreError as error:
                     since = loop.time()  # for what has to be given back
                     trip = steps.throw(error)
@@ -418,6 +440,21 @@ class RedisBuckets:
             return connections.line(loop).delete(keys, patterns)
         connections.delete(keys, patterns)
         return None
+
+
+async def _heard_late(asked: "Future[list[int]]", late: Callable[[Sequence[int]], None]) -> list[int]:
+    """The answer; where whoever awaits it gives up, somebody else is told of it."""
+    from asyncio import CancelledError, shield
+
+    def hear(answered: "Future[list[int]]") -> None:
+        if not answered.cancelled() and answered.exception() is None:
+            late(answered.result())
+
+    try:
+        return await shield(asked)
+    except CancelledError:
+        asked.add_done_callback(hear)
+        raise
 
 
 class _Asking(NamedTuple):
@@ -444,27 +481,3 @@ class _Answer:
 def _terms(limit: Limit) -> tuple[int, int, int, bool, bool]:
     """What decides about its buckets, and about what is known of them."""
     return limit.n, limit.p, limit.capacity, limit.enforced, limit.steady
-
-
-def _parts(name: str, *, spread: bool) -> tuple[bytes, bytes]:
-    """What comes before and after whose bucket it is: the owner is the hash tag, alone or with that.
-
-    Before it nothing is left of `=` and `#`, after it nothing of `}`, so it is told from both whatever it holds.
-    """
-    owner, colon, rest = name.partition(":")
-    head = quote(owner, safe="", errors="surrogatepass")
-    tail = quote(rest, safe=_PLAIN if spread else _PLAIN + "{}", errors="surrogatepass")
-    if spread:
-        return f"apigate:{{{head}".encode(), f"}}{colon}{tail}".encode()
-    return f"apigate:{{{head}}}{colon}{tail}".encode(), b""
-
-
-def _pattern(name: str, *, spread: bool) -> bytes:
-    """What matches every bucket of a limit; quoting has left nothing in its name that would need to be escaped."""
-    head, tail = _parts(name, spread=spread)
-    return head + b"[=#]*" + tail
-
-
-def _tag(key: bytes) -> bytes:
-    """What decides the slot of a key (Redis cluster specification, "Hash tags")."""
-    return key[key.index(b"{") + 1 : key.index(b"}")]

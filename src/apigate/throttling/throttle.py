@@ -7,6 +7,7 @@ from typing import Self, TypeAlias, TypeVar, final
 
 from apigate.core.clock import Clock, SystemClock
 from apigate.core.errors import ConfigurationError, ProtocolError
+from apigate.core.steps import let_go
 from apigate.throttling.decision import Decision, Throttled
 from apigate.throttling.keys import LONGEST_KEY, Key, bucket_key
 from apigate.throttling.limit import Limit, Mode, checked_cost, checked_mode, limits_of
@@ -382,10 +383,11 @@ def _pause(decision: Decision, patience: int) -> int | None:
 def _value(answer: _T | Awaitable[_T], instead: str) -> _T:
     """The answer of a store that does not wait."""
     if isinstance(answer, Awaitable):
-        close = getattr(answer, "close", None)
-        if close is not None:
-            close()
-        raise ProtocolError(f"this store is asynchronous; use {instead}")
+        let_go(answer)
+        raise ProtocolError(
+            f"the store has to be awaited here; use {instead}, or where that is so only as an event loop runs in this "
+            f"thread, call it from another thread"
+        )
     return answer
 
 

@@ -142,6 +142,8 @@ class WindowedBuckets:
                 else:
                     standing = yield self._windows.peek(self._limits[place], keys[place], costs[place], now)
                 answer.note(place, standing)
+        except GeneratorExit:  # nobody waits for it any more
+            raise
         except BaseException:
             yield from self._return(keys, answer, now, quietly=True)
             raise

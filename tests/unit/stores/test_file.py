@@ -87,6 +87,36 @@ def test_stores_on_one_file_share_their_buckets(path):
     assert one.peek({"client": "bob"}, cost=0).levels["global"].remaining == 7
 
 
+def test_while_one_process_makes_the_file_no_other_waits(path, monkeypatch):
+    """Making it takes many times as long as a decision: workers that start together would be past their deadline."""
+    at_work, go_on, allocate = threading.Event(), threading.Event(), os.posix_fallocate
+
+    def slow(fd, offset, size):
+        if not at_work.is_set():
+            at_work.set()
+            assert go_on.wait(60)
+        allocate(fd, offset, size)
+
+    monkeypatch.setattr(os, "posix_fallocate", slow)
+    slow_one, other = throttle(path), throttle(path, deadline_ms=1_000)
+    seen = []
+    thread = threading.Thread(target=lambda: seen.append(admitted(slow_one)))
+    thread.start()
+    assert at_work.wait(60)
+    assert admitted(other, times=2) == 2
+    go_on.set()
+    thread.join()
+    assert seen == [1]
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_where_a_file_cannot_be_made_out_of_sight_it_is_made_in_place(path, monkeypatch):
+    monkeypatch.delattr(os, "O_TMPFILE")
+    assert admitted(throttle(path), times=2) == 2
+    assert admitted(throttle(path)) == 1
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
 def test_what_is_owed_outlives_the_process(path):
     admitted(throttle(path))
     assert admitted(throttle(path)) == 0
@@ -375,6 +405,7 @@ def test_an_exception_from_a_signal_leaves_whole_decisions_and_no_lock(path):
                     limits.acquire({"client": "alice"})
                 armed = False
             except KeyboardInterrupt:
+                armed = False
                 interrupted += 1
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

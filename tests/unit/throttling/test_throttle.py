@@ -408,7 +408,7 @@ class AsyncBuckets:
 )
 def test_a_store_that_has_to_be_awaited_is_refused_with_what_to_call_instead(call, instead):
     limits = throttle({"client": Rate(9)}, store=AsyncStore())
-    with pytest.raises(ProtocolError, match=f"asynchronous; use {instead}"):
+    with pytest.raises(ProtocolError, match=f"has to be awaited here; use {instead}"):
         call(limits)
 
 
