@@ -5,5 +5,6 @@ opens them, with `deadline` and `shown`. Around any of them: `outage`, with its 
 package `limits`: `limits_storage`.
 
 Of the file: `kernel` (locks), `opened`, `header`, `table`. Of Redis: `connection` (threads), `line` (event loops),
-`denials`, `leases`, `redis_windows`. Of windows on servers: `window_connections`, `window_keys`, `written_windows`.
+`denials`, `leases`, `redis_names`, `redis_windows`. Of windows on other servers: `window_connections`,
+`window_keys`, `written_windows`.
 """
