@@ -15,7 +15,7 @@ from apigate.core.context import RequestContext
 from apigate.core.cors import CORS
 from apigate.core.errors import ConfigurationError
 from apigate.core.message import Request
-from apigate.core.names import checked_name
+from apigate.core.names import checked_name, nearest
 from apigate.core.responses import GatewayResponse
 from apigate.core.routes import ANY, method_key
 from apigate.core.workers import workers_told
@@ -410,9 +410,7 @@ def _table(value: Any, where: str) -> Mapping[str, Any]:
 def _named(table: Mapping[str, Any], known: frozenset[str], where: str) -> Mapping[str, Any]:
     for name in table:
         if name not in known:
-            import difflib
-
-            close = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"allowed are {', '.join(sorted(known))}"
+            close = nearest(name, known)
+            hint = f"did you mean {close!r}?" if close else f"allowed are {', '.join(sorted(known))}"
             raise ConfigurationError(f"{where}: {name!r} is no setting; {hint}")
     return table

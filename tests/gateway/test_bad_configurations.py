@@ -76,7 +76,11 @@ BAD = {
     "a host of no stage": (lambda: Gateway(stages=[PROD], stage_by=Host({"a": "x"})), "stage_by", "stages are prod"),
     "no header": (lambda: Header(""), "stage_by Header", "name of a header"),
     "a default of no stage": (lambda: Gateway(stages=[PROD], stage_by=Header("x", "y")), "stage_by", "stages are prod"),
-    "an unknown store": (lambda: Gateway(store="postgres://x"), "store", "'memory://'"),
+    "an unknown store": (
+        lambda: Gateway(store="postgres://x"),
+        "store",
+        "allowed are memory://, file:///path, redis://host",
+    ),
     "a store's path": (lambda: Gateway(store="memory:///folder"), "store", "'memory://'"),
     "a store's option": (lambda: Gateway(store="memory://?keys=5"), "store", "max_keys"),
     "a store's option that is no number": (lambda: Gateway(store="memory://?max_keys=many"), "store", "max_keys"),

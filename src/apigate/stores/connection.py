@@ -13,9 +13,10 @@ from threading import Lock, local
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from apigate.core.clock import SystemClock
-from apigate.core.errors import ConfigurationError, StoreError, StoreTimeoutError
+from apigate.core.errors import StoreError, StoreTimeoutError
 from apigate.core.forks import leave_to_parent, renew_after_fork
 from apigate.stores.clients import load_clients
+from apigate.stores.redis_address import check_redis_address, refused_by_client
 from apigate.stores.shown import shown
 
 if TYPE_CHECKING:
@@ -142,7 +143,7 @@ class Connections:
         deadline_ms: Milliseconds within which a call is answered or given up.
 
     Raises:
-        ConfigurationError: There is no client library for the address.
+        ConfigurationError: There is no client library for the address, or it cannot be used.
     """
 
     def __init__(self, uri: str, deadline_ms: int) -> None:
@@ -154,6 +155,7 @@ class Connections:
         self.is_cluster: bool = "+cluster:" in uri
         self._library = "valkey" if uri.startswith("valkey") else "redis"
         self.purpose = ("EVALSHA",) if self._library == "valkey" else ()  # its pools ask what a connection is for
+        check_redis_address(uri)
         load_clients(self._library)
         self._import: Callable[[str], Any] = import_module
         self.on_fork: Callable[[], None] | None = None  # called in a process that was forked off
@@ -178,8 +180,8 @@ class Connections:
             self._client = self._connect()
             pool = self._client.connection_pool
             pool.connection_class(**pool.connection_kwargs)
-        except (TypeError, ValueError) as error:
-            raise ConfigurationError(f"store: {self.shown!r}: {error}") from error
+        except (TypeError, ValueError, getattr(self.errors, f"{self._library.capitalize()}Error")) as error:
+            raise refused_by_client(self.uri, self._library, error) from None
 
     @property
     def shown(self) -> str:
