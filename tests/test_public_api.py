@@ -29,6 +29,7 @@ PUBLIC = {
 }
 
 CLIENTS = {"limits", "wrapt", "redis", "uvicorn"}
+STORES = {f"apigate.stores.{module}" for module in ("address", "memory", "memory_windows", "shown")}
 FRAMEWORKS = {"django", "fastapi", "flask", "starlette", "werkzeug"}
 
 
@@ -50,3 +51,4 @@ def test_import_loads_nothing_heavy():
     loaded = set(subprocess.check_output([sys.executable, "-c", script], text=True).split())
     assert "apigate" in loaded
     assert not loaded & {"asyncio", *CLIENTS, *FRAMEWORKS}
+    assert {name for name in loaded if name.startswith("apigate.stores.")} == STORES

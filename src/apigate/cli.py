@@ -128,7 +128,7 @@ def _serve_demo(framework: "Framework", port: int, store: str) -> int:
 
     gateway = demo_gateway(store=store)
     with listening(port) as listener:
-        print(invitation(f"http://{HOST}:{listener.getsockname()[1]}", framework), flush=True)
+        print(invitation(f"http://{HOST}:{listener.getsockname()[1]}", framework, store), flush=True)
         serve(framework.create_app(gateway), listener, framework.server)
     return 0
 

@@ -4,7 +4,6 @@ An unset setting of a method inherits from the method `*`, then from the stage. 
 level that would be inherited.
 """
 
-import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
@@ -16,9 +15,10 @@ from apigate.core.context import RequestContext
 from apigate.core.cors import CORS
 from apigate.core.errors import ConfigurationError
 from apigate.core.message import Request
-from apigate.core.names import NAME_CHARACTERS
+from apigate.core.names import checked_name
 from apigate.core.responses import GatewayResponse
 from apigate.core.routes import ANY, method_key
+from apigate.core.workers import workers_asked_for
 from apigate.throttling.limit import LEVELS, Mode, checked_mode
 from apigate.throttling.outage import OUTAGES, Outage, OutagePolicy
 from apigate.throttling.rate import Rate, RateLike, parse_rates
@@ -145,8 +145,7 @@ class Stage:
 
     def __post_init__(self) -> None:
         """Check every setting, and parse the rates."""
-        if not isinstance(self.name, str) or not self.name or not set(self.name) <= NAME_CHARACTERS:
-            raise ConfigurationError(f"Stage name: {self.name!r} is no name; use letters, digits, '-', '_' and '.'")
+        checked_name(self.name, "Stage name")
         _check(self, f"Stage {self.name!r}")
         _check_modes(self.modes, LEVELS[1:], f"Stage {self.name!r} modes", "the gateway")
         for name, method in _table(self.methods, f"Stage {self.name!r} methods").items():
@@ -288,7 +287,7 @@ def _checked_outage(outage: object, setting: str) -> Outage:
 
 
 def checked_workers(workers: Any, setting: str) -> int | None:
-    """How many processes share the limits: as it is set, else as the servers that read WEB_CONCURRENCY are told.
+    """How many processes share the limits: as it is set, else as many as the environment asks the server for.
 
     Returns:
         The number, None if nobody said.
@@ -297,15 +296,12 @@ def checked_workers(workers: Any, setting: str) -> int | None:
         ConfigurationError: It is not a whole number of at least 1.
     """
     if workers is None:
-        said = os.environ.get("WEB_CONCURRENCY", "").strip()
-        return int(said) if _DIGITS.issuperset(said) and 0 < len(said) < _LONGEST_NUMBER and int(said) else None
+        asked = workers_asked_for()
+        return None if asked is None else asked.number
     if not _is_whole(workers, 1):
         raise ConfigurationError(f"{setting}: {workers!r} is not a whole number of at least 1, nor None")
     return workers  # type: ignore[no-any-return]  # a whole number, as checked
 
-
-_DIGITS = frozenset("0123456789")
-_LONGEST_NUMBER = 7
 
 _CHECKS: Mapping[str, Callable[[Any, str], object]] = MappingProxyType(
     {

@@ -91,7 +91,7 @@ class Gateway:
             (503) or `"open"` (not limited); one word, or one by level, `local` for the others. Without meaning for
             `memory://`.
         workers: How many processes share the limits, over all hosts: what a share is a part of. Default
-            WEB_CONCURRENCY, else 1.
+            what the environment asks for in GUNICORN_CMD_ARGS, else in WEB_CONCURRENCY, else 1.
         client: A function of the request that names who is counted; None from it means the usual rule.
         trusted_hops: How many proxies of your own stand in front; that many members of the forwarding field, from the
             right, are believed. 0 believes none and takes the peer's address.

@@ -197,6 +197,31 @@ def test_invitation_names_where_it_listens():
     assert settings.invitation("http://127.0.0.1:1234").count("http://127.0.0.1:1234") == 10
 
 
+def test_invitation_shows_the_store_that_others_share():
+    page = settings.invitation("http://127.0.0.1:1234", store="redis://user:secret@localhost:6379/0")
+    assert page.partition("\n\n")[2].startswith(
+        '  name = "pet-store"\n  store = "redis://user:***@localhost:6379/0"\n  throttle = '
+    )
+    assert "as does: apigate demo --port 0 --store 'redis://user:***@localhost:6379/0'\n" in page
+    assert "secret" not in page
+
+
+@pytest.mark.parametrize("store", ["memory://", "memory://?max_keys=10"])
+def test_invitation_is_silent_about_a_store_that_nobody_shares(store):
+    page = settings.invitation("http://127.0.0.1:1234", store=store)
+    assert "store =" not in page
+    assert "--store" not in page
+
+
+def test_settings_in_the_invitation_are_those_of_the_demo(tmp_path):
+    address = f'file://{tmp_path}/it\'s "here".state'
+    page = settings.invitation("http://127.0.0.1:1234", store=address)
+    shown = page[page.index('  name = "pet-store"') : page.index("Other processes")]
+    gateway = Gateway.from_dict(tomllib.loads(shown))
+    demo = demo_gateway(store=address)
+    assert (gateway.name, repr(gateway.store)) == (demo.name, repr(demo.store))
+
+
 @pytest.mark.parametrize("framework", OTHERS, ids=lambda framework: framework.option)
 def test_invitation_shows_the_decorated_view(framework: Framework):
     page = settings.invitation("http://127.0.0.1:1234", framework)

@@ -305,6 +305,13 @@ def test_the_number_of_processes_is_that_of_the_server_where_it_says_so(said, sh
     assert statuses(built, *["GET /"] * 9).count(200) == share
 
 
+def test_gunicorn_says_it_by_its_own_variable_too(monkeypatch):
+    monkeypatch.setenv("WEB_CONCURRENCY", "8")
+    monkeypatch.setenv("GUNICORN_CMD_ARGS", "--preload --workers=4")
+    built = gateway(down(), throttle=Rate(1, per=SLOW, burst=8))
+    assert statuses(built, *["GET /"] * 9).count(200) == 2
+
+
 @pytest.mark.parametrize("said", ["four", "0", None], ids=repr)
 def test_a_number_that_nobody_said_is_one_and_the_log_says_so(said, monkeypatch, caplog):
     monkeypatch.delenv("WEB_CONCURRENCY", raising=False)

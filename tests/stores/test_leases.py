@@ -31,9 +31,11 @@ class Processes:
             for number, rate in enumerate(rates)
             for limit in limits_of(f"shop:level-{number}", f"level-{number}", parse_rates(rate), mode)
         ]
-        self.stores = [RedisStore(server.uri, server_time=False, lease=lease) for _ in range(PROCESSES)]
+        self.stores = [
+            RedisStore(server.uri, server_time=False, lease=lease, deadline_ms=10_000) for _ in range(PROCESSES)
+        ]
         self.buckets = [store.open(self.limits, START_US) for store in self.stores]
-        self.plain = RedisStore(server.uri, server_time=False)
+        self.plain = RedisStore(server.uri, server_time=False, deadline_ms=10_000)
         self.honest = self.plain.open(self.limits, START_US)
 
     def __enter__(self):

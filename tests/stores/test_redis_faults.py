@@ -14,6 +14,8 @@ from time import monotonic
 import pytest
 
 from apigate.core.errors import StoreError, StoreTimeoutError
+from apigate.throttling.limit import Limit
+from apigate.throttling.window import Window
 from tests.relay import Relay
 from tests.servers import until
 from tests.stores.asking import Asked, limits
@@ -146,6 +148,20 @@ def test_answers_that_are_all_late_keep_nobody_beyond_the_deadline_from_the_firs
         assert not isinstance(answer, StoreError) or isinstance(answer, StoreTimeoutError)
     relay.delay = 0.0
     assert asked.acquire().allowed
+
+
+def test_operations_one_after_the_other_have_a_deadline_each(relay, caller, stores):
+    store = stores(through(relay), deadline_ms=DEADLINE_MS)
+    asked, windows = Asked(caller, store, limits(*TWO)), store.windows()
+    window = Limit("shop:window", "window", "window", Window("5/hour", kind="fixed"))
+    asked.acquire()
+    relay.delay = 0.15 * DEADLINE_MS / 1_000
+    for _ in range(4):
+        asked.reset("a")  # two names, so two answers
+        caller.ask(windows.reset, window, "a")
+        caller.ask(windows.peek, window, "a", 1, 0)
+        caller.ask(windows.reset, window, None)
+    assert asked.left() == [10, 100]
 
 
 def test_nor_does_it_where_the_server_has_lost_the_script(own_redis, relay, caller, stores):

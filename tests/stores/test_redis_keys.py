@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from apigate import ConfigurationError, Gateway, Throttle
 from apigate.stores.redis import RedisBuckets, RedisStore
+from apigate.stores.redis_names import parts, pattern, tag
 from apigate.throttling.limit import Limit
 from apigate.throttling.rate import Rate
 from tests.stores.asking import Asked, limits
@@ -119,19 +120,15 @@ def test_different_places_never_have_the_same_name(spread, one, other):
 @given(one=places, other=places)
 @example(one=("shop:t", "a}:x"), other=("shop:x", "a"))
 def test_what_forgets_a_limit_matches_its_buckets_and_no_others(spread, one, other):
-    from apigate.stores.redis import _pattern
-
-    pattern = _pattern(one[0], spread=spread).decode("latin-1")
-    assert not re.search(r"\[(?!=#\])|\?|\\", pattern)  # so that it means the same to Redis and to fnmatch
-    assert fnmatchcase(name_of(one, spread).decode("latin-1"), pattern)
-    assert fnmatchcase(name_of(other, spread).decode("latin-1"), pattern) == (one[0] == other[0])
+    matching = pattern(parts(one[0], spread=spread)).decode("latin-1")
+    assert not re.search(r"\[(?!=#\])|\?|\\", matching)  # so that it means the same to Redis and to fnmatch
+    assert fnmatchcase(name_of(one, spread).decode("latin-1"), matching)
+    assert fnmatchcase(name_of(other, spread).decode("latin-1"), matching) == (one[0] == other[0])
 
 
 @UNHURRIED
 @given(one=places, other=places)
 def test_all_buckets_of_an_owner_have_one_tag_and_no_other_owner_has_it(one, other):
-    from apigate.stores.redis import _tag
-
-    tags = [_tag(name_of(place, spread=False)) for place in (one, other)]
+    tags = [tag(name_of(place, spread=False)) for place in (one, other)]
     owners = [name.partition(":")[0] for name, _ in (one, other)]
     assert (tags[0] == tags[1]) == (owners[0] == owners[1])

@@ -23,7 +23,7 @@ def expiry(server, name):
         script = "local time = redis.call('TIME') return time[1] * 1000 + time[2] / 1000 + redis.call('PTTL', KEYS[1])"
         about = server.command("EVAL", script, 1, name)
         return about - 1, about + 1
-    return exact, exact
+    return None if exact == -2 else (exact, exact)  # it may have expired since it was looked for
 
 
 # ---- expiry

@@ -5,7 +5,7 @@ import pytest
 from apigate.core.errors import StoreError
 from apigate.stores.memcached import MemcachedStore
 from apigate.stores.mongodb import MongoDBStore
-from apigate.stores.redis_windows import RedisWindows
+from apigate.stores.redis import RedisStore
 from tests.window_contract import WindowStoreContract, limit
 
 DEADLINE_MS = 10_000  # none of these tests is about time, and the machine may be busy
@@ -14,9 +14,9 @@ DEADLINE_MS = 10_000  # none of these tests is about time, and the machine may b
 class TestRedis(WindowStoreContract):
     @pytest.fixture
     def windows(self, redis_server):
-        windows = RedisWindows(redis_server.uri, DEADLINE_MS, server_time=False)
-        yield windows
-        windows.close()
+        store = RedisStore(redis_server.uri, deadline_ms=DEADLINE_MS, server_time=False)
+        yield store.windows()
+        store.close()
 
 
 class TestRedisAsync(TestRedis):
@@ -26,9 +26,10 @@ class TestRedisAsync(TestRedis):
 class TestValkey(WindowStoreContract):
     @pytest.fixture
     def windows(self, redis_server):
-        windows = RedisWindows(redis_server.uri.replace("redis", "valkey"), DEADLINE_MS, server_time=False)
-        yield windows
-        windows.close()
+        uri = redis_server.uri.replace("redis", "valkey")
+        store = RedisStore(uri, deadline_ms=DEADLINE_MS, server_time=False)
+        yield store.windows()
+        store.close()
 
 
 class TestValkeyAsync(TestValkey):
@@ -36,11 +37,11 @@ class TestValkeyAsync(TestValkey):
 
 
 class TestRedisCluster(WindowStoreContract):
-    @pytest.fixture
-    def windows(self, redis_cluster):
-        windows = RedisWindows(redis_cluster.uri, DEADLINE_MS, server_time=False)
-        yield windows
-        windows.close()
+    @pytest.fixture(params=[False, True], ids=["one slot", "spread"])
+    def windows(self, request, redis_cluster):
+        store = RedisStore(redis_cluster.uri, deadline_ms=DEADLINE_MS, server_time=False, spread=request.param)
+        yield store.windows()
+        store.close()
 
 
 class TestRedisClusterAsync(TestRedisCluster):

@@ -2,9 +2,12 @@
 
 import asyncio
 import os
+import socket
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -15,14 +18,19 @@ from apigate import ConfigurationError, Gateway, Method, Rate, StoreError, Store
 from apigate.stores.memcached import MemcachedStore
 from apigate.stores.memory import MemoryStore
 from apigate.stores.mongodb import MongoDBStore
-from apigate.stores.redis_windows import RedisWindows
+from apigate.stores.redis import RedisStore
 from apigate.testing import FakeClock
+from apigate.throttling.limit import Limit
+from apigate.throttling.window import KINDS
 from tests.gateway.asking import ask, ask_in_task, built
 from tests.servers import Memcached, MongoStandIn, RedisServer
+from tests.stores.asking import limits
 from tests.window_contract import START_US, each_kind, limit
 
 DEADLINE_MS = 10_000  # where a test is not about time, as the machine may be busy
 SECOND = 1_000_000
+LATE = 1.0
+"""Seconds that a busy machine may add to a deadline."""
 
 
 class RedisForWindows(MemoryStore):
@@ -30,10 +38,10 @@ class RedisForWindows(MemoryStore):
 
     def __init__(self, uri, deadline_ms):
         super().__init__()
-        self.far = RedisWindows(uri, deadline_ms)
+        self.far = RedisStore(uri, deadline_ms=deadline_ms)
 
     def windows(self):
-        return self.far
+        return self.far.windows()
 
     def close(self):
         self.far.close()
@@ -99,10 +107,10 @@ def everywhere(redis_server, mongodb, request):
     stores = [MongoDBStore(mongodb.uri, DEADLINE_MS, host_time=False)]
     if Memcached.PROGRAM is not None:
         stores.append(MemcachedStore(request.getfixturevalue("memcached").uri, DEADLINE_MS, host_time=False))
-    redis = RedisWindows(redis_server.uri, DEADLINE_MS, server_time=False)
-    yield [redis, *(store.windows() for store in stores)]
-    for closing in (redis, *stores):
-        closing.close()
+    stores.append(RedisStore(redis_server.uri, deadline_ms=DEADLINE_MS, server_time=False))
+    yield [store.windows() for store in stores]
+    for store in stores:
+        store.close()
 
 
 @each_kind
@@ -234,6 +242,47 @@ def test_a_loop_that_has_ended_leaves_no_connection_behind(redis_server):
     assert len(redis_server.command("CLIENT", "LIST").splitlines()) == before
 
 
+def connections_at(server):
+    return len(server.command("CLIENT", "LIST").splitlines())
+
+
+def test_in_redis_buckets_and_windows_are_asked_over_the_same_connection(redis_server, caller, stores):
+    store = stores(redis_server.uri)
+    buckets, windows = store.open(limits("5/hour"), 0), store.windows()
+    before = connections_at(redis_server)
+    for _ in range(3):
+        assert caller.ask(lambda: buckets.acquire(["a"], [1], 0)).allowed
+        assert caller.ask(lambda: windows.acquire(limit(), "a", 1, 0)).allowed
+    assert connections_at(redis_server) == before + 1
+
+
+def test_in_redis_a_crowd_of_tasks_is_admitted_exactly_over_a_few_connections(redis_server):
+    store = RedisStore(redis_server.uri, deadline_ms=DEADLINE_MS)
+
+    async def crowd():
+        told = await asyncio.gather(*(store.windows().acquire(limit("70/hour"), "a", 1, 0) for _ in range(300)))
+        return sum(standing.allowed for standing in told), connections_at(redis_server)
+
+    before = connections_at(redis_server)
+    admitted, connections = asyncio.run(crowd())
+    assert admitted == 70
+    assert connections <= before + 32
+    assert connections_at(redis_server) == before
+
+
+def test_in_redis_a_window_and_a_bucket_of_one_name_never_meet(redis_server, caller, stores):
+    store = stores(redis_server.uri)
+    buckets = store.open([Limit("shop:client", "client", "client", Rate(5, per=3_600))], 0)
+    for kind in KINDS:
+        assert caller.ask(store.windows().acquire, limit(kind=kind), "a", 5, 0).allowed
+    assert caller.ask(lambda: buckets.acquire(["a"], [5], 0)).allowed
+    caller.ask(buckets.reset)
+    left = sorted(redis_server.command("KEYS", "*"))
+    assert left == [f"apigate:{{shop}}:client@{kind}=a" for kind in sorted(KINDS)]
+    caller.ask(store.windows().reset, limit(kind="fixed"), None)
+    assert sorted(redis_server.command("KEYS", "*")) == left[1:]
+
+
 # ---- what it costs
 
 
@@ -262,7 +311,7 @@ def test_in_redis_a_window_is_kept_until_nothing_of_it_counts(redis_server, kind
     store = RedisForWindows(redis_server.uri, DEADLINE_MS)
     throttle(store, kind).acquire({"client": "a"})
     (name,) = redis_server.command("KEYS", "*")
-    assert name == f"shop:client@{kind}:a"
+    assert name == f"apigate:{{shop}}:client@{kind}=a"
     left = redis_server.command("PTTL", name)
     assert hours * 3_600_000 - DEADLINE_MS < left <= hours * 3_600_000
     store.close()
@@ -306,15 +355,15 @@ def log(redis_server, entries, total):
     redis_server.command("RPUSH", LOG, total)
 
 
-LOG = "shop:client@moving:a"
+LOG = "apigate:{shop}:client@moving=a"
 
 
 @pytest.fixture
 def in_redis(redis_server):
     """Windows in Redis that go by the time that they are handed."""
-    windows = RedisWindows(redis_server.uri, DEADLINE_MS, server_time=False)
-    yield windows
-    windows.close()
+    store = RedisStore(redis_server.uri, deadline_ms=DEADLINE_MS, server_time=False)
+    yield store.windows()
+    store.close()
 
 
 def test_in_redis_one_request_drops_a_thousand_moments_at_most_and_the_others_still_count(redis_server, in_redis):
@@ -379,7 +428,7 @@ def test_in_redis_what_was_counted_long_ago_is_given_back_without_looking_throug
 )
 @each_kind
 def test_in_redis_what_somebody_else_wrote_is_no_error_and_gone_with_the_window(redis_server, in_redis, kind, damaged):
-    asked, name = limit("5/minute", kind), f"shop:client@{kind}:a"
+    asked, name = limit("5/minute", kind), f"apigate:{{shop}}:client@{kind}=a"
     asks: list[Callable[[int], Any]] = [
         lambda now: in_redis.peek(asked, "a", 3, now),
         lambda now: in_redis.acquire(asked, "a", 1, now),
@@ -398,7 +447,7 @@ def test_in_redis_what_somebody_else_wrote_is_no_error_and_gone_with_the_window(
 
 @each_kind
 def test_in_redis_what_does_not_parse_counts_nothing(redis_server, in_redis, kind):
-    redis_server.command("RPUSH" if kind == "moving" else "SET", f"shop:client@{kind}:a", "nonsense")
+    redis_server.command("RPUSH" if kind == "moving" else "SET", f"apigate:{{shop}}:client@{kind}=a", "nonsense")
     assert in_redis.acquire(limit("5/minute", kind), "a", 1, START_US)[:2] == (True, 0)
     assert in_redis.peek(limit("5/minute", kind), "a", 1, START_US).used == 1
 
@@ -484,16 +533,57 @@ def test_a_server_that_does_not_answer_is_given_up_by_the_deadline(own, name):
     assert asked.acquire({"client": "a"}).allowed
     server.pause()
     try:
+        begun = monotonic()
         with pytest.raises(StoreTimeoutError):
             asked.acquire({"client": "a"})
+        assert monotonic() - begun < 0.3 + LATE
 
         async def task():
+            begun = monotonic()
             with pytest.raises(StoreTimeoutError):
                 await asked.acquire_async({"client": "a"})
+            assert monotonic() - begun < 0.3 + LATE
 
         asyncio.run(task())
     finally:
         server.resume()
+
+
+@pytest.fixture
+def mute():
+    """The hosts and ports of three servers that take every connection and never answer."""
+    with ExitStack() as open_sockets:
+        listening = [open_sockets.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(3)]
+        yield ",".join(f"127.0.0.1:{each.getsockname()[1]}" for each in listening)
+
+
+def each_operation(windows):
+    return [
+        lambda: windows.acquire(limit(), "a", 1, 0),
+        lambda: windows.peek(limit(), "a", 1, 0),
+        lambda: windows.adjust(limit(), "a", 1, None, 0),
+        lambda: windows.reset(limit(), "a"),
+        lambda: windows.reset(limit(), None),
+    ]
+
+
+@pytest.mark.parametrize("library", ["redis", "valkey"])
+@pytest.mark.parametrize("kind", ["server", "sentinel", "cluster"])
+def test_redis_that_accepts_and_never_answers_keeps_nobody_beyond_the_deadline(mute, caller, library, kind):
+    address = {
+        "server": f"{library}://{mute.partition(',')[0]}",
+        "sentinel": f"{library}+sentinel://{mute}/mymaster",
+        "cluster": f"{library}+cluster://{mute}",
+    }[kind]
+    store = RedisStore(address, deadline_ms=100)
+    for call in each_operation(store.windows()):
+        begun = monotonic()
+        with pytest.raises(StoreError) as raised:
+            caller.ask(call)
+        assert monotonic() - begun < 0.1 + LATE
+        assert isinstance(raised.value.__cause__, Exception)
+    caller.close()
+    store.close()
 
 
 # ---- in a gateway
@@ -563,8 +653,9 @@ def test_memcached_keeps_the_largest_moving_window(memcached):
 
 
 def test_the_names_on_a_server_tell_whose_windows_they_are(redis_server, mongodb):
-    redis = RedisWindows(redis_server.uri, DEADLINE_MS)
-    redis.acquire(limit(), "a b:*", 1, 0)
-    redis.acquire(limit(), b"\x00", 1, 0)
-    assert sorted(redis_server.command("KEYS", "*")) == ["shop:client@fixed:!00", "shop:client@fixed:a%20b%3A%2A"]
-    redis.close()
+    store = RedisStore(redis_server.uri, deadline_ms=DEADLINE_MS)
+    store.windows().acquire(limit(), "a b:*", 1, 0)
+    store.windows().acquire(limit(), b"\x00", 1, 0)
+    names = ["apigate:{shop}:client@fixed#00", "apigate:{shop}:client@fixed=a b:*"]
+    assert sorted(redis_server.command("KEYS", "*")) == names
+    store.close()

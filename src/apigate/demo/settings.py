@@ -1,11 +1,20 @@
 """The demo's gateway, as it would stand in `apigate.toml`, and what to try on it."""
 
+import json
+import re
+import shlex
 import tomllib
 
 from apigate.demo.frameworks import PLAIN, Framework
 from apigate.gateway import Gateway
 
-__all__ = ["CONFIGURATION", "configuration", "demo_gateway", "indented", "invitation"]
+__all__ = ["CONFIGURATION", "IN_MEMORY", "NAME", "configuration", "demo_gateway", "indented", "invitation"]
+
+IN_MEMORY = "memory://"
+"""The store that no other process sees."""
+
+NAME = "pet-store"
+"""What the buckets of all demos are kept under."""
 
 CONFIGURATION = """\
 throttle = "60/minute; burst=40"              # level global: one bucket for the whole gateway
@@ -44,13 +53,19 @@ def configuration(period: str = "minute") -> str:
     return "".join(line.replace("/minute", f"/{period}").replace(comment, moved, "/minute" in line) for line in lines)
 
 
-def demo_gateway(period: str = "minute", store: str = "memory://") -> Gateway:
+def demo_gateway(period: str = "minute", store: str = IN_MEMORY) -> Gateway:
     """The gateway of `configuration(period)`, with its buckets in a store."""
-    return Gateway.from_dict(tomllib.loads(configuration(period)), name="pet-store", store=store)
+    return Gateway.from_dict(tomllib.loads(configuration(period)), name=NAME, store=store)
 
 
-def invitation(url: str, framework: Framework = PLAIN) -> str:
-    """What to try on the demo, which listens on `url`, and what to expect."""
+def invitation(url: str, framework: Framework = PLAIN, store: str = IN_MEMORY) -> str:
+    """What to try on the demo, which listens on `url`, and what to expect; a store that others see is shown."""
+    shown = _without_password(store)
+    settings, sharing = CONFIGURATION, ""
+    if not store.startswith(IN_MEMORY):
+        settings = f'name = "{NAME}"\nstore = {json.dumps(shown)}\n{CONFIGURATION}'
+        more = f"{framework.command} --port 0 --store {shlex.quote(shown)}"
+        sharing = f"Other processes that are given this store share these limits, as does: {more}\n"
     chosen = [entry for entry in _TRIES if entry is not _DECORATED or framework.decorated]
     tries = "\n".join(f"  # {what}\n  curl {arguments}\n" for what, arguments in chosen).replace("URL", url)
     return f"""\
@@ -58,13 +73,22 @@ def invitation(url: str, framework: Framework = PLAIN) -> str:
 These are the gateway's settings; save them as apigate.toml, and `apigate run` puts the same gateway around an app of
 yours:
 
-{indented(CONFIGURATION)}
-It listens on {url} until Ctrl-C. Try, in another terminal:
+{indented(settings)}
+{sharing}It listens on {url} until Ctrl-C. Try, in another terminal:
 
 {tries}
 Every second to six seconds a token flows back, as the rates say. All of this by itself:
 {framework.command} --once
 """
+
+
+def _without_password(store: str) -> str:
+    """The address as a terminal may show it.
+
+    >>> _without_password("redis://user:secret@host:6379/0"), _without_password("file:///tmp/pets.state")
+    ('redis://user:***@host:6379/0', 'file:///tmp/pets.state')
+    """
+    return re.sub(r"(?<=://)([^:/]*):[^/]*@", r"\1:***@", store)
 
 
 def indented(text: str) -> str:

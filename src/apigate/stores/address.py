@@ -5,17 +5,19 @@ follow the `?`, each a whole number, and who opens it; options, and errors about
 """
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, cast
 
 from apigate.core.errors import ConfigurationError
-from apigate.stores.memory import DEFAULT_MAX_KEYS, MemoryStore
-from apigate.stores.written_windows import DEFAULT_DEADLINE_MS
+from apigate.stores.memory import MemoryStore
+from apigate.stores.shown import shown
 from apigate.throttling.store import ThrottleStore
 
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
 __all__ = ["open_store"]
+
+_Options: TypeAlias = dict[str, Any]  # Any: whole numbers, which the stores' arguments of several types come from
 
 _DIGITS = 19  # no machine keeps more buckets, and Python does not read numbers of any length
 
@@ -30,7 +32,7 @@ class _Kind(NamedTuple):
 
     example: str
     options: tuple[str, ...]
-    opener: "Callable[[SplitResult, dict[str, int]], ThrottleStore | None]"
+    opener: "Callable[[SplitResult, _Options], ThrottleStore | None]"
     others: bool = False
 
 
@@ -67,20 +69,21 @@ def _open_address(address: str) -> ThrottleStore:
     try:
         parts = urlsplit(address)
         given = parse_qsl(parts.query, keep_blank_values=True)
-    except ValueError as error:
-        raise ConfigurationError(f"store: {address!r} is no address: {error}") from error
-    shown = _without_password(address, parts)
+    except ValueError:  # which may tell what is secret
+        raise ConfigurationError(f"store: {shown(address)!r} is no address: no host has such a name") from None
     kind = _KINDS.get(parts.scheme, _NONE)
     others = [(name, value) for name, value in given if name not in kind.options]
     values = {name: value for name, value in given if name in kind.options}
     if (others and not kind.others) or not all(map(_is_number, values.values())):
         allowed = "the one option is" if len(kind.options) == 1 else "the options, each a whole number, are"
-        raise ConfigurationError(f"store: {shown!r}: {allowed} {', '.join(kind.options)}, as in {kind.example!r}")
+        raise ConfigurationError(
+            f"store: {shown(address)!r}: {allowed} {', '.join(kind.options)}, as in {kind.example!r}"
+        )
     parts = parts._replace(query=urlencode(others))
     store = kind.opener(parts, {name: int(value) for name, value in values.items()})
     if store is None:
         known = ", ".join(repr(kind.example.partition("?")[0]) for kind in _KINDS.values())
-        raise ConfigurationError(f"store: {shown!r} is unknown; allowed are {known} and a store object")
+        raise ConfigurationError(f"store: {shown(address)!r} is unknown; allowed are {known} and a store object")
     return store
 
 
@@ -88,60 +91,49 @@ def _is_number(text: str) -> bool:
     return text.isdecimal() and len(text) < _DIGITS
 
 
-def _without_password(address: str, parts: "SplitResult") -> str:
-    """The address as an error may show it."""
-    user, at, host = parts.netloc.rpartition("@")
-    return address.replace(parts.netloc, f"{user.partition(':')[0]}:***@{host}") if at else address
-
-
-def _memory(parts: "SplitResult", options: dict[str, int]) -> ThrottleStore | None:
+def _memory(parts: "SplitResult", options: _Options) -> ThrottleStore | None:
     if parts.netloc or parts.path:
         return None
-    return MemoryStore(options.get("max_keys", DEFAULT_MAX_KEYS))
+    return MemoryStore(**options)
 
 
-def _file(parts: "SplitResult", options: dict[str, int]) -> ThrottleStore | None:
+def _file(parts: "SplitResult", options: _Options) -> ThrottleStore | None:
     from urllib.parse import unquote
 
-    from apigate.stores.file import DEFAULT_DEADLINE_MS, FileStore
+    from apigate.stores.file import FileStore
 
     if parts.netloc or not parts.path.startswith("/") or parts.path.endswith("/"):
         return None
-    return FileStore(
-        unquote(parts.path),
-        max_keys=options.get("max_keys", DEFAULT_MAX_KEYS),
-        deadline_ms=options.get("deadline_ms", DEFAULT_DEADLINE_MS),
-    )
+    return FileStore(unquote(parts.path), **options)
 
 
-def _redis(parts: "SplitResult", options: dict[str, int]) -> ThrottleStore | None:
+def _redis(parts: "SplitResult", options: _Options) -> ThrottleStore | None:
     if not (parts.netloc or parts.path.strip("/")):
         return None
     from apigate.stores.redis import RedisStore
 
-    query = f"?{parts.query}" if parts.query else ""
-    settings: dict[str, Any] = {**options, **{flag: bool(options[flag]) for flag in _FLAGS if flag in options}}
-    return RedisStore(f"{parts.scheme}://{parts.netloc}{parts.path}{query}", **settings)
+    flags = {flag: bool(options[flag]) for flag in _FLAGS if flag in options}
+    return RedisStore(_address(parts), **{**options, **flags})
 
 
 _FLAGS = ("spread", "denial_cache")
 _REDIS = ("deadline_ms", "lease", *_FLAGS)
 
 
-def _memcached(parts: "SplitResult", options: dict[str, int]) -> ThrottleStore | None:
+def _memcached(parts: "SplitResult", options: _Options) -> ThrottleStore | None:
     from apigate.stores.memcached import MemcachedStore
 
     if not (_are_hosts(parts.netloc) and not parts.path.strip("/") if parts.netloc else parts.path.strip("/")):
         return None
-    return MemcachedStore(_address(parts), options.get("deadline_ms", DEFAULT_DEADLINE_MS))
+    return MemcachedStore(_address(parts), **options)
 
 
-def _mongodb(parts: "SplitResult", options: dict[str, int]) -> ThrottleStore | None:
+def _mongodb(parts: "SplitResult", options: _Options) -> ThrottleStore | None:
     from apigate.stores.mongodb import MongoDBStore
 
     if not parts.netloc:
         return None
-    return MongoDBStore(_address(parts), options.get("deadline_ms", DEFAULT_DEADLINE_MS))
+    return MongoDBStore(_address(parts), **options)
 
 
 def _address(parts: "SplitResult") -> str:
@@ -155,7 +147,7 @@ def _are_hosts(netloc: str) -> bool:
     return all(host and port.isdecimal() for host, _, port in (each.rpartition(":") for each in hosts))
 
 
-def _nothing(_parts: "SplitResult", _options: dict[str, int]) -> None:
+def _nothing(_parts: "SplitResult", _options: _Options) -> None:
     return None
 
 

@@ -5,18 +5,17 @@ an answer or an awaitable; the breaker takes these steps beside the requests, ne
 time, and holds no lock meanwhile. Its state is that of this process.
 """
 
-import os
 from collections import deque
 from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import closing
 from contextvars import Context
 from threading import Lock, Thread
 from typing import TYPE_CHECKING, Protocol, TypeAlias, cast, final
-from weakref import WeakSet
 
 from apigate.core.clock import Clock
 from apigate.core.errors import StoreError
 from apigate.core.events import StoreOutage, StoreRecovered
+from apigate.core.forks import renew_after_fork
 from apigate.core.steps import let_go
 
 if TYPE_CHECKING:
@@ -100,7 +99,7 @@ class Breaker:
         self._untold: deque[StoreChange] = deque()
         self._lock = Lock()
         self._telling = Lock()
-        _breakers.add(self)
+        renew_after_fork(self)
 
     def renew(self) -> None:
         """Take new locks and forget the attempt under way: in a process just forked, nobody else holds or makes any."""
@@ -310,15 +309,3 @@ class _Probe:
         if worker is None or isinstance(worker, Thread):
             return worker is None or worker.is_alive()
         return not worker.done() and worker.get_loop().is_running()
-
-
-_breakers: WeakSet[Breaker] = WeakSet()
-
-
-def _renew_all() -> None:
-    for breaker in _breakers:
-        breaker.renew()
-
-
-if hasattr(os, "register_at_fork"):  # not on Windows
-    os.register_at_fork(after_in_child=_renew_all)

@@ -1,20 +1,21 @@
-"""Connections to Redis and Valkey: one sync client a process, one async client a running event loop, one script.
+"""Connections to Redis and Valkey: one sync client a process, one async client a running event loop.
 
 Rule: a call is answered or given up within its deadline, and whatever the client library raises becomes a `StoreError`.
 The clients are those of the `limits` package, made from its addresses at their first use: never at import, never before
 a fork. Under asyncio the commands that wait at the same moment go to the server together.
 """
 
-import os
 import select
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from threading import Lock, local
 from typing import TYPE_CHECKING, Any, NamedTuple, final
-from weakref import WeakSet
 
 from apigate.core.clock import SystemClock
 from apigate.core.errors import ConfigurationError, StoreError, StoreTimeoutError
+from apigate.core.forks import renew_after_fork
+from apigate.stores.shown import shown
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from apigate.stores.line import Line
 
-__all__ = ["BYTES", "Command", "Connections", "load_script", "packed"]
+__all__ = ["BYTES", "Command", "Connections", "Script", "load_script", "packed"]
 
 _LEAST_S = 0.001
 """What a step is given where nothing is left: to a socket, no time at all means not to wait, which is another thing."""
@@ -40,16 +41,30 @@ _CONNECTIONS = 10_000
 """More than a process has threads: each that asks needs one."""
 
 
+class Script(NamedTuple):
+    """What a server runs.
+
+    Attributes:
+        text: As it is sent.
+        sha: What the server calls it.
+    """
+
+    text: bytes
+    sha: bytes
+
+
 class Command(NamedTuple):
-    """One step of the script.
+    """One step of a script.
 
     Attributes:
         operation: What it is called in errors.
-        keys: The keys of its buckets.
+        script: What the server runs.
+        keys: The keys of its buckets, or of its window.
         text: What to do with them, as the script reads it.
     """
 
     operation: str
+    script: Script
     keys: Sequence[bytes]
     text: bytes
 
@@ -82,11 +97,14 @@ def unpacked(data: bytes) -> bytes | None:
     return body[:-2] if len(body) == int(head[1:]) + 2 else None
 
 
-def load_script() -> bytes:
-    """The script that decides, as it is sent to the server."""
+@cache
+def load_script(name: str) -> Script:
+    """A script of this package."""
+    from hashlib import sha1
     from importlib.resources import files
 
-    return files("apigate.stores").joinpath("decide.lua").read_bytes()
+    text = files("apigate.stores").joinpath(name).read_bytes()
+    return Script(text, sha1(text).hexdigest().encode())  # noqa: S324 - as the server names scripts
 
 
 def _has_news(connection: Any) -> bool:
@@ -144,9 +162,8 @@ class Connections:
         self._import: Callable[[str], Any] = import_module
         self.on_fork: Callable[[], None] | None = None  # called in a process that was forked off
         self._clock = SystemClock()
-        self._script: tuple[bytes, bytes] | None = None
         self._begin()
-        _OPEN.add(self)
+        renew_after_fork(self)
         if not self.is_cluster and "+sentinel:" not in uri:
             self._check()
 
@@ -171,10 +188,9 @@ class Connections:
     @property
     def shown(self) -> str:
         """The address without what is secret."""
-        scheme, _, rest = self.uri.partition("://")
-        return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"
+        return shown(self.uri)
 
-    def begin_anew(self) -> None:
+    def renew(self) -> None:
         """Begin without connections in a process that was forked off; what it has inherited is the other's."""
         _INHERITED.append((self._client, self._sentinel, self._idle, self._lines, self._workers))
         self._begin()
@@ -184,7 +200,7 @@ class Connections:
     # ---- in threads
 
     def call(self, command: Command, now: bytes) -> list[int]:
-        """The script's answer to a command.
+        """What its script answers to a command.
 
         Args:
             command: What to do.
@@ -194,20 +210,23 @@ class Connections:
             StoreError: The server cannot be reached, or refuses.
             StoreTimeoutError: It did not answer within the deadline.
         """
-        script, sha = self.script
         arguments = (b"%d" % len(command.keys), *command.keys, now, command.text)
         try:
             say = self._say_in_time if self.is_cluster else self._say
             try:
-                reply = say(b"EVALSHA", sha, *arguments)
+                reply = say(b"EVALSHA", command.script.sha, *arguments)
             except self.errors.NoScriptError:
-                reply = say(b"EVAL", script, *arguments)
+                reply = say(b"EVAL", command.script.text, *arguments)
             return [int(number) for number in reply.split()]
         except Exception as error:
             raise self.failure(command.operation, error) from error
 
     def _say_in_time(self, *words: bytes) -> Any:
-        """Send a command to a cluster in a thread beside this one, which waits no longer than its deadline.
+        """`_say` to a cluster."""
+        return self._in_time(self._say_to_cluster, words)
+
+    def _in_time(self, do: Callable[..., Any], *given: object) -> Any:
+        """Do what asks a cluster in a thread beside this one, which waits no longer than its deadline.
 
         The clients of clusters ask all nodes anew after each fault, and sleep before they try again.
         """
@@ -216,16 +235,19 @@ class Connections:
             from concurrent.futures import ThreadPoolExecutor
 
             workers = self._workers = ThreadPoolExecutor(_WORKERS, "apigate-cluster")
-        reply = workers.submit(self._say_to_cluster, words)
+        reply = workers.submit(do, *given)
         try:
             return reply.result(self._left())
         finally:
             reply.cancel()  # where it has not begun
 
     def _say_to_cluster(self, words: Sequence[bytes]) -> Any:
+        return self._connected_once().execute_command(words[0].decode(), *words[1:])
+
+    def _connected_once(self) -> Any:
+        """The client of a cluster: making it asks the nodes, so one thread does."""
         with self._connecting:
-            client = self._connected()
-        return client.execute_command(words[0].decode(), *words[1:])
+            return self._connected()
 
     def _connected(self) -> Any:
         """The sync client, made at its first use."""
@@ -298,17 +320,25 @@ class Connections:
         return reply
 
     def delete(self, keys: Sequence[bytes], patterns: Sequence[bytes]) -> None:
-        """Delete these keys, and all that a pattern matches.
+        """Delete these keys, and all that a pattern matches; each step within the deadline.
 
         Raises:
             StoreError: As `call`.
         """
         try:
-            client = self._connected()
-            for key in (*keys, *(key for each in patterns for key in client.scan_iter(match=each, count=1_000))):
-                client.delete(key)
+            client = self._step(self._connected_once)
+            for key in keys:
+                self._step(client.delete, key)
+            for pattern in patterns:
+                found = client.scan_iter(match=pattern, count=1_000)
+                while (key := self._step(next, found, None)) is not None:
+                    self._step(client.delete, key)
         except Exception as error:
             raise self.failure("reset", error) from error
+
+    def _step(self, do: Callable[..., Any], *given: object) -> Any:
+        self.begin()
+        return self._in_time(do, *given) if self.is_cluster else do(*given)
 
     def _connect(self) -> Any:
         """The sync client of the `limits` package."""
@@ -383,16 +413,6 @@ class Connections:
         """What the client library raises."""
         return self.library(".exceptions")
 
-    @property
-    def script(self) -> tuple[bytes, bytes]:
-        """The script and its digest."""
-        if self._script is None:
-            from hashlib import sha1
-
-            text = load_script()
-            self._script = text, sha1(text).hexdigest().encode()  # noqa: S324 - as the server names scripts
-        return self._script
-
     def failure(self, operation: str, error: BaseException, *, blames_store: bool = True) -> StoreError:
         """What went wrong, as a store says it."""
         if isinstance(error, StoreError):
@@ -431,15 +451,5 @@ class Connections:
             await line.close()
 
 
-_OPEN: WeakSet[Connections] = WeakSet()
 _INHERITED: list[object] = []
 """What a process has from the one it was forked off: closing that would close the other's."""
-
-
-def _after_fork() -> None:
-    for connections in _OPEN:
-        connections.begin_anew()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)

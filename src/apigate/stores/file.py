@@ -14,13 +14,14 @@ from logging import getLogger
 from mmap import mmap
 from pathlib import Path
 from typing import cast, final
-from weakref import WeakSet
 
 from apigate.core.errors import ConfigurationError, StoreError, StoreTimeoutError
+from apigate.core.forks import renew_after_fork
+from apigate.stores.deadline import checked_deadline_ms
 from apigate.stores.header import SLOT, Header, is_foreign, publish, read_header, start_anew, write_header
 from apigate.stores.kernel import SharedFile, has_locks, machine
 from apigate.stores.memory import DEFAULT_MAX_KEYS
-from apigate.stores.opened import FOREIGN, OpenedFile, problem_of, stranger
+from apigate.stores.opened import FOREIGN, OpenedFile, exposed, problem_of, stranger
 from apigate.stores.table import MOST_CHANGES, Shelf, Table
 from apigate.throttling.algorithms import State, decide, owed_at, settled, written
 from apigate.throttling.decision import Decision
@@ -33,14 +34,12 @@ DEFAULT_DEADLINE_MS = 50
 """A thousand times what a decision takes: only a process that was stopped while it decided is waited for so long."""
 
 _MOST_KEYS = 100_000_000
-_LONGEST_DEADLINE_MS = 60_000
 _REPORTED_EACH_US = 3_600_000_000
 _TAKEN_OVER = (
     "it was taken over by another machine, whose clock is another one; give each machine a file of its own, then start "
     "this process anew"
 )
 _LARGEST_ERA = 2**32 - 1
-_stores: "WeakSet[FileStore]" = WeakSet()
 
 
 @final
@@ -53,7 +52,7 @@ class FileStore:
         max_keys: For how many buckets a new file has places, at least 1; it takes 128 bytes for each and 4 MB. Beyond
             that, keys that find no place share 4,096 overflow buckets of each limit. A file that is there stays as it
             is: delete it to have it made with another number.
-        deadline_ms: How many milliseconds a decision may wait for other processes, from 1 to 60,000.
+        deadline_ms: How many milliseconds a decision may wait for other processes: a whole number from 1 to 60,000.
         on_fill: Called with `max_keys` when a key finds no place, at most once an hour; with no lock held.
 
     Raises:
@@ -73,19 +72,15 @@ make it, writable for the user of the app, or name another file
         path: str | os.PathLike[str],
         *,
         max_keys: int = DEFAULT_MAX_KEYS,
-        deadline_ms: float = DEFAULT_DEADLINE_MS,
+        deadline_ms: int = DEFAULT_DEADLINE_MS,
         on_fill: Callable[[int], None] | None = None,
     ) -> None:
         """Check that the file can be used; it is not opened yet."""
         if not isinstance(max_keys, int) or not 1 <= max_keys <= _MOST_KEYS:
             raise ConfigurationError(f"FileStore max_keys: {max_keys!r} is not a whole number from 1 to {_MOST_KEYS:,}")
-        if not isinstance(deadline_ms, int | float) or not 1 <= deadline_ms <= _LONGEST_DEADLINE_MS:
-            raise ConfigurationError(
-                f"FileStore deadline_ms: {deadline_ms!r} is not a number from 1 to {_LONGEST_DEADLINE_MS:,}"
-            )
         self.path: str = str(Path(path).absolute())
         self.max_keys: int = max_keys
-        self.deadline_ms: float = deadline_ms
+        self.deadline_ms: int = checked_deadline_ms(deadline_ms, "FileStore")
         self.on_fill: Callable[[int], None] | None = on_fill
         if not has_locks():
             raise ConfigurationError("file store: this system has no locks for files (fcntl); use 'memory://'")
@@ -100,7 +95,7 @@ make it, writable for the user of the app, or name another file
         self._had = False  # whether this process, or the one it was forked from, has used the file
         self._reported: int | None = None
         self._told_of_damage = False
-        _stores.add(self)
+        renew_after_fork(self)
 
     def __repr__(self) -> str:
         """Its file."""
@@ -123,6 +118,10 @@ make it, writable for the user of the app, or name another file
     def close(self) -> None:
         """Let go of the file, which stays as it is; whoever asks again opens it again."""
         self._opened = None
+
+    def renew(self) -> None:
+        """In a forked child: let go of the parent's opening of the file, whose lock would be one with the parent's."""
+        self.close()
 
     def report(self, now: int) -> None:
         """Tell that a key found no place; called with no lock held."""
@@ -151,7 +150,7 @@ make it, writable for the user of the app, or name another file
                 self._opened = None  # it was deleted: another one takes its place
         except TimeoutError as error:
             raise StoreTimeoutError(
-                operation, f"another process kept {self.path!r} locked for {self.deadline_ms:g} ms"
+                operation, f"another process kept {self.path!r} locked for {self.deadline_ms} ms"
             ) from error
         except _Unusable as error:
             raise StoreError(operation, f"{self.path!r}: {error}") from error
@@ -195,8 +194,9 @@ make it, writable for the user of the app, or name another file
     def _header(self, fd: int, size: int, now: int) -> Header:
         """The header of a locked file, made or put right where there is need."""
         header, in_order = read_header(fd)
-        if header is None and is_foreign(fd):
-            raise _Unusable(FOREIGN)
+        problem = FOREIGN if header is None and is_foreign(fd) else exposed(os.fstat(fd))
+        if problem:
+            raise _Unusable(problem)
         if header is None or size < header.size:
             header = Header.new(self.max_keys, self._machine, now)
             start_anew(fd, size, header)
@@ -313,13 +313,3 @@ class FileBuckets:
             self._shelves = [table.shelf(limit) for limit in self._limits]
             self._table, self._version = table, version
         return table
-
-
-def _forget_files() -> None:
-    """In a forked child: let go of the parent's opening of the file, whose lock would be one with the parent's."""
-    for store in list(_stores):
-        store.close()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_files)

@@ -4,12 +4,12 @@ Rule: nothing waits to be joined by others. An idle line sends at the end of the
 round trips are under way as there may be gathers, and goes with the next.
 """
 
-from asyncio import CancelledError, Task, current_task, timeout
+from asyncio import CancelledError, Semaphore, Task, current_task, timeout
 from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from apigate.core.errors import StoreError
-from apigate.stores.connection import BYTES, Command, Connections, packed
+from apigate.stores.connection import BYTES, Command, Connections, Script, packed
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
@@ -31,6 +31,9 @@ _GRACE_S = 0.02
 _TRIPS = 2
 """Round trips under way at once in one event loop: one for the server to work on while the other's answer is read."""
 
+_ALONE = 32
+"""Commands under way at once, each by itself: more would only wait at the server, each on a connection of its own."""
+
 
 class _Sent(NamedTuple):
     """A command on its way, and who waits for its answer: since when, by the loop's clock."""
@@ -51,6 +54,7 @@ class Line:
         self._idle: list[Any] = []
         self._waiting: dict[bytes, list[_Sent]] = {}
         self._trips: set[Task[None]] = set()
+        self._alone = Semaphore(_ALONE)
         self._due: Task[None] | None = None
         self._guard: AsyncGenerator[None] | None = None
 
@@ -58,7 +62,7 @@ class Line:
         """Send a command with all others that wait.
 
         Args:
-            command: The command.
+            command: The command, of the script that decides about buckets, as that takes many.
             now: The time in microseconds, empty for the server's own.
             slot: What decides its slot in a cluster; commands of one slot and time go together.
             since: When the deadline began to run, by the loop's clock.
@@ -69,6 +73,38 @@ class Line:
         if self._due is None and len(self._trips) < _TRIPS:
             self._begin()
         return answer
+
+    async def ask_alone(self, command: Command, now: bytes) -> list[int]:
+        """Send a command by itself, as its script takes one at a time.
+
+        Args:
+            command: The command.
+            now: The time in microseconds, empty for the server's own.
+
+        Raises:
+            StoreError: As `Connections.call`.
+        """
+        connections = self._connections
+        until = self._loop.time() + connections.deadline_ms / 1_000
+        in_time = False
+        try:
+            with _Deadline(self._loop, until):
+                async with self._alone:
+                    in_time = self._has_time(until)
+                    arguments = (b"%d" % len(command.keys), *command.keys, now, command.text)
+                    reply = await self._call(command.script, *arguments)
+            return [int(number) for number in reply.split()]
+        except Exception as error:
+            blames_store = in_time and not self._is_late(until)
+            raise connections.failure(command.operation, error, blames_store=blames_store) from error
+
+    def _has_time(self, until: float) -> bool:
+        """Whether so much is left that a server which does not answer by then is to blame, and not who asked late."""
+        return until - self._loop.time() > self._connections.deadline_ms / 2_000
+
+    def _is_late(self, until: float) -> bool:
+        """Whether the loop itself stood still over a deadline."""
+        return self._loop.time() - until > _LATE_S
 
     def _begin(self) -> None:
         """Let a trip begin at the end of this turn of the loop, with what waits by then."""
@@ -107,20 +143,20 @@ class Line:
         connections = self._connections
         commands = [sent.command for sent in batch]
         until = min(sent.since for sent in batch) + connections.deadline_ms / 1_000
-        asked = False
+        in_time = self._has_time(until)
         try:
             if until <= self._loop.time():
                 raise TimeoutError  # noqa: TRY301 - before anything is sent, as nobody waits for the answer any more
-            asked = True
             with _Deadline(self._loop, until):
                 keys = [key for command in commands for key in command.keys]
-                reply = await self._call(b"%d" % len(keys), *keys, now, *[command.text for command in commands])
+                texts = [command.text for command in commands]
+                reply = await self._call(commands[0].script, b"%d" % len(keys), *keys, now, *texts)
                 answers = _read(commands, reply)
         except BaseException as error:
-            in_time = self._loop.time() - until < _LATE_S  # else the loop itself stood still
+            blames_store = in_time and not self._is_late(until)
             for sent in batch:
                 if not sent.answer.done():
-                    failure = connections.failure(sent.command.operation, error, blames_store=asked and in_time)
+                    failure = connections.failure(sent.command.operation, error, blames_store=blames_store)
                     sent.answer.set_exception(_caused(failure, error))
                     sent.answer.exception()  # whoever asked may have gone, and then nobody asks for it
             if not isinstance(error, Exception):
@@ -130,13 +166,12 @@ class Line:
             if not sent.answer.done():
                 sent.answer.set_result(answer)
 
-    async def _call(self, *arguments: bytes) -> Any:
-        script, sha = self._connections.script
+    async def _call(self, script: Script, *arguments: bytes) -> Any:
         client = self._client or await self._connected()
         try:
-            return await self._say(client, b"EVALSHA", sha, *arguments)
+            return await self._say(client, b"EVALSHA", script.sha, *arguments)
         except self._connections.errors.NoScriptError:
-            return await self._say(client, b"EVAL", script, *arguments)
+            return await self._say(client, b"EVAL", script.text, *arguments)
 
     async def _say(self, client: Any, *words: bytes) -> Any:
         """Send a command on a connection that no other task uses; as `Connections._say`."""

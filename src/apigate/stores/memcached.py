@@ -10,9 +10,11 @@ from threading import Lock
 from typing import Any, final
 
 from apigate.core.errors import ConfigurationError, StoreError
+from apigate.core.forks import renew_after_fork
+from apigate.stores.deadline import DEFAULT_DEADLINE_MS, checked_deadline_ms
 from apigate.stores.window_connections import Connections
 from apigate.stores.window_keys import short
-from apigate.stores.written_windows import DEFAULT_DEADLINE_MS, WindowsOnly, need_package
+from apigate.stores.written_windows import WindowsOnly, need_package
 from apigate.throttling.limit import Limit
 from apigate.throttling.window import Window
 
@@ -30,16 +32,17 @@ class MemcachedStore(WindowsOnly):
 
     Args:
         uri: `memcached://host:11211`, several as `host:port,host:port`, or `memcached:///path/of/a.socket`.
-        deadline_ms: How long an answer may take.
+        deadline_ms: Milliseconds that an answer may take, a whole number from 1 to 60,000.
         host_time: Whether this host's wall clock counts. Tests turn it off, to go by the time that is handed in.
 
     Raises:
-        ConfigurationError: No client for Memcached is installed, or the deadline is out of bounds.
+        ConfigurationError: No client for Memcached is installed, or the deadline is no such number.
     """
 
     def __init__(self, uri: str, deadline_ms: int = DEFAULT_DEADLINE_MS, *, host_time: bool = True) -> None:
         """Connect to nothing yet."""
         need_package("memcached", "pymemcache", "memcachio")
+        deadline_ms = checked_deadline_ms(deadline_ms, "MemcachedStore")
         super().__init__(uri, _Items(uri, deadline_ms), deadline_ms, host_time=host_time)
 
 
@@ -53,6 +56,11 @@ class _Items:
         self._connections = Connections(self._connect, _close, _close_async)
         self._making = Lock()
         self._client: Any = None
+        renew_after_fork(self)
+
+    def renew(self) -> None:
+        """Take a new lock in a forked child, where no other thread makes a client."""
+        self._making = Lock()
 
     def check(self, window: Window) -> None:
         """See that Memcached can keep it."""

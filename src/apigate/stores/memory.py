@@ -14,6 +14,7 @@ from threading import Lock
 from typing import final
 
 from apigate.core.errors import ConfigurationError
+from apigate.core.forks import renew_after_fork
 from apigate.stores.memory_windows import MemoryWindows
 from apigate.throttling.algorithms import FRESH, State, decide, owed_at, rescaled, settled, written
 from apigate.throttling.decision import Decision
@@ -112,6 +113,7 @@ class MemoryStore:
         self._full = False
         self._unreported = False
         self._windows = MemoryWindows(max_keys, self.overflow_slot, self._report_windows)
+        renew_after_fork(self)
 
     def __len__(self) -> int:
         """How many buckets are kept, overflow buckets not counted."""
@@ -129,6 +131,14 @@ class MemoryStore:
     def windows(self) -> MemoryWindows:
         """The windows that are kept beside the buckets; at most `max_keys` of them too."""
         return self._windows
+
+    def renew(self) -> None:
+        """Take a new lock in a forked child, and undo what a thread of the parent was about to decide."""
+        self.lock = Lock()
+        for table, key in self.missed:
+            table.young.pop(key, None)
+        self.missed.clear()
+        self._kept = sum(len(table.young) + len(table.old) for table in self._tables.values())
 
     def _report_windows(self, kept: int) -> None:
         if self.on_fill is not None:

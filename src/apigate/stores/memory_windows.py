@@ -11,8 +11,9 @@ from threading import RLock
 from types import TracebackType
 from typing import Self, final
 
+from apigate.core.forks import renew_after_fork
 from apigate.throttling.keys import Key
-from apigate.throttling.limit import Limit
+from apigate.throttling.limit import Limit, window_of
 from apigate.throttling.window import Window
 from apigate.throttling.windows import Standing, Tally, amend, ask, begin
 
@@ -58,6 +59,13 @@ class MemoryWindows:
         self._kept = 0
         self._full = False
         self._unreported = False
+        renew_after_fork(self)
+
+    def renew(self) -> None:
+        """Take a new lock in a forked child, where no other thread is inside."""
+        self._lock = RLock()
+        self._inside = 0
+        self._kept = sum(len(table.tallies) for table in self._line)
 
     def __len__(self) -> int:
         """How many keys are kept, overflow tallies not counted."""
@@ -91,14 +99,14 @@ class MemoryWindows:
 
     def has_room(self, limit: Limit, key: Key, cost: int, now: int) -> bool:
         """Whether `acquire` would admit; all that has to be known before buckets are asked in the same step."""
-        window = _window(limit)
+        window = window_of(limit)
         with self._lock:
             tally = self._find(self._table(limit, window), key, window, now)
             return (0 if tally is None else tally.used(now)) + cost <= window.count
 
     def acquire(self, limit: Limit, key: Key, cost: int, now: int) -> Standing:
         """Count the cost if there is room for it."""
-        window = _window(limit)
+        window = window_of(limit)
         with self._lock:
             table = self._table(limit, window)
             tally = self._find(table, key, window, now)
@@ -111,14 +119,14 @@ class MemoryWindows:
 
     def peek(self, limit: Limit, key: Key, cost: int, now: int) -> Standing:
         """What `acquire` would answer, counting nothing."""
-        window = _window(limit)
+        window = window_of(limit)
         with self._lock:
             tally = self._find(self._table(limit, window), key, window, now)
             return ask(tally or begin(window), window, cost, now, take=False)
 
     def adjust(self, limit: Limit, key: Key, units: int, at: int | None, now: int) -> None:
         """Count more without asking, or give back what was counted under `at`."""
-        window = _window(limit)
+        window = window_of(limit)
         with self._lock:
             table = self._table(limit, window)
             tally = self._find(table, key, window, now)
@@ -132,7 +140,7 @@ class MemoryWindows:
     def reset(self, limit: Limit, key: Key | None) -> None:
         """Forget a key, or the overflow tally that stands for it; without one, every key of the limit."""
         with self._lock:
-            table = self._table(limit, _window(limit))
+            table = self._table(limit, window_of(limit))
             if key is None:
                 self._kept -= len(table.tallies)
                 table.tallies.clear()
@@ -144,7 +152,7 @@ class MemoryWindows:
 
     def tally(self, limit: Limit, key: Key) -> Tally | None:
         """The tally that counts for a key, as it was left; to be read as one step with what is made of it."""
-        table = self._table(limit, _window(limit))
+        table = self._table(limit, window_of(limit))
         return table.tallies.get(key) or (table.overflow.get(self._overflow_slot(key)) if table.overflow else None)
 
     def keys(self) -> list[tuple[str, Key]]:
@@ -203,12 +211,6 @@ class MemoryWindows:
                 table.tallies[key] = tally
             else:
                 self._kept -= 1
-
-
-def _window(limit: Limit) -> Window:
-    if limit.window is None:
-        raise TypeError(f"{limit!r} has no window")
-    return limit.window
 
 
 def _renew(tally: Tally, window: Window, now: int) -> None:

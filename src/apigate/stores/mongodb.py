@@ -10,9 +10,10 @@ from secrets import token_hex
 from typing import Any, final
 
 from apigate.core.clock import SystemClock
+from apigate.stores.deadline import DEFAULT_DEADLINE_MS, checked_deadline_ms
 from apigate.stores.window_connections import Connections
 from apigate.stores.window_keys import kept_prefix
-from apigate.stores.written_windows import DEFAULT_DEADLINE_MS, WindowsOnly, need_package
+from apigate.stores.written_windows import WindowsOnly, need_package
 from apigate.throttling.limit import Limit
 from apigate.throttling.window import Window
 
@@ -29,17 +30,18 @@ class MongoDBStore(WindowsOnly):
     Args:
         uri: `mongodb://host:27017/name`, or `mongodb+srv://`, with any options that its clients know; `name` is the
             database, `apigate` if there is none.
-        deadline_ms: How long an answer may take.
+        deadline_ms: Milliseconds that an answer may take, a whole number from 1 to 60,000.
         host_time: Whether this host's wall clock counts. Tests turn it off, to go by the time that is handed in.
 
     Raises:
-        ConfigurationError: No client for MongoDB is installed, or the deadline is out of bounds.
+        ConfigurationError: No client for MongoDB is installed, or the deadline is no such number.
     """
 
     def __init__(self, uri: str, deadline_ms: int = DEFAULT_DEADLINE_MS, *, host_time: bool = True) -> None:
         """Connect to nothing yet."""
         need_package("mongodb", "pymongo", "motor")
-        super().__init__(_without_password(uri), _Documents(uri, deadline_ms), deadline_ms, host_time=host_time)
+        deadline_ms = checked_deadline_ms(deadline_ms, "MongoDBStore")
+        super().__init__(uri, _Documents(uri, deadline_ms), deadline_ms, host_time=host_time)
 
 
 @final
@@ -145,12 +147,6 @@ def _database(uri: str) -> str:
     """The database that an address names."""
     path = uri.partition("://")[2].partition("?")[0].partition("/")[2]
     return path or "apigate"
-
-
-def _without_password(uri: str) -> str:
-    """The address as an error may show it."""
-    scheme, _, rest = uri.partition("://")
-    return f"{scheme}://{rest.partition('?')[0].rpartition('@')[2]}"
 
 
 def _close(storage: Any) -> None:

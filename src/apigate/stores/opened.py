@@ -114,7 +114,7 @@ def problem_of(path: Path) -> str | None:
     except OSError as error:
         return f"{error.strerror}; give the user of the app the right to read and write it, or name another file"
     try:
-        return FOREIGN if is_foreign(fd) else None
+        return FOREIGN if is_foreign(fd) else exposed(os.fstat(fd))
     finally:
         os.close(fd)
 
@@ -135,9 +135,20 @@ def stranger(found: os.stat_result) -> str | None:
         return "it is a symbolic link, and none is followed; name the file itself"
     if not stat.S_ISREG(found.st_mode):
         return "it is no regular file; name another"
-    user = os.geteuid()
-    if user and found.st_uid not in {user, 0}:
+    if found.st_uid not in {os.geteuid(), 0}:
         return (
             f"it belongs to another user, uid {found.st_uid}, who could lift all limits; name a file of the app's user"
         )
+    return None
+
+
+def exposed(found: os.stat_result) -> str | None:
+    """Why a file that is the store's is of no use all the same: who else may use it."""
+    if found.st_mode & 0o077:
+        return (
+            f"others may use it too (mode {stat.S_IMODE(found.st_mode):o}), and so could lift all limits, or keep it "
+            f"locked; chmod 600 it, or delete it to have it made anew"
+        )
+    if found.st_nlink > 1:
+        return "it has another name too (a hard link); delete it to have it made anew, or name another"
     return None

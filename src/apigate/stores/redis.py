@@ -13,13 +13,14 @@ from itertools import chain
 from operator import add
 from struct import pack
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar, cast, final
-from urllib.parse import quote
 
 from apigate.core.errors import ConfigurationError, StoreError
 from apigate.core.loops import running_loop
-from apigate.stores.connection import Command, Connections
+from apigate.stores.connection import Command, Connections, load_script
+from apigate.stores.deadline import DEFAULT_DEADLINE_MS, checked_deadline_ms
 from apigate.stores.denials import Denials
 from apigate.stores.leases import Leases, Taking
+from apigate.stores.redis_names import named, parts, pattern, tag
 from apigate.stores.redis_windows import RedisWindows
 from apigate.throttling.algorithms import judged
 from apigate.throttling.decision import Decision
@@ -29,16 +30,13 @@ from apigate.throttling.limit import Limit
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
 
-__all__ = ["DEFAULT_DEADLINE_MS", "RedisBuckets", "RedisStore"]
-
-DEFAULT_DEADLINE_MS = 100
-"""A hundred times what a server in the same data centre takes."""
+__all__ = ["RedisBuckets", "RedisStore"]
 
 _T = TypeVar("_T")
+_LARGEST_LEASE = 10_000
 _TEXTS = 256
 _ENDLESS = 2**53  # tokens: more than any bucket holds, and what a double can tell from one more
 _KINDS = {"acquire": 0, "peek": 1, "adjust": 2}
-_PLAIN = ":/<> "  # what stays readable in the name of a limit
 
 
 class _Trip(NamedTuple):
@@ -61,8 +59,8 @@ class RedisStore:
     Args:
         uri: `redis://`, `rediss://`, `redis+unix://`, `redis+cluster://`, `redis+sentinel://` with what follows, or the
             same with `valkey`, as the `limits` package takes them.
-        deadline_ms: Milliseconds within which the server has to answer, at least 1, making a connection included where
-            one is needed. Past that the call is given up with a `StoreTimeoutError`.
+        deadline_ms: Milliseconds within which the server has to answer, a whole number from 1 to 60,000, making a
+            connection included where one is needed. Past that the call is given up with a `StoreTimeoutError`.
         lease: How many tokens a process takes at once, 1 to 10,000; with more than 1 it asks the server less often,
             and a level may admit `lease - 1` tokens more for each process in an interval, see `Decision.tolerance`.
         spread: In a cluster, whether the buckets of each client lie in a slot of their own. Then the load is spread
@@ -88,15 +86,14 @@ class RedisStore:
         server_time: bool = True,
     ) -> None:
         """Check the settings; the server is asked first when a bucket is."""
-        for setting, value, most in (("deadline_ms", deadline_ms, 60_000), ("lease", lease, 10_000)):
-            if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= most:
-                raise ConfigurationError(f"RedisStore {setting}: {value!r} is not a whole number from 1 to {most}")
-        self.connections: Connections = Connections(uri, deadline_ms)
+        if not isinstance(lease, int) or isinstance(lease, bool) or not 1 <= lease <= _LARGEST_LEASE:
+            raise ConfigurationError(f"RedisStore lease: {lease!r} is not a whole number from 1 to {_LARGEST_LEASE:,}")
+        self.connections: Connections = Connections(uri, checked_deadline_ms(deadline_ms, "RedisStore"))
         if spread and not self.connections.is_cluster:
             raise ConfigurationError(
                 f"RedisStore spread: {self.connections.shown!r} is no cluster, so there is nothing to spread over"
             )
-        self._windows = RedisWindows(uri, deadline_ms, server_time=server_time)
+        self._windows = RedisWindows(self.connections, spread=spread, server_time=server_time)
         self.spread: bool = spread
         self.server_time: bool = server_time
         self._lease = lease
@@ -135,12 +132,10 @@ class RedisStore:
     def close(self) -> None:
         """Close the connections of this process's threads; they are made anew where they are needed again."""
         self.connections.close()
-        self._windows.close()
 
     async def close_async(self) -> None:
         """Close the connections of this process's threads and of the running event loop."""
         await self.connections.close_async()
-        await self._windows.close_async()
 
     def __repr__(self) -> str:
         """The address, without what is secret."""
@@ -160,7 +155,8 @@ class RedisBuckets:
         self._limits = tuple(store.limits[name] for name in names)
         self._places = tuple(range(len(self._limits)))
         self._specs = tuple((limit.n, limit.p, limit.capacity, limit.enforced) for limit in self._limits)
-        self._parts = tuple(_parts(name, spread=store.spread) for name in names)
+        self._parts = tuple(parts(name, spread=store.spread) for name in names)
+        self._script = load_script("decide.lua")
         self._is_leased = store.leases is not None and all(limit.enforced for limit in self._limits)
         self._texts: dict[object, bytes] = {}
 
@@ -214,7 +210,7 @@ class RedisBuckets:
         store = self._store
         if keys is None:
             store.forget()
-            return self._deleted([], [_pattern(name, spread=store.spread) for name in self._names])
+            return self._deleted([], [pattern(around) for around in self._parts])
         if store.denials is not None:
             store.denials.forget(self._limits, keys)
         if store.leases is not None:
@@ -228,8 +224,8 @@ class RedisBuckets:
         connections = self._store.connections
         if connections.is_cluster or not self._places:
             return self._run(self._acquired(asking, now))
-        keys, text = list(map(self._key, self._places, asking.keys)), self._text(asking.kind, self._places, asking)
-        command, loop = Command(asking.kind, keys, text), running_loop()
+        keys, text = list(map(named, self._parts, asking.keys)), self._text(asking.kind, self._places, asking)
+        command, loop = Command(asking.kind, self._script, keys, text), running_loop()
         if loop is not None:
             return self._asked_async(asking, command, now, loop)
         connections.begin()
@@ -351,7 +347,7 @@ class RedisBuckets:
             return ((b"", places),) if places else ()
         slots: dict[bytes, list[int]] = {}
         for place in reversed(places):
-            slots.setdefault(_tag(self._key(place, keys[place])), []).append(place)
+            slots.setdefault(tag(self._key(place, keys[place])), []).append(place)
         return tuple(slots.items())
 
     def _text(self, kind: str, places: Sequence[int], asking: "_Asking") -> bytes:
@@ -371,7 +367,7 @@ class RedisBuckets:
         return text
 
     def _trip(self, kind: str, slot: bytes, places: Sequence[int], text: bytes, keys: Sequence[Key], now: int) -> _Trip:
-        command = Command(kind, [self._key(place, keys[place]) for place in places], text)
+        command = Command(kind, self._script, [self._key(place, keys[place]) for place in places], text)
         return _Trip(slot, command, self._time(now), places)
 
     def _time(self, now: int) -> bytes:
@@ -379,10 +375,8 @@ class RedisBuckets:
         return b"" if self._store.server_time else b"%d" % now
 
     def _key(self, place: int, key: Key) -> bytes:
-        """The name of a bucket on the server. Its parts cannot be forged: what separates them is quoted within them."""
-        whose = b"=" + key.encode("utf-8", "surrogatepass") if isinstance(key, str) else b"#" + key.hex().encode()
-        head, tail = self._parts[place]
-        return head + whose + tail
+        """The name of a bucket on the server."""
+        return named(self._parts[place], key)
 
     # ---- asking
 
@@ -487,27 +481,3 @@ class _Answer:
 def _terms(limit: Limit) -> tuple[int, int, int, bool, bool]:
     """What decides about its buckets, and about what is known of them."""
     return limit.n, limit.p, limit.capacity, limit.enforced, limit.steady
-
-
-def _parts(name: str, *, spread: bool) -> tuple[bytes, bytes]:
-    """What comes before and after whose bucket it is: the owner is the hash tag, alone or with that.
-
-    Before it nothing is left of `=` and `#`, after it nothing of `}`, so it is told from both whatever it holds.
-    """
-    owner, colon, rest = name.partition(":")
-    head = quote(owner, safe="", errors="surrogatepass")
-    tail = quote(rest, safe=_PLAIN if spread else _PLAIN + "{}", errors="surrogatepass")
-    if spread:
-        return f"apigate:{{{head}".encode(), f"}}{colon}{tail}".encode()
-    return f"apigate:{{{head}}}{colon}{tail}".encode(), b""
-
-
-def _pattern(name: str, *, spread: bool) -> bytes:
-    """What matches every bucket of a limit; quoting has left nothing in its name that would need to be escaped."""
-    head, tail = _parts(name, spread=spread)
-    return head + b"[=#]*" + tail
-
-
-def _tag(key: bytes) -> bytes:
-    """What decides the slot of a key (Redis cluster specification, "Hash tags")."""
-    return key[key.index(b"{") + 1 : key.index(b"}")]

@@ -1,16 +1,15 @@
 -- One window of one key, as apigate.throttling.windows says; its whole numbers are exact in doubles.
 -- A fixed or sliding window is a string "start previous count"; a moving one a list of "moment cost", oldest first,
 -- and its sum as the last element. What is neither, as somebody else wrote it, counts nothing.
--- KEYS: the key. ARGV: kind, what to do (take, look, change), count, period in us, cost or units, time counted under
--- (-1 for none), and the time in us to go by (-1 for the server's).
--- Answers {1 if allowed, used, wait (-1 for never), until it admits more, time counted under}.
-local key, kind, action = KEYS[1], ARGV[1], ARGV[2]
-local count, period, cost = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
-local at, now = tonumber(ARGV[6]), tonumber(ARGV[7])
+-- KEYS: the key. ARGV[1]: the time in us to go by, empty for the server's. ARGV[2], with spaces between: kind, what to
+-- do (take, look, change), count, period in us, cost or units, time counted under (-1 for none).
+-- Answers one line of numbers: 1 if allowed, used, wait (-1 for never), until it admits more, time counted under.
+local key, injected, now = KEYS[1], ARGV[1] ~= '', tonumber(ARGV[1])
+local kind, action, count, period, cost, at = string.match(ARGV[2], '^(%a+) (%a+) (%d+) (%d+) (-?%d+) (-?%d+)$')
+count, period, cost, at = tonumber(count), tonumber(period), tonumber(cost), tonumber(at)
 local MS, SKEW = 1000, 1000000
 local CHUNK, MOST = 100, 1000  -- entries of a log that are read at once, and that one call drops: it keeps all waiting
 local DIGITS = 16  -- of the largest whole number that is exact
-local injected = now >= 0
 if not injected then
   local time = redis.call('TIME')
   now = tonumber(time[1]) * 1000000 + tonumber(time[2])
@@ -273,34 +272,31 @@ local healed = moving and load_log() or not moving and load_counts()
 local used = moving and total or not moving and used_counts()
 local waits = moving and until_log or until_counts
 local add = moving and add_log or add_counts
-local answer
+local allowed, wait, more, counted = true, 0, 0, now
 
 if action == 'change' then
   if cost > 0 then
-    local more = math.min(cost, math.max(0, 2 * count - used))
-    if more > 0 then
-      add(more)
+    local room = math.min(cost, math.max(0, 2 * count - used))
+    if room > 0 then
+      add(room)
     end
   elseif at >= 0 then
     (moving and remove_log or remove_counts)(-cost)
   end
-  answer = {1, text(used), '0', '0', text(now)}
 else
-  local allowed = used + cost <= count
-  local wait, counted = 0, now
+  allowed = used + cost <= count
   if not allowed then
     wait = cost > count and -1 or waits(count - cost)
   elseif action == 'take' and cost > 0 then
     counted = add(cost)
   end
   local after = moving and total or not moving and used_counts()
-  local more = after > 0 and waits(after - 1) or 0
-  answer = {allowed and 1 or 0, text(used), text(wait), text(more), text(counted)}
+  more = after > 0 and waits(after - 1) or 0
 end
 
 if moving then
   save_log()
-elseif action == 'change' or healed or (action == 'take' and answer[1] == 1 and cost > 0) then
+elseif action == 'change' or healed or (action == 'take' and allowed and cost > 0) then
   save_counts()
 end
-return answer
+return string.format('%.0f %.0f %.0f %.0f %.0f', allowed and 1 or 0, used, wait, more, counted)

@@ -1,4 +1,4 @@
-"""Connections to a server by the storages of `limits`: one for all threads of a process, one for each event loop.
+"""Connections to Memcached and MongoDB, by the storages of `limits`: one for all threads, one for each event loop.
 
 Each is made at its first use, never at import or before a fork. After a fork the child makes its own, and lets those of
 its parent lie, unclosed: closing them would speak on the parent's sockets. That of a loop is closed when the loop ends

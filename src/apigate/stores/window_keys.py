@@ -1,4 +1,4 @@
-"""What a window is kept under on a server: the limit's name, the kind, and the key, which no other three can forge.
+"""What a window is kept under in Memcached and MongoDB: the limit's name, the kind, and the key; none can be forged.
 
 Each part is percent-encoded, and the signs between them stand in no encoded part. The count and the period are not in
 it, so that changing them forgets nothing.

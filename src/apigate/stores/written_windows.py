@@ -11,17 +11,15 @@ from typing import Any, NoReturn, Protocol, TypeVar, final
 from apigate.core.clock import Clock, SystemClock
 from apigate.core.errors import ConfigurationError, StoreTimeoutError
 from apigate.core.steps import Steps, run
+from apigate.stores.shown import shown
 from apigate.stores.window_connections import bounded
 from apigate.stores.window_keys import kept_under
 from apigate.throttling.keys import Key
-from apigate.throttling.limit import Limit
+from apigate.throttling.limit import Limit, window_of
 from apigate.throttling.window import Window
 from apigate.throttling.windows import Standing, Tally, amend, ask, begin, lifetime_ms
 
-__all__ = ["DEFAULT_DEADLINE_MS", "Slots", "WindowsOnly", "WrittenWindows", "need_package"]
-
-DEFAULT_DEADLINE_MS = 100
-"""A hundred times what a server in the same data centre takes."""
+__all__ = ["Slots", "WindowsOnly", "WrittenWindows", "need_package"]
 
 T = TypeVar("T")
 
@@ -72,7 +70,7 @@ class WrittenWindows:
 
     Args:
         slots: Where they are kept.
-        deadline_ms: How long an answer may take.
+        deadline_ms: Milliseconds that an answer may take, as `checked_deadline_ms` has them.
         host_time: Whether this host's wall clock counts. Tests turn it off, to go by the time that is handed in.
         clock: This host's clock.
     """
@@ -130,17 +128,16 @@ class WrittenWindows:
         self, limit: Limit, key: Key, now: int, decide: Callable[[Tally, Window, int], tuple[Standing, bool]]
     ) -> Steps[Standing]:
         """Read, decide and write, until nobody wrote between; each is a round trip."""
-        if limit.window is None:
-            raise TypeError(f"{limit!r} has no window")
+        window = window_of(limit)
         name = kept_under(limit, key)
         ends = self._clock.now_us() + self._deadline_ms * 1_000
         trips = 0
         while True:
             numbers, seen = yield self._slots.read(name)
             at = round(self._clock.wall() * 1_000_000) if self._host_time else now
-            tally = begin(limit.window, numbers)
+            tally = begin(window, numbers)
             healed = tally.settle(at)
-            standing, changed = decide(tally, limit.window, at)
+            standing, changed = decide(tally, window, at)
             trips += 1
             if not (changed or healed):
                 break
@@ -157,9 +154,9 @@ class WindowsOnly:
     """A store that holds windows and no buckets, shared by all that use its server.
 
     Args:
-        address: Its address, as an error may show it.
+        address: Its address.
         slots: Where its windows are kept.
-        deadline_ms: How long an answer may take.
+        deadline_ms: Milliseconds that an answer may take, as `checked_deadline_ms` has them.
         host_time: Whether this host's wall clock counts. Tests turn it off, to go by the time that is handed in.
     """
 
@@ -171,9 +168,7 @@ class WindowsOnly:
 
     def __init__(self, address: str, slots: Slots, deadline_ms: int, *, host_time: bool = True) -> None:
         """Connect to nothing yet."""
-        if not 1 <= deadline_ms <= 60_000:
-            raise ConfigurationError(f"store: deadline_ms={deadline_ms} is not from 1 to 60000")
-        self._address = address
+        self._address = shown(address)
         self._slots = slots
         self._windows: WrittenWindows = WrittenWindows(slots, deadline_ms, host_time=host_time)
 

@@ -7,7 +7,7 @@ from apigate.core.errors import ConfigurationError
 from apigate.throttling.rate import Rate
 from apigate.throttling.window import Window
 
-__all__ = ["LEVELS", "MODES", "Limit", "Mode", "checked_cost", "checked_mode", "limits_of"]
+__all__ = ["LEVELS", "MODES", "Limit", "Mode", "checked_cost", "checked_mode", "limits_of", "window_of"]
 
 LEVELS = ("global", "stage", "method", "client", "client-method")
 """The levels of a gateway, from the widest bucket to the narrowest."""
@@ -75,6 +75,17 @@ def limits_of(
         )
         for number, rate in enumerate(rates, start=1)
     )
+
+
+def window_of(limit: Limit) -> Window:
+    """The window of a limit that has one.
+
+    Raises:
+        TypeError: It has a bucket.
+    """
+    if limit.window is None:
+        raise TypeError(f"{limit!r} has no window")
+    return limit.window
 
 
 def checked_cost(cost: object, setting: str) -> int:

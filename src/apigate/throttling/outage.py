@@ -45,7 +45,7 @@ def share_of(limit: Limit, workers: int) -> Limit:
     """
     if workers == 1:
         return limit
-    rate = limit.rate.shared(workers)
+    rate = limit.rate.divided(workers)
     return Limit(limit.name, limit.level, limit.policy, rate, enforced=limit.enforced, steady=limit.steady)
 
 

@@ -98,12 +98,12 @@ class Rate:
         """Tokens refilled each second, for comparing rates."""
         return self.n * 1_000_000 / self.p
 
-    def shared(self, parts: int) -> "Rate":
+    def divided(self, parts: int) -> "Rate":
         """The rate of one of several equal parts: the same count in so many times the period, of the burst at least 1.
 
         It may be too slow to be configured, and is exact all the same, in this process.
 
-        >>> Rate(10, burst=21).shared(4), Rate(1, per=60).shared(3)
+        >>> Rate(10, burst=21).divided(4), Rate(1, per=60).divided(3)
         (Rate('10/4 second; burst=5'), Rate('1/3 minute'))
         """
         divisor = gcd(self.n, parts)

@@ -5,7 +5,7 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from apigate.core.errors import ConfigurationError
-from apigate.core.names import NAME_CHARACTERS
+from apigate.core.names import checked_name
 from apigate.throttling.decision import Decision
 from apigate.throttling.keys import Key
 from apigate.throttling.limit import Limit
@@ -182,6 +182,4 @@ def store_name(name: str | None, store: ThrottleStore, default: str, owner: str)
                 f"of different apps apart, such as name='shop'"
             )
         return default
-    if not isinstance(name, str) or not name or not set(name) <= NAME_CHARACTERS:
-        raise ConfigurationError(f"{owner} name: {name!r} is no name; give a text of letters, digits, '-', '_' and '.'")
-    return name
+    return checked_name(name, f"{owner} name")

@@ -72,8 +72,8 @@ class Throttle:
 
             store = MemoryStore()
         self._store = store
-        owner, colon, part = (name or "").partition(":")
-        self._name = store_name(owner if name else name, store, "throttle", "Throttle") + colon + part
+        owner, colon, part = name.partition(":") if isinstance(name, str) else (name, "", "")
+        self._name = store_name(owner, store, "throttle", "Throttle") + colon + part
         self._changing = Lock()
         self._opened = self._open(self._levels)
 

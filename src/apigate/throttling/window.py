@@ -89,10 +89,10 @@ class Window:
         """Requests a second in the long run, for comparing with rates."""
         return self.n * _SECOND / self.p
 
-    def shared(self, parts: int) -> "Window":
+    def divided(self, parts: int) -> "Window":
         """The window of one of several equal parts: of the count at least 1, in the same period.
 
-        >>> Window("10/minute", kind="fixed").shared(4)
+        >>> Window("10/minute", kind="fixed").divided(4)
         Window('2/minute', kind='fixed')
         """
         return Window(f"{max(1, self.count // parts)}/{self.limit.partition('/')[2]}", kind=self.kind)

@@ -46,8 +46,8 @@ def test_the_bound_is_a_whole_number(path, max_keys):
         FileStore(path, max_keys=max_keys)
 
 
-@pytest.mark.parametrize("deadline_ms", [0, -1, "50", None, 60_001, float("nan")])
-def test_the_deadline_is_a_number_of_milliseconds(path, deadline_ms):
+@pytest.mark.parametrize("deadline_ms", [0, -1, "50", None, True, 1.5, 50.0, 60_001, float("nan")])
+def test_the_deadline_is_a_whole_number_of_milliseconds(path, deadline_ms):
     with pytest.raises(ConfigurationError, match=r"deadline_ms.*from 1 to 60,000"):
         FileStore(path, deadline_ms=deadline_ms)
 

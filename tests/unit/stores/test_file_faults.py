@@ -4,6 +4,7 @@ import errno
 import os
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -46,11 +47,26 @@ def lines(caplog):
 # ---- what is seen when the gateway is built
 
 
+def make_state(path, mode):
+    """A file of ours that others may use too."""
+    with closing(FileStore(path, max_keys=10)) as store:
+        Throttle({"global": Rate(1)}, store=store, name="shop").acquire()
+    path.chmod(mode)
+
+
+def link_state(path):
+    make_state(path, 0o600)
+    os.link(path, path.with_name("another"))
+
+
 def make_foreign(path):
     path.write_bytes(b"SQLite format 3\0" + bytes(10_000))
 
 
 FAULTS = {
+    "a file that others may lock": (lambda path: make_state(path, 0o644), "others may use it too .mode 644.*chmod 600"),
+    "a file that others may write": (lambda path: make_state(path, 0o666), "others may use it too .mode 666"),
+    "a file with two names": (link_state, "another name too"),
     "somebody's file": (make_foreign, "holds something else.* is left as it is; name another file, or delete this one"),
     "a short file": (lambda path: path.write_bytes(b"x"), "holds something else"),
     "a file of zeros": (lambda path: path.write_bytes(bytes(100_000)), "holds something else"),

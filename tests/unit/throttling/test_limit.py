@@ -2,8 +2,8 @@
 
 import pytest
 
-from apigate import ConfigurationError, Rate
-from apigate.throttling.limit import LEVELS, Limit, checked_cost, checked_mode, limits_of
+from apigate import ConfigurationError, Rate, Window
+from apigate.throttling.limit import LEVELS, Limit, checked_cost, checked_mode, limits_of, window_of
 
 RATES = (Rate(1), Rate(2), Rate(3))
 
@@ -31,6 +31,13 @@ def test_an_unknown_mode_is_refused_with_those_there_are(mode):
 def test_a_cost_is_a_whole_number_of_at_least_0(cost):
     with pytest.raises(ValueError, match=r"final_cost.*whole number of at least 0"):
         checked_cost(cost, "final_cost")
+
+
+def test_the_window_of_a_limit_is_there_or_said_to_be_missing():
+    window = Window("1/minute", kind="fixed")
+    assert window_of(Limit("client", "client", "client", window)) is window
+    with pytest.raises(TypeError, match="<Limit client: 1/second> has no window"):
+        window_of(Limit("client", "client", "client", Rate(1)))
 
 
 def test_a_limit_shows_its_name_its_rate_and_whether_it_is_enforced():

@@ -71,5 +71,5 @@ def test_a_table_that_is_no_window_is_refused_where_it_stands(table, why):
 
 
 def test_a_share_keeps_the_period_and_at_least_one():
-    assert Window("10/minute", kind="moving").shared(4) == Window("2/minute", kind="moving")
-    assert Window("2/5 minutes", kind="fixed").shared(4) == Window("1/5 minutes", kind="fixed")
+    assert Window("10/minute", kind="moving").divided(4) == Window("2/minute", kind="moving")
+    assert Window("2/5 minutes", kind="fixed").divided(4) == Window("1/5 minutes", kind="fixed")
