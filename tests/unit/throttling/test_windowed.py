@@ -232,6 +232,36 @@ def test_a_task_that_is_given_up_while_it_waits_has_taken_nothing():
     assert Throttle({"global": "10/hour"}, store=store, clock=asked.clock, name="shop").peek(cost=0).remaining == 10
 
 
+def test_a_task_that_is_given_up_while_the_buckets_are_asked_gives_back_what_its_window_counted():
+    class Waiting(FarStore):
+        def open(self, limits, now):
+            return WaitingBuckets(self, super().open(limits, now))
+
+    class WaitingBuckets:
+        def __init__(self, store, inner):
+            self.store, self.inner = store, inner
+            self.peek = inner.peek
+
+        def acquire(self, *arguments):
+            self.store.asked.append("tokens acquire")
+            return never(None)
+
+    store = Waiting()
+    asked = throttle(store)
+
+    async def task():
+        asking = asyncio.create_task(asked.acquire_async(BOTH))
+        await asyncio.sleep(0)
+        assert store.asked == ["acquire", "tokens acquire"]
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        assert asking.cancelled()
+
+    asyncio.run(task())
+    assert store.asked[2:] == ["adjust"]
+    assert left(asked) == {"global": 10, "client": 2, "device": 5}
+
+
 def test_a_store_that_holds_no_windows_is_told_so_when_it_is_opened():
     class Plain:
         def open(self, limits, now):
