@@ -22,6 +22,7 @@ from apigate.stores.redis import RedisStore
 from apigate.testing import FakeClock
 from apigate.throttling.limit import Limit
 from apigate.throttling.window import KINDS
+from apigate.throttling.windowed import open_buckets
 from tests.gateway.asking import ask, ask_in_task, built
 from tests.servers import Memcached, MongoStandIn, RedisServer
 from tests.stores.asking import limits
@@ -343,6 +344,25 @@ def test_a_full_redis_counts_nothing_and_says_so(own_redis, kind):
     own_redis.drain()
     assert asked.acquire({"client": "a"}).remaining == 49
     store.close()
+
+
+def test_in_redis_what_was_borrowed_while_a_shared_window_was_asked_is_remembered_by_nobody(redis_server):
+    """Whoever opens the same bucket without the window remembers nothing, either."""
+    rate = Limit("shop:global", "global", "global", Rate(1, per=3_600), steady=True)
+    stage = Limit("shop:stage", "stage", "stage", Window("5/hour", kind="fixed"))
+    client = Limit("shop:client", "client", "client", Rate(9, per=3_600), steady=True)
+    ours, theirs = (RedisStore(redis_server.uri, deadline_ms=DEADLINE_MS) for _ in range(2))
+    borrower = ours.open([rate], 0)
+    asked = open_buckets(theirs, [rate, stage, client], 0)
+    alone = open_buckets(theirs, [rate], 0)
+    for buckets, keys in ((asked, ("", "", "a")), (alone, ("",))):
+        borrower.acquire(("",), (1,), 0)
+        assert not buckets.acquire(keys, (1,) * len(keys), 0).allowed
+        borrower.adjust(("",), (-1,), 0)
+        assert buckets.acquire(keys, (1,) * len(keys), 0).allowed
+        borrower.reset(("",))
+    for store in (ours, theirs):
+        store.close()
 
 
 # ---- what stands there in Redis

@@ -112,6 +112,8 @@ class RedisStore:
         """The buckets of these limits; those that had another rate are brought over when they are next used."""
         for limit in limits:
             known = self.limits.get(limit.name)
+            if known is not None and not known.steady:
+                limit = limit.unsteady()  # noqa: PLW2901 - others may give back to these buckets, from where they know it
             self.limits[limit.name] = limit
             if known is not None and _terms(known) != _terms(limit):
                 self.generation += 1

@@ -53,6 +53,10 @@ class Limit:
         self.enforced: bool = enforced
         self.steady: bool = steady
 
+    def unsteady(self) -> "Limit":
+        """The same limit where its tokens are given back after all, so that no refusal of it may be remembered."""
+        return Limit(self.name, self.level, self.policy, self.rate, enforced=self.enforced) if self.steady else self
+
     def __repr__(self) -> str:
         """Name and rate."""
         return f"<Limit {self.name}: {self.rate}{'' if self.enforced else ' (shadow)'}>"

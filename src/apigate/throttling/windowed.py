@@ -1,8 +1,9 @@
 """Limits of which one has a window: its count and the buckets of the others in one decision, all or nothing.
 
-The buckets are asked first. If they admit, the window is asked; if that refuses, or cannot be reached, the tokens are
-given back, so for the caller nothing was taken. Where the buckets refuse, the window is only looked at, so that the
-wait in the answer is the longest of all.
+On a server they are asked one after the other: the window of a client first, then the buckets, and last a window that
+clients share. As soon as one refuses, the others are only looked at, so that the wait in the answer is the longest of
+all; what those before it gave is given back, so for the caller nothing was taken. In this order whoever is refused by a
+limit of his own has borrowed nothing from others meanwhile.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -20,6 +21,9 @@ __all__ = ["WindowedBuckets", "check_windows", "open_buckets", "settle", "window
 
 T = TypeVar("T")
 
+_SHARED = ("global", "stage", "method")
+_CLIENTS = ("client", "client-method")
+
 
 def open_buckets(store: ThrottleStore, limits: Sequence[Limit], now: int) -> Buckets:
     """The buckets and windows of these limits.
@@ -33,6 +37,8 @@ def open_buckets(store: ThrottleStore, limits: Sequence[Limit], now: int) -> Buc
         return store.open(limits, now)
     windows = windows_of(store, limits)
     buckets = [limit for limit in limits if not limit.window]
+    if not hasattr(windows, "has_room") and not all(_is_asked_first(limit, limits) for limit in limits if limit.window):
+        buckets = [limit.unsteady() for limit in buckets]  # what a window refuses after them, they get back
     return WindowedBuckets(limits, store.open(buckets, now) if buckets else None, windows)
 
 
@@ -54,6 +60,11 @@ def windows_of(store: ThrottleStore, limits: Sequence[Limit]) -> WindowStore:
         if limit.window is not None:
             counted.check(limit.window)
     return counted
+
+
+def _is_asked_first(limit: Limit, limits: Sequence[Limit]) -> bool:
+    """Whether a window is a client's own, or the last of levels with other names: nobody else misses what it lends."""
+    return limit.level not in _SHARED and (limit.level in _CLIENTS or limit is limits[-1])
 
 
 def settle(
@@ -98,6 +109,8 @@ class WindowedBuckets:
         self._windows = windows
         self._token_places = [place for place, limit in enumerate(limits) if not limit.window]
         self._window_places = [place for place, limit in enumerate(limits) if limit.window]
+        self._first = [place for place in self._window_places if _is_asked_first(limits[place], limits)]
+        self._last = [place for place in self._window_places if place not in self._first]
         self._local: LocalWindows | None = cast("LocalWindows", windows) if hasattr(windows, "has_room") else None
 
     def acquire(
@@ -132,16 +145,13 @@ class WindowedBuckets:
     # ---- the steps
 
     def _acquire(self, keys: Sequence[Key], costs: Sequence[int], now: int) -> Steps[Decision]:
-        """Tokens, then the windows; whatever refuses, what was taken before it is given back."""
-        tokens = yield from self._ask_tokens(keys, costs, now, take=True)
-        answer = _Answer(self._limits, costs, tokens, self._token_places)
+        """The windows of clients, tokens, the other windows; whatever refuses, what was taken before is given back."""
+        answer = _Answer(self._limits, costs, self._token_places)
         try:
-            for place in self._window_places:
-                if answer.allowed:
-                    standing = yield self._windows.acquire(self._limits[place], keys[place], costs[place], now)
-                else:
-                    standing = yield self._windows.peek(self._limits[place], keys[place], costs[place], now)
-                answer.note(place, standing)
+            yield from self._ask_windows(self._first, keys, answer, now)
+            taking = answer.allowed
+            answer.hear((yield from self._ask_tokens(keys, costs, now, take=taking)), taken=taking)
+            yield from self._ask_windows(self._last, keys, answer, now)
         except GeneratorExit:  # nobody waits for it any more
             raise
         except BaseException:
@@ -150,6 +160,12 @@ class WindowedBuckets:
         if not answer.allowed:
             yield from self._return(keys, answer, now)
         return answer.decision()
+
+    def _ask_windows(self, places: Sequence[int], keys: Sequence[Key], answer: "_Answer", now: int) -> Steps[None]:
+        """Count in the windows at these places, or where something has refused only look at them."""
+        for place in places:
+            ask = self._windows.acquire if answer.allowed else self._windows.peek
+            answer.note(place, (yield ask(self._limits[place], keys[place], answer.costs[place], now)))
 
     def _acquire_in_step(
         self, windows: LocalWindows, keys: Sequence[Key], costs: Sequence[int], now: int
@@ -171,15 +187,16 @@ class WindowedBuckets:
                 raise TypeError(f"{self._tokens!r} has to be awaited, and the windows beside it answer at once")
             tokens = answered
             take = take and tokens.allowed
-        answer = _Answer(limits, costs, tokens, self._token_places)
+        answer = _Answer(limits, costs, self._token_places)
+        answer.hear(tokens, taken=take)
         count = windows.acquire if take else windows.peek
         for place in places:
             answer.note(place, count(limits[place], keys[place], costs[place], now))
         return answer.decision()
 
     def _peek(self, keys: Sequence[Key], costs: Sequence[int], now: int) -> Steps[Decision]:
-        tokens = yield from self._ask_tokens(keys, costs, now, take=False)
-        answer = _Answer(self._limits, costs, tokens, self._token_places)
+        answer = _Answer(self._limits, costs, self._token_places)
+        answer.hear((yield from self._ask_tokens(keys, costs, now, take=False)), taken=False)
         for place in self._window_places:
             answer.note(place, (yield self._windows.peek(self._limits[place], keys[place], costs[place], now)))
         return answer.decision()
@@ -197,14 +214,16 @@ class WindowedBuckets:
     def _return(self, keys: Sequence[Key], answer: "_Answer", now: int, *, quietly: bool = False) -> Steps[None]:
         """Give back what was taken; `quietly` where another fault is on its way to the caller."""
         try:
-            if self._tokens is not None and answer.tokens is not None and answer.tokens.allowed:
+            if self._tokens is not None and answer.tokens is not None and answer.tokens_taken:
                 answer.round_trips += bool(answer.tokens.round_trips)
                 yield self._tokens.adjust(self._of_tokens(keys), answer.tokens.settling(0), now)
-            for place, standing in answer.standings.items():
+            for place, standing in list(answer.standings.items()):
                 if standing.allowed and answer.taken_at(place):
                     answer.round_trips += bool(standing.round_trips)
                     limit, cost = self._limits[place], answer.costs[place]
                     yield self._windows.adjust(limit, keys[place], -cost, standing.at, now)
+                    if not standing.used:
+                        answer.standings[place] = standing._replace(next_us=0)
         except Exception:
             if not quietly:
                 raise
@@ -234,17 +253,24 @@ class WindowedBuckets:
 class _Answer:
     """What buckets and windows have answered so far."""
 
-    def __init__(
-        self, limits: tuple[Limit, ...], costs: Sequence[int], tokens: Decision | None, token_places: Sequence[int]
-    ) -> None:
+    def __init__(self, limits: tuple[Limit, ...], costs: Sequence[int], token_places: Sequence[int]) -> None:
         self.limits = limits
         self.costs = costs
-        self.tokens = tokens
+        self.tokens: Decision | None = None
+        self.tokens_taken: bool = False
         self.token_places = token_places
-        self.allowed: bool = tokens is None or tokens.allowed
-        self.round_trips: int = 0 if tokens is None else tokens.round_trips
+        self.allowed: bool = True
+        self.round_trips: int = 0
         self.standings: dict[int, Standing] = {}
         self._asked: set[int] = set()  # the windows that were asked to take, not only looked at
+
+    def hear(self, tokens: Decision | None, *, taken: bool) -> None:
+        """Take in what the buckets answered, which were asked for tokens or only looked at."""
+        if tokens is not None:
+            self.tokens = tokens
+            self.tokens_taken = taken and tokens.allowed
+            self.allowed = self.allowed and tokens.allowed
+            self.round_trips += tokens.round_trips
 
     def note(self, place: int, standing: Standing) -> None:
         """Take in what a window answered."""

@@ -7,6 +7,8 @@ import pytest
 from apigate import ConfigurationError, Rate, StoreError, Throttle, Throttled, Window
 from apigate.stores.memory import MemoryStore
 from apigate.testing import FakeClock
+from apigate.throttling.limit import Limit
+from apigate.throttling.windowed import open_buckets
 
 KEYS = {"client": "a"}
 
@@ -112,7 +114,82 @@ def test_where_a_bucket_refuses_the_window_is_looked_at_and_the_longest_wait_is_
     refused = asked.acquire(KEYS)
     assert refused.violated == ("global", "client")
     assert refused.retry_after == 3_600.0
-    assert store.asked == ["peek"]
+    assert store.asked == ["acquire"]  # which counts no refusal
+    assert refused.round_trips == 1
+
+
+def test_where_a_bucket_refuses_the_window_gets_back_what_it_counted():
+    store = FarStore()
+    asked = throttle(store, **{"global": Rate(1, per=60), "client": Window("5/hour", kind="moving")})
+    asked.acquire(KEYS)
+    store.asked.clear()
+    refused = asked.acquire(KEYS)
+    assert (refused.violated, store.asked, refused.round_trips) == (("global",), ["acquire", "adjust"], 2)
+    assert asked.peek(KEYS, 0).levels["client"].remaining == 4
+    stranger = asked.acquire({"client": "b"})
+    assert [state.remaining for state in stranger.buckets] == [0, 5]
+    assert stranger.window_notes[1] == {1: 0}  # there is nothing that could leave it
+
+
+class Noting(FarStore):
+    """One that notes what its buckets are asked, too."""
+
+    def open(self, limits, now):
+        return NotingBuckets(super().open(limits, now), self.asked)
+
+
+class NotingBuckets:
+    def __init__(self, inner, asked):
+        self.inner, self.asked = inner, asked
+
+    def __getattr__(self, operation):
+        self.asked.append(f"tokens {operation}")
+        return getattr(self.inner, operation)
+
+
+def test_a_client_whose_window_is_full_borrows_nothing_that_others_could_miss():
+    store = Noting()
+    asked = throttle(store)
+    for _ in range(2):
+        assert asked.acquire(BOTH).allowed
+    store.asked.clear()
+    assert asked.acquire(BOTH).violated == ("client",)
+    assert store.asked == ["acquire", "tokens peek"]
+
+
+def test_a_window_that_clients_share_is_asked_last_so_that_none_who_is_refused_alone_fills_it():
+    store = Noting()
+    asked = throttle(store, **{"client": "1/hour", "global": Window("5/hour", kind="fixed")})
+    assert asked.acquire(KEYS).allowed
+    assert store.asked == ["tokens acquire", "acquire"]
+    store.asked.clear()
+    assert asked.acquire(KEYS).violated == ("client",)
+    assert store.asked == ["tokens acquire", "peek"]
+
+
+@pytest.mark.parametrize(
+    ("levels", "remembers"),
+    [
+        ({"global": Rate(5), "client": Window("2/hour", kind="fixed")}, True),
+        ({"global": Rate(5), "client": Window("2/hour", kind="fixed"), "client-method": Rate(5)}, True),
+        ({"tenant": Rate(5), "user": Window("2/hour", kind="fixed")}, True),
+        ({"global": Rate(5), "stage": Window("2/hour", kind="fixed"), "client": Rate(5)}, False),
+        ({"global": Window("2/hour", kind="fixed"), "client": Rate(5)}, False),
+        ({"client": Rate(5), "global": Window("2/hour", kind="fixed")}, False),
+    ],
+    ids=str,
+)
+def test_refusals_of_buckets_that_get_tokens_back_from_a_window_may_not_be_remembered(levels, remembers):
+    opened = []
+
+    class Noting(FarStore):
+        def open(self, limits, now):
+            opened.extend(limits)
+            return super().open(limits, now)
+
+    limits = [Limit(f"shop:{level}", level, level, rate, steady=True) for level, rate in levels.items()]
+    open_buckets(Noting(), limits, 0)
+    assert [limit.steady for limit in opened] == [remembers] * len(opened)
 
 
 def test_tasks_await_the_window_and_threads_are_told_that_they_cannot():
@@ -153,6 +230,36 @@ def test_a_task_that_is_given_up_while_it_waits_has_taken_nothing():
 
     asyncio.run(task())
     assert Throttle({"global": "10/hour"}, store=store, clock=asked.clock, name="shop").peek(cost=0).remaining == 10
+
+
+def test_a_task_that_is_given_up_while_the_buckets_are_asked_gives_back_what_its_window_counted():
+    class Waiting(FarStore):
+        def open(self, limits, now):
+            return WaitingBuckets(self, super().open(limits, now))
+
+    class WaitingBuckets:
+        def __init__(self, store, inner):
+            self.store, self.inner = store, inner
+            self.peek = inner.peek
+
+        def acquire(self, *arguments):
+            self.store.asked.append("tokens acquire")
+            return never(None)
+
+    store = Waiting()
+    asked = throttle(store)
+
+    async def task():
+        asking = asyncio.create_task(asked.acquire_async(BOTH))
+        await asyncio.sleep(0)
+        assert store.asked == ["acquire", "tokens acquire"]
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
+        assert asking.cancelled()
+
+    asyncio.run(task())
+    assert store.asked[2:] == ["adjust"]
+    assert left(asked) == {"global": 10, "client": 2, "device": 5}
 
 
 def test_a_store_that_holds_no_windows_is_told_so_when_it_is_opened():
