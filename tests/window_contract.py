@@ -8,8 +8,8 @@ from collections.abc import Awaitable
 import pytest
 
 from apigate.throttling.limit import Limit
+from apigate.throttling.tallies import Standing
 from apigate.throttling.window import KINDS, Window
-from apigate.throttling.windows import Standing
 
 START_US = 1_000_000_000_000
 SECOND = 1_000_000

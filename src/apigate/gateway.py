@@ -719,7 +719,7 @@ class Gateway:
         """The store with what happens in its outages; memory has none."""
         if isinstance(store, MemoryStore):
             return store
-        from apigate.stores.outage import GuardedStore
+        from apigate.stores.guarded import GuardedStore
 
         return GuardedStore(
             store,

@@ -22,7 +22,7 @@ from apigate.throttling.store import is_shared
 
 if TYPE_CHECKING:
     from apigate.gateway import Gateway
-    from apigate.stores.outage import GuardedStore
+    from apigate.stores.guarded import GuardedStore
 
 __all__ = ["CHECKS", "Finding", "lint"]
 
@@ -349,7 +349,7 @@ def without_outages(gateway: "Gateway") -> Iterator[Finding]:
 
 def _guarded(gateway: "Gateway") -> "GuardedStore | None":
     """The gateway's store, if it can be out of reach."""
-    from apigate.stores.outage import GuardedStore
+    from apigate.stores.guarded import GuardedStore
 
     return gateway.store if isinstance(gateway.store, GuardedStore) else None
 

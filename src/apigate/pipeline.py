@@ -21,6 +21,7 @@ from apigate.core.routes import (
     method_key,
     shape_of,
 )
+from apigate.throttling.combined import check_windows, open_buckets
 from apigate.throttling.fields import Draft
 from apigate.throttling.identity import ClientIdentity
 from apigate.throttling.in_flight import InFlightPolicy, SlotLimit, Slots
@@ -37,7 +38,6 @@ from apigate.throttling.rate import Rate
 from apigate.throttling.settlement import parse_statuses
 from apigate.throttling.store import ThrottleStore
 from apigate.throttling.window import Window
-from apigate.throttling.windowed import check_windows, open_buckets
 
 __all__ = ["Compiler", "GlobalSettings", "RefusalPolicy", "RunningStage"]
 

@@ -4,7 +4,7 @@ A single process has all of it as its share.
 """
 
 from apigate.core.clock import SystemClock
-from apigate.stores.outage import GuardedStore
+from apigate.stores.guarded import GuardedStore
 from apigate.testing import FakeClock, ThrottleStoreContract
 from tests.outages import FailingStore
 

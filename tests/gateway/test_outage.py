@@ -7,8 +7,8 @@ import pytest
 
 from apigate import Gateway, GatewayResponse, Method, Rate, Stage, StoreTimeoutError
 from apigate.core.events import Denied, StoreFull, StoreOutage, StoreRecovered
+from apigate.stores.guarded import GuardedStore
 from apigate.stores.memory import MemoryStore
-from apigate.stores.outage import GuardedStore
 from tests.gateway.asking import ask, ask_in_task, built, statuses, task_asks
 from tests.outages import FailingStore, attempts_end, tasks_run
 

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from apigate import Rate, Throttle, Window
-from apigate.stores.outage import GuardedStore
+from apigate.stores.guarded import GuardedStore
 from apigate.testing import FakeClock
 from apigate.throttling.window import KINDS
 from tests.outages import WindowsToo, attempts_end

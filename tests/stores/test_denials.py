@@ -4,8 +4,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from apigate.stores.denials import Denials
 from apigate.stores.redis import RedisStore
+from apigate.stores.redis_denials import Denials
 from apigate.throttling.algorithms import judged
 from apigate.throttling.limit import limits_of
 from apigate.throttling.rate import parse_rates

@@ -1,4 +1,4 @@
-"""Tokens that processes take ahead: the bounds that `apigate.stores.leases` states, on a real server."""
+"""Tokens that processes take ahead: the bounds that `apigate.stores.redis_leases` states, on a real server."""
 
 import asyncio
 from fractions import Fraction
@@ -8,8 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from apigate.stores.leases import HELD_US, Leases
 from apigate.stores.redis import RedisStore
+from apigate.stores.redis_leases import HELD_US, Leases
 from apigate.throttling.decision import Decision
 from apigate.throttling.limit import limits_of
 from apigate.throttling.rate import Rate, parse_rates

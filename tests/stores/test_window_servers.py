@@ -20,9 +20,9 @@ from apigate.stores.memory import MemoryStore
 from apigate.stores.mongodb import MongoDBStore
 from apigate.stores.redis import RedisStore
 from apigate.testing import FakeClock
+from apigate.throttling.combined import open_buckets
 from apigate.throttling.limit import Limit
 from apigate.throttling.window import KINDS
-from apigate.throttling.windowed import open_buckets
 from tests.gateway.asking import ask, ask_in_task, built
 from tests.servers import Memcached, MongoStandIn, RedisServer
 from tests.stores.asking import limits

@@ -17,7 +17,7 @@ from apigate.demo.frameworks import PLAIN, Framework
 from apigate.demo.server import HOST, served
 from apigate.demo.workers import working
 from apigate.gateway import Gateway
-from apigate.stores.kernel import has_locks
+from apigate.stores.file_kernel import has_locks
 
 __all__ = [
     "SECOND_CLIENT",

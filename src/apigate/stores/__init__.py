@@ -1,10 +1,10 @@
 """Where buckets and windows are kept.
 
-Stores: `memory` (with `memory_windows`), `file`, `redis`, and for windows only `memcached` and `mongodb`; `address`
-opens them, with `deadline` and `shown`. Around any of them: `outage`, with its `breaker`. Windows in memory for the
-package `limits`: `limits_storage`.
+Stores: `memory` (with `memory_windows`), `file`, `redis`, and for windows only `memcached` and `mongodb`. `address`
+opens them, with `deadline` and `shown`. Around any of them stands `guarded` (with `guarded_windows`) and its `breaker`.
 
-Of the file: `kernel` (locks), `opened`, `header`, `table`. Of Redis: `connection` (threads), `line` (event loops),
-`denials`, `leases`, `redis_names`, `redis_windows`. Of windows on other servers: `window_connections`,
-`window_keys`, `written_windows`.
+What begins with `file_` is the inside of the file store: kernel (locks), opened, header, table. What begins with
+`redis_` that of Redis: address, clients, connection (threads), line (event loops), the two scripts, denials, leases,
+names, windows. Of windows on other servers: `written_windows`, `written_names`, `storage_connections`. Windows in
+memory for the package `limits` itself: `limits_storage`.
 """

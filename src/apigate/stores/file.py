@@ -5,7 +5,7 @@ threads. Whoever is killed, at whatever moment, leaves each decision wholly made
 at first use, and anew by each process: a fork shares nothing with its parent but the file.
 
 Rule: nothing that is not apigate's is ever overwritten, and what is damaged starts anew; no limit is read from garbage.
-How buckets lie in the file is `apigate.stores.table`.
+How buckets lie in the file is `apigate.stores.file_table`.
 """
 
 import os
@@ -18,11 +18,11 @@ from typing import cast, final
 from apigate.core.errors import ConfigurationError, StoreError, StoreTimeoutError
 from apigate.core.forks import renew_after_fork
 from apigate.stores.deadline import checked_deadline_ms
-from apigate.stores.header import SLOT, Header, is_foreign, publish, read_header, start_anew, write_header
-from apigate.stores.kernel import SharedFile, has_locks, machine
+from apigate.stores.file_header import SLOT, Header, is_foreign, publish, read_header, start_anew, write_header
+from apigate.stores.file_kernel import SharedFile, has_locks, machine
+from apigate.stores.file_opened import FOREIGN, OpenedFile, exposed, problem_of, stranger
+from apigate.stores.file_table import MOST_CHANGES, Shelf, Table
 from apigate.stores.memory import DEFAULT_MAX_KEYS
-from apigate.stores.opened import FOREIGN, OpenedFile, exposed, problem_of, stranger
-from apigate.stores.table import MOST_CHANGES, Shelf, Table
 from apigate.throttling.algorithms import State, decide, owed_at, settled, written
 from apigate.throttling.decision import Decision
 from apigate.throttling.keys import Key

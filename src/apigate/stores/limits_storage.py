@@ -11,8 +11,8 @@ from typing import final
 from apigate.core.clock import Clock, SystemClock
 from apigate.stores.memory import MemoryStore
 from apigate.throttling.limit import Limit
+from apigate.throttling.tallies import Tally
 from apigate.throttling.window import KINDS, Window, WindowKind
-from apigate.throttling.windows import Tally
 
 __all__ = ["LimitsStorage"]
 

@@ -12,8 +12,8 @@ from typing import Any, final
 from apigate.core.errors import ConfigurationError, StoreError
 from apigate.core.forks import renew_after_fork
 from apigate.stores.deadline import DEFAULT_DEADLINE_MS, checked_deadline_ms
-from apigate.stores.window_connections import Connections
-from apigate.stores.window_keys import short
+from apigate.stores.storage_connections import Connections
+from apigate.stores.written_names import short
 from apigate.stores.written_windows import WindowsOnly, need_package
 from apigate.throttling.limit import Limit
 from apigate.throttling.window import Window

@@ -14,8 +14,8 @@ from typing import Self, final
 from apigate.core.forks import renew_after_fork
 from apigate.throttling.keys import Key
 from apigate.throttling.limit import Limit, window_of
+from apigate.throttling.tallies import Standing, Tally, amend, ask, begin
 from apigate.throttling.window import Window
-from apigate.throttling.windows import Standing, Tally, amend, ask, begin
 
 __all__ = ["MemoryWindows"]
 

@@ -11,8 +11,8 @@ from typing import Any, final
 
 from apigate.core.clock import SystemClock
 from apigate.stores.deadline import DEFAULT_DEADLINE_MS, checked_deadline_ms
-from apigate.stores.window_connections import Connections
-from apigate.stores.window_keys import kept_prefix
+from apigate.stores.storage_connections import Connections
+from apigate.stores.written_names import kept_prefix
 from apigate.stores.written_windows import WindowsOnly, need_package
 from apigate.throttling.limit import Limit
 from apigate.throttling.window import Window

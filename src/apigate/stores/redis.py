@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar, cast, final
 
 from apigate.core.errors import ConfigurationError, StoreError
 from apigate.core.loops import running_loop
-from apigate.stores.connection import Command, Connections, load_script
 from apigate.stores.deadline import DEFAULT_DEADLINE_MS, checked_deadline_ms
-from apigate.stores.denials import Denials
-from apigate.stores.leases import Leases, Taking
+from apigate.stores.redis_connection import Command, Connections, load_script
+from apigate.stores.redis_denials import Denials
+from apigate.stores.redis_leases import Leases, Taking
 from apigate.stores.redis_names import named, parts, pattern, tag
 from apigate.stores.redis_windows import RedisWindows
 from apigate.throttling.algorithms import judged
@@ -158,7 +158,7 @@ class RedisBuckets:
         self._places = tuple(range(len(self._limits)))
         self._specs = tuple((limit.n, limit.p, limit.capacity, limit.enforced) for limit in self._limits)
         self._parts = tuple(parts(name, spread=store.spread) for name in names)
-        self._script = load_script("decide.lua")
+        self._script = load_script("redis_buckets.lua")
         self._is_leased = store.leases is not None and all(limit.enforced for limit in self._limits)
         self._texts: dict[object, bytes] = {}
 

@@ -10,12 +10,12 @@ from typing import final
 from apigate.core.errors import ConfigurationError
 from apigate.core.loops import running_loop
 from apigate.core.steps import Steps, run
-from apigate.stores.connection import Command, Connections, load_script
+from apigate.stores.redis_connection import Command, Connections, load_script
 from apigate.stores.redis_names import named, parts, pattern
 from apigate.throttling.keys import Key
 from apigate.throttling.limit import Limit, window_of
+from apigate.throttling.tallies import Standing
 from apigate.throttling.window import Window
-from apigate.throttling.windows import Standing
 
 __all__ = ["RedisWindows"]
 
@@ -37,7 +37,7 @@ class RedisWindows:
         self._connections = connections
         self._spread = spread
         self._server_time = server_time
-        self._script = load_script("window.lua")
+        self._script = load_script("redis_windows.lua")
 
     def check(self, window: Window) -> None:
         """See that Redis can keep it."""

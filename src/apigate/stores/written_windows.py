@@ -12,12 +12,12 @@ from apigate.core.clock import Clock, SystemClock
 from apigate.core.errors import ConfigurationError, StoreTimeoutError
 from apigate.core.steps import Steps, run
 from apigate.stores.shown import shown
-from apigate.stores.window_connections import bounded
-from apigate.stores.window_keys import kept_under
+from apigate.stores.storage_connections import bounded
+from apigate.stores.written_names import kept_under
 from apigate.throttling.keys import Key
 from apigate.throttling.limit import Limit, window_of
+from apigate.throttling.tallies import Standing, Tally, amend, ask, begin, lifetime_ms
 from apigate.throttling.window import Window
-from apigate.throttling.windows import Standing, Tally, amend, ask, begin, lifetime_ms
 
 __all__ = ["Slots", "WindowsOnly", "WrittenWindows", "need_package"]
 

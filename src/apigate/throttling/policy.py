@@ -12,13 +12,13 @@ from apigate.core.context import RequestContext
 from apigate.core.message import Field, Request, Response, ResponseHead
 from apigate.core.policy import Completion, Outcome, Phase
 from apigate.core.responses import GatewayResponses
+from apigate.throttling.combined import settle
 from apigate.throttling.decision import Decision, longest_wait
 from apigate.throttling.fields import Draft, retry_after_field, seconds_up, x_fields
 from apigate.throttling.keys import LONGEST_KEY, Key, bucket_key
 from apigate.throttling.limit import Limit, checked_cost
 from apigate.throttling.mark import ThrottleMark
 from apigate.throttling.store import Buckets
-from apigate.throttling.windowed import settle
 
 __all__ = ["ExemptPolicy", "RateLimitFieldsPolicy", "SettlementPolicy", "ThrottlePolicy", "ThrottleRefusals"]
 

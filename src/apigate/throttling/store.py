@@ -9,8 +9,8 @@ from apigate.core.names import checked_name
 from apigate.throttling.decision import Decision
 from apigate.throttling.keys import Key
 from apigate.throttling.limit import Limit
+from apigate.throttling.tallies import Standing
 from apigate.throttling.window import Window
-from apigate.throttling.windows import Standing
 
 __all__ = ["Buckets", "LocalWindows", "ThrottleStore", "WindowStore", "is_shared", "store_name"]
 
@@ -91,7 +91,7 @@ class ThrottleStore(Protocol):
 
 
 class WindowStore(Protocol):
-    """Counts what comes in windows, for one limit and key at a time, as `apigate.throttling.windows` says.
+    """Counts what comes in windows, for one limit and key at a time, as `apigate.throttling.tallies` says.
 
     A `ThrottleStore` that can do so has a method `windows` that gives its `WindowStore`. Every method may answer at
     once or hand back an awaitable.

@@ -8,12 +8,12 @@ from typing import Self, TypeAlias, TypeVar, final
 from apigate.core.clock import Clock, SystemClock
 from apigate.core.errors import ConfigurationError, ProtocolError
 from apigate.core.steps import let_go
+from apigate.throttling.combined import check_windows, open_buckets, settle
 from apigate.throttling.decision import Decision, Throttled
 from apigate.throttling.keys import LONGEST_KEY, Key, bucket_key
 from apigate.throttling.limit import Limit, Mode, checked_cost, checked_mode, limits_of
 from apigate.throttling.rate import RateLike, parse_rates
 from apigate.throttling.store import Buckets, ThrottleStore, store_name
-from apigate.throttling.windowed import check_windows, open_buckets, settle
 
 __all__ = ["Keys", "Reservation", "Throttle"]
 

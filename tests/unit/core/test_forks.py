@@ -13,7 +13,7 @@ import os, signal, sys, threading
 sys.path[:0] = {path!r}
 from apigate import Rate, StoreError, Throttle, Window
 from apigate.stores.memory import MemoryStore
-from apigate.stores.outage import GuardedStore
+from apigate.stores.guarded import GuardedStore
 from apigate.testing import FakeClock
 
 clock = FakeClock()

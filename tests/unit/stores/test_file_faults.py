@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from apigate import ConfigurationError, Gateway, Rate, StoreError, Throttle
 from apigate.stores import file as file_module
-from apigate.stores import kernel
+from apigate.stores import file_kernel as kernel
 from apigate.stores.file import FileStore
-from apigate.stores.header import JOURNAL, TABLE, Header
+from apigate.stores.file_header import JOURNAL, TABLE, Header
 from apigate.testing import FakeClock
 from tests.strategies import UNHURRIED
 
@@ -356,7 +356,7 @@ def test_a_machine_that_takes_the_file_over_stops_the_other_and_is_given_nothing
 
 
 def test_all_processes_of_a_machine_see_the_same_machine():
-    script = "from apigate.stores.kernel import machine; print(machine().hex())"
+    script = "from apigate.stores.file_kernel import machine; print(machine().hex())"
     said = subprocess.check_output(
         [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(ROOT / "src")}, text=True
     )

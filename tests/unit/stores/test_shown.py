@@ -5,7 +5,7 @@ import pytest
 from apigate import ConfigurationError, Throttle
 from apigate.core.clock import SystemClock
 from apigate.stores.address import open_store
-from apigate.stores.outage import GuardedStore
+from apigate.stores.guarded import GuardedStore
 from apigate.stores.shown import shown
 
 SECRET = "hunter2"

@@ -8,7 +8,7 @@ import pytest
 
 from apigate import ConfigurationError, ProtocolError, Rate, StoreError, StoreTimeoutError, Throttle, Throttled, Window
 from apigate.core.events import StoreOutage, StoreRecovered
-from apigate.stores.outage import GuardedStore
+from apigate.stores.guarded import GuardedStore
 from apigate.testing import FakeClock
 from apigate.throttling.limit import LEVELS
 from apigate.throttling.window import KINDS

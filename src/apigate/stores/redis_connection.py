@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING, Any, NamedTuple, final
 from apigate.core.clock import SystemClock
 from apigate.core.errors import StoreError, StoreTimeoutError
 from apigate.core.forks import leave_to_parent, renew_after_fork
-from apigate.stores.clients import load_clients
 from apigate.stores.redis_address import check_redis_address, refused_by_client
+from apigate.stores.redis_clients import load_clients
 from apigate.stores.shown import shown
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from concurrent.futures import ThreadPoolExecutor
 
-    from apigate.stores.line import Line
+    from apigate.stores.redis_line import Line
 
 __all__ = ["BYTES", "Command", "Connections", "Script", "load_script", "packed"]
 
@@ -371,7 +371,7 @@ class Connections:
         if line is None:
             for closed in [known for known in list(self._lines) if known.is_closed()]:
                 self._lines.pop(closed, None)
-            from apigate.stores.line import Line
+            from apigate.stores.redis_line import Line
 
             line = self._lines[loop] = Line(self, loop)
         return line

@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from apigate.core.errors import StoreError
-from apigate.stores.connection import BYTES, Command, Connections, Script, packed
+from apigate.stores.redis_connection import BYTES, Command, Connections, Script, packed
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future

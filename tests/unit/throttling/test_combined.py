@@ -7,8 +7,8 @@ import pytest
 from apigate import ConfigurationError, Rate, StoreError, Throttle, Throttled, Window
 from apigate.stores.memory import MemoryStore
 from apigate.testing import FakeClock
+from apigate.throttling.combined import open_buckets
 from apigate.throttling.limit import Limit
-from apigate.throttling.windowed import open_buckets
 
 KEYS = {"client": "a"}
 

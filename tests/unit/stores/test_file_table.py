@@ -3,8 +3,8 @@
 import pytest
 
 from apigate import Rate
-from apigate.stores.header import JOURNAL, TABLE, Header
-from apigate.stores.table import Table
+from apigate.stores.file_header import JOURNAL, TABLE, Header
+from apigate.stores.file_table import Table
 from apigate.throttling.algorithms import FRESH, decide, owed_at, written
 from apigate.throttling.limit import limits_of
 

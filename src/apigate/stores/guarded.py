@@ -13,9 +13,10 @@ from apigate.core.clock import Clock
 from apigate.core.errors import StoreError
 from apigate.core.steps import let_go
 from apigate.stores.breaker import Breaker, StoreChange
-from apigate.stores.carried_windows import CarriedWindows
+from apigate.stores.guarded_windows import CarriedWindows
 from apigate.stores.memory import MemoryStore
 from apigate.throttling.algorithms import owed_at
+from apigate.throttling.combined import open_buckets, settle, windows_of
 from apigate.throttling.decision import Decision
 from apigate.throttling.keys import Key
 from apigate.throttling.limit import LEVELS, Limit
@@ -23,7 +24,6 @@ from apigate.throttling.outage import LEAST_WAIT_US, OUTAGES, OutagePolicy, deci
 from apigate.throttling.rate import Rate
 from apigate.throttling.store import Buckets, ThrottleStore, is_shared
 from apigate.throttling.window import Window
-from apigate.throttling.windowed import open_buckets, settle, windows_of
 
 __all__ = ["GuardedBuckets", "GuardedStore"]
 

@@ -12,8 +12,8 @@ from apigate.stores.memory_windows import MemoryWindows
 from apigate.throttling.keys import Key
 from apigate.throttling.limit import Limit
 from apigate.throttling.store import WindowStore
+from apigate.throttling.tallies import begin
 from apigate.throttling.window import WindowKind
-from apigate.throttling.windows import begin
 
 __all__ = ["CarriedWindows"]
 

@@ -1,4 +1,4 @@
--- One window of one key, as apigate.throttling.windows says; its whole numbers are exact in doubles.
+-- One window of one key, as apigate.throttling.tallies says; its whole numbers are exact in doubles.
 -- A fixed or sliding window is a string "start previous count"; a moving one a list of "moment cost", oldest first,
 -- and its sum as the last element. What is neither, as somebody else wrote it, counts nothing.
 -- KEYS: the key. ARGV[1]: the time in us to go by, empty for the server's. ARGV[2], with spaces between: kind, what to

@@ -15,9 +15,9 @@ from apigate.throttling.decision import Decision
 from apigate.throttling.keys import Key
 from apigate.throttling.limit import Limit
 from apigate.throttling.store import Buckets, LocalWindows, ThrottleStore, WindowStore
-from apigate.throttling.windows import Standing
+from apigate.throttling.tallies import Standing
 
-__all__ = ["WindowedBuckets", "check_windows", "open_buckets", "settle", "windows_of"]
+__all__ = ["CombinedBuckets", "check_windows", "open_buckets", "settle", "windows_of"]
 
 T = TypeVar("T")
 
@@ -39,7 +39,7 @@ def open_buckets(store: ThrottleStore, limits: Sequence[Limit], now: int) -> Buc
     buckets = [limit for limit in limits if not limit.window]
     if not hasattr(windows, "has_room") and not all(_is_asked_first(limit, limits) for limit in limits if limit.window):
         buckets = [limit.unsteady() for limit in buckets]  # what a window refuses after them, they get back
-    return WindowedBuckets(limits, store.open(buckets, now) if buckets else None, windows)
+    return CombinedBuckets(limits, store.open(buckets, now) if buckets else None, windows)
 
 
 def windows_of(store: ThrottleStore, limits: Sequence[Limit]) -> WindowStore:
@@ -95,7 +95,7 @@ def check_windows(limits: Iterable[Limit], where: str) -> None:
 
 
 @final
-class WindowedBuckets:
+class CombinedBuckets:
     """The buckets of some limits and the windows of the others, in the order of the limits.
 
     Where requests are counted in two windows all the same (the settings of two methods hold for one path), they are

@@ -7,9 +7,9 @@ from threading import Lock, get_ident
 from typing import final
 
 from apigate.core.clock import SystemClock, pause
-from apigate.stores.header import is_foreign
-from apigate.stores.kernel import SharedFile
-from apigate.stores.table import Table
+from apigate.stores.file_header import is_foreign
+from apigate.stores.file_kernel import SharedFile
+from apigate.stores.file_table import Table
 
 __all__ = ["FOREIGN", "OpenedFile", "problem_of", "stranger"]
 

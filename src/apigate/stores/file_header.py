@@ -10,7 +10,7 @@ from struct import Struct
 from typing import NamedTuple
 from zlib import crc32
 
-from apigate.stores.kernel import allocate
+from apigate.stores.file_kernel import allocate
 
 __all__ = ["SLOT", "Header", "is_foreign", "publish", "read_header", "start_anew", "write_header"]
 

@@ -15,7 +15,7 @@ __all__ = ["load_clients"]
 _STORAGES = ("redis", "valkey", "coredis")
 """What the storages of `limits` look for before they take the one that is asked for: each that is installed."""
 
-_CONNECTING = ("limits.storage", "concurrent.futures.thread", "encodings.idna", "secrets", "apigate.stores.line")
+_CONNECTING = ("limits.storage", "concurrent.futures.thread", "encodings.idna", "secrets", "apigate.stores.redis_line")
 """What else is loaded by whoever connects. Threads need no line, but asyncio is loaded by the clients in any case."""
 
 

@@ -25,7 +25,7 @@ from typing import TypeAlias, final
 from zlib import crc32
 
 from apigate.core.errors import StoreError
-from apigate.stores.header import COMMON_SETS, JOURNAL, OVERFLOW, REGIONS, SLOT, TABLE, WAYS, Header
+from apigate.stores.file_header import COMMON_SETS, JOURNAL, OVERFLOW, REGIONS, SLOT, TABLE, WAYS, Header
 from apigate.throttling.algorithms import FRESH, State, owed_at, rescaled
 from apigate.throttling.keys import Key, crowd_of
 from apigate.throttling.limit import Limit

@@ -1,8 +1,8 @@
 """The three kinds of window in exact whole numbers: no store, no lock, no clock.
 
 A tally is what is kept for one key: some numbers of microseconds and requests. Its rules are those of the strategies of
-`limits`; the same steps run in Lua (`stores/window.lua`). Who asks brings the tally up to date first (`settle`), so
-what has left a window is gone from the numbers.
+`limits`; the same steps run in Lua (`stores/redis_windows.lua`). Who asks brings the tally up to date first
+(`settle`), so what has left a window is gone from the numbers.
 
 The clock rule is that of the token bucket: a time up to `SKEW_US` ahead is a clock of another host, and no time has
 passed; further ahead, the clock was set back, and the tally goes on from `now` with all that it has counted.
