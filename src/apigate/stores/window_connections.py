@@ -30,8 +30,10 @@ def store_error(operation: str, error: Exception) -> ApigateError:
         return error
     if type(error).__name__ == "ConfigurationError":  # of `limits`: a client's package is not there, or too old
         return ConfigurationError(f"store: {error}")
-    kind = StoreTimeoutError if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__ else StoreError
-    return kind(operation, f"{type(error).__name__}: {error}")
+    name = type(error).__name__
+    kind = StoreTimeoutError if isinstance(error, TimeoutError) or "Timeout" in name else StoreError
+    # `ConnectionNotAvailable`: all of this loop's connections to Memcached were busy with others' requests.
+    return kind(operation, f"{name}: {error}", blames_store=name != "ConnectionNotAvailable")
 
 
 def bounded(operation: str, deadline_ms: int, work: Callable[[], T | Awaitable[T]]) -> T | Awaitable[T]:
