@@ -15,10 +15,10 @@ from apigate.core.context import RequestContext
 from apigate.core.cors import CORS
 from apigate.core.errors import ConfigurationError
 from apigate.core.message import Request
-from apigate.core.names import checked_name
+from apigate.core.names import checked_name, nearest
 from apigate.core.responses import GatewayResponse
 from apigate.core.routes import ANY, method_key
-from apigate.core.workers import workers_asked_for
+from apigate.core.workers import workers_told
 from apigate.throttling.limit import LEVELS, Mode, checked_mode
 from apigate.throttling.outage import OUTAGES, Outage, OutagePolicy
 from apigate.throttling.rate import Rate, RateLike, parse_rates
@@ -287,17 +287,16 @@ def _checked_outage(outage: object, setting: str) -> Outage:
 
 
 def checked_workers(workers: Any, setting: str) -> int | None:
-    """How many processes share the limits: as it is set, else as many as the environment asks the server for.
+    """How many processes share the limits: as it is set, else as the server or the environment tells.
 
     Returns:
-        The number, None if nobody said.
+        The number, None if nobody says.
 
     Raises:
         ConfigurationError: It is not a whole number of at least 1.
     """
     if workers is None:
-        asked = workers_asked_for()
-        return None if asked is None else asked.number
+        return workers_told()
     if not _is_whole(workers, 1):
         raise ConfigurationError(f"{setting}: {workers!r} is not a whole number of at least 1, nor None")
     return workers  # type: ignore[no-any-return]  # a whole number, as checked
@@ -411,9 +410,7 @@ def _table(value: Any, where: str) -> Mapping[str, Any]:
 def _named(table: Mapping[str, Any], known: frozenset[str], where: str) -> Mapping[str, Any]:
     for name in table:
         if name not in known:
-            import difflib
-
-            close = difflib.get_close_matches(str(name), known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"allowed are {', '.join(sorted(known))}"
+            close = nearest(name, known)
+            hint = f"did you mean {close!r}?" if close else f"allowed are {', '.join(sorted(known))}"
             raise ConfigurationError(f"{where}: {name!r} is no setting; {hint}")
     return table

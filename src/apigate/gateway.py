@@ -83,15 +83,18 @@ class Gateway:
         modes: `"enforce"`, `"shadow"` or `"off"` by level; stages and methods may say otherwise.
         stages: The stages.
         stage_by: How a request's stage is found: `PathPrefix()`, `Host({...})` or `Header(...)` of `apigate.staging`.
-        store: Where buckets are kept: `"memory://"`, `"memory://?max_keys=1000000"`, or a store; where only windows
-            are, also `"memcached://host:11211"` or `"mongodb://host:27017/name"`.
+        store: Where buckets are kept: `"file:///run/app/apigate.state"` for all processes of one host,
+            `"redis://host:6379/0"` for those of all hosts, `"memory://"` for one process alone, or a store; options
+            follow a `?`, as in `"memory://?max_keys=1000000"`. Where only windows are, also `"memcached://host:11211"`
+            or `"mongodb://host:27017/name"`.
         name: The gateway's name, which prefixes all that it keeps in a store: letters, digits, `-`, `_` and `.`.
             Required where other processes use the store too; else `apigate`.
         outage: What levels do while the store cannot be reached: `"local"` (each process admits its share), `"closed"`
             (503) or `"open"` (not limited); one word, or one by level, `local` for the others. Without meaning for
             `memory://`.
-        workers: How many processes share the limits, over all hosts: what a share is a part of. Default
-            what the environment asks for in GUNICORN_CMD_ARGS, else in WEB_CONCURRENCY, else 1.
+        workers: How many processes share the limits, over all hosts: what a share is a part of. Default what the
+            running server has, else what the environment asks for in GUNICORN_CMD_ARGS, else in WEB_CONCURRENCY, else
+            1, which `lint` finds.
         client: A function of the request that names who is counted; None from it means the usual rule.
         trusted_hops: How many proxies of your own stand in front; that many members of the forwarding field, from the
             right, are believed. 0 believes none and takes the peer's address.
@@ -168,6 +171,8 @@ class Gateway:
         self.identity: ClientIdentity = ClientIdentity(trusted_hops, forwarding_header, client)
         self.cors: CORS | None | Unset = _checked_cors(cors)
         self.bound: list[tuple[str, Routing | None]] = []
+        self.outage: OutagePolicy = checked_outage(outage, "outage")
+        self.workers: int | None = workers  # as it is set
         self.workers_seen: Workers | None = None
         self._warned_of_workers = False
         self._on_event = on_event
@@ -175,7 +180,7 @@ class Gateway:
         self.responses: GatewayResponses = GatewayResponses(responses, error_format)
         self._compiler = Compiler(
             name=self.name,
-            store=self._guarded(opened, checked_outage(outage, "outage"), checked_workers(workers, "workers")),
+            store=self._guarded(opened, checked_workers(workers, "workers")),
             clock=self.clock,
             identity=self.identity,
             responses=self.responses,
@@ -710,7 +715,7 @@ class Gateway:
                 WouldDeny(context.stage, context.method, request.path, context.client, levels, context.request_id)
             )
 
-    def _guarded(self, store: ThrottleStore, outage: OutagePolicy, workers: int | None) -> ThrottleStore:
+    def _guarded(self, store: ThrottleStore, workers: int | None) -> ThrottleStore:
         """The store with what happens in its outages; memory has none."""
         if isinstance(store, MemoryStore):
             return store
@@ -720,7 +725,7 @@ class Gateway:
             store,
             name=self.name,
             clock=self.clock,
-            outage=outage,
+            outage=self.outage,
             workers=workers,
             on_event=None if self._on_event is None else self._emit,
             on_fill=self._store_full,

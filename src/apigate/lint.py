@@ -15,12 +15,14 @@ from apigate.core.workers import workers_asked_for
 from apigate.pipeline import RunningStage
 from apigate.staging.selector import Header, Host
 from apigate.throttling.in_flight import InFlightPolicy
-from apigate.throttling.limit import Limit
+from apigate.throttling.limit import LEVELS, Limit
+from apigate.throttling.outage import outage_at
 from apigate.throttling.policy import ThrottlePolicy
 from apigate.throttling.store import is_shared
 
 if TYPE_CHECKING:
     from apigate.gateway import Gateway
+    from apigate.stores.outage import GuardedStore
 
 __all__ = ["CHECKS", "Finding", "lint"]
 
@@ -294,7 +296,7 @@ def multiplied_limits(gateway: "Gateway") -> Iterator[Finding]:
     """
     shown = (gateway.workers_seen, workers_asked_for())
     workers = next((each for each in shown if each is not None and each.several), None)
-    if workers is None or is_shared(gateway.store) or not _is_enforced(gateway):
+    if workers is None or is_shared(gateway.store) or not _enforced(gateway):
         return
     each = "Each worker" if workers.number is None else f"Each of the {workers.number} workers"
     times = (
@@ -309,10 +311,47 @@ def multiplied_limits(gateway: "Gateway") -> Iterator[Finding]:
     )
 
 
-def _is_enforced(gateway: "Gateway") -> bool:
-    """Tell whether any limit refuses anything; a decorated function has one of its own."""
-    decorated = gateway.marked and any(gateway.mode(level) == "enforce" for level in ("method", "client-method"))
-    return decorated or any(limit.enforced for policy, _ in _throttles(gateway) for limit in policy.limits)
+def _enforced(gateway: "Gateway") -> list[str]:
+    """The levels at which anything is refused; a decorated function has limits of its own."""
+    found = {limit.level for policy, _ in _throttles(gateway) for limit in policy.limits if limit.enforced}
+    if gateway.marked:
+        found |= {level for level in ("method", "client-method") if gateway.mode(level) == "enforce"}
+    return [level for level in LEVELS if level in found]
+
+
+def multiplied_in_outage(gateway: "Gateway") -> Iterator[Finding]:
+    """Limits that are one for all processes, until their store cannot be reached: nobody said what a share is."""
+    store = _guarded(gateway)
+    if store is None or not store.shared or store.workers is not None or workers_asked_for() is not None:
+        return
+    local = [level for level in _enforced(gateway) if outage_at(store.outage, level) == "local"]
+    if local:
+        yield Finding(
+            "multiplied-in-outage",
+            "workers",
+            f"while the store cannot be reached, each process admits the whole limit at the levels {', '.join(local)}, "
+            f"as nobody says how many processes share it; set workers= to their number over all hosts, 1 if there is "
+            f"one, or another outage= for these levels",
+        )
+
+
+def without_outages(gateway: "Gateway") -> Iterator[Finding]:
+    """What is set for the outages of a store that has none."""
+    if _guarded(gateway) is None:
+        for setting, is_set in (("outage", gateway.outage != "local"), ("workers", gateway.workers is not None)):
+            if is_set:
+                yield Finding(
+                    "without-effect",
+                    setting,
+                    "it has no effect, as memory has no outages; remove it, or give a store that processes share",
+                )
+
+
+def _guarded(gateway: "Gateway") -> "GuardedStore | None":
+    """The gateway's store, if it can be out of reach."""
+    from apigate.stores.outage import GuardedStore
+
+    return gateway.store if isinstance(gateway.store, GuardedStore) else None
 
 
 CHECKS: Sequence[Callable[["Gateway"], Iterator[Finding]]] = (
@@ -330,5 +369,7 @@ CHECKS: Sequence[Callable[["Gateway"], Iterator[Finding]]] = (
     two_windows,
     unreadable_refusals,
     multiplied_limits,
+    multiplied_in_outage,
+    without_outages,
 )
 """Every check, in the order their findings are listed."""

@@ -39,7 +39,21 @@ def test_each_process_admits_its_share_and_then_refuses_as_ever(asking, way):
     assert answers[0].fields["ratelimit"] == '"client";r=1;t=4000000'
     assert answers[0].fields["ratelimit-policy"] == '"client";q=8;w=8000000'
     assert answers[2].fields["retry-after"] == "4000000"
-    assert json.loads(answers[2].body)["detail"] == "The client limit of 1/4000000 second; burst=2 was exceeded."
+    assert json.loads(answers[2].body)["detail"] == "The client limit of 1/1000000 second; burst=8 was exceeded."
+
+
+@pytest.mark.parametrize("version", ["draft-11", "draft-07", "draft-06"])
+def test_what_is_stated_is_the_limit_that_is_configured_and_what_is_left_is_of_the_share(version):
+    built = gateway(down(), client_throttle="10/hour", workers=4, rate_limit=version, x_rate_limit=True)
+    first, *_, refused = [ask(built) for _ in range(3)]
+    left = {"draft-11": '"client";r=1;t=1440', "draft-07": "limit=10, remaining=1, reset=1440", "draft-06": None}[
+        version
+    ]
+    assert first.fields.get("ratelimit") == left
+    assert (first.fields["x-ratelimit-limit"], first.fields["x-ratelimit-remaining"]) == ("10", "1")
+    assert first.fields.get("ratelimit-limit") == ("10, 10;w=3600" if version == "draft-06" else None)
+    assert refused.status == 429
+    assert json.loads(refused.body)["detail"] == "The client limit of 10/hour was exceeded."
 
 
 @ASKING

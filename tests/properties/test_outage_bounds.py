@@ -164,7 +164,7 @@ def test_a_store_that_kept_its_memory_is_owed_all_that_was_admitted(workers, bur
     for worker in range(workers):
         world.throttles[worker].acquire({"client": "alice"}, 0)
         attempts_end()
-    assert not any(throttle._store.breaker.is_open for throttle in world.throttles)
+    assert not any(throttle.store.breaker.is_open for throttle in world.throttles)
     admitted = sum(moment.tokens for moment in world.journal)
     ((owed, p),) = [
         (owed, limit.p) for limit, _, owed in world.inner.memory.owed(world.clock.now_us()) if limit.level == "client"

@@ -526,7 +526,7 @@ def test_governor_171_keys_do_not_grow_without_bound():
     for number in range(20_000):
         limits.acquire({"client": f"{number}"})
         limits.clock.advance(0.0001)
-    assert len(limits._store) <= 500
+    assert len(limits.store) <= 500
 
 
 def test_limits_352_a_decision_looks_at_a_handful_of_buckets_and_never_at_all_of_them(monkeypatch):

@@ -304,7 +304,7 @@ def test_in_redis_it_is_one_script(redis_server):
     ran = redis_server.commands() - before
     assert ran["evalsha"] == 10
     assert not {"eval", "script", "ping"} & ran.keys()
-    asked._store.close()
+    asked.store.close()
 
 
 @pytest.mark.parametrize(("kind", "hours"), [("fixed", 1), ("moving", 1), ("sliding", 2)])

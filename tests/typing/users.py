@@ -48,6 +48,7 @@ Gateway(throttle=[window, Rate(5)], methods={"GET /pets": Method(client_throttle
 Stage("beta", client_throttle=window)
 assert_type(Throttle({"client": window}).acquire({"client": "alice"}).levels["client"].rate, Rate | Window)
 
+Throttle({"client": window}, store="memory://?max_keys=1000")
 throttle = Throttle({"global": Rate(1_000), "client": Rate(10, burst=20)})
 assert_type(throttle.acquire({"client": "alice"}, wait=0.5), Decision)
 assert_type(throttle.peek({"client": 7}).levels, Mapping[str, LevelState])

@@ -8,7 +8,7 @@ import os
 from typing import Protocol
 from weakref import WeakSet
 
-__all__ = ["Renewed", "renew_after_fork"]
+__all__ = ["Renewed", "leave_to_parent", "renew_after_fork"]
 
 
 class Renewed(Protocol):
@@ -20,11 +20,17 @@ class Renewed(Protocol):
 
 
 _known: WeakSet[Renewed] = WeakSet()
+_left: list[object] = []  # the hook holds on to this module, so to the very end of the process
 
 
 def renew_after_fork(part: Renewed) -> None:
     """Have this renewed in each process that is forked off while it is there."""
     _known.add(part)
+
+
+def leave_to_parent(*inherited: object) -> None:
+    """Keep what a child has inherited, to its very end: what is forgotten closes itself, and so the parent's."""
+    _left.append(inherited)
 
 
 def _renew_all() -> None:

@@ -12,7 +12,7 @@ from itertools import pairwise
 from types import FrameType
 from typing import Any, NamedTuple, TypeAlias, final
 
-__all__ = ["Workers", "workers_asked_for", "workers_at_work", "workers_seen"]
+__all__ = ["Workers", "workers_asked_for", "workers_at_work", "workers_seen", "workers_told"]
 
 
 @final
@@ -40,6 +40,20 @@ def workers_seen() -> Workers | None:
         None where nothing is seen, which does not say that there is one worker.
     """
     return _server() or workers_asked_for() or _parent()
+
+
+def workers_told() -> int | None:
+    """How many processes may be taken to share what they count, where nobody has set it.
+
+    Returns:
+        The number that the server runs, else the one that is asked for. None where neither is known; one worker has to
+        be asked for to be known, as every development server and command has one.
+    """
+    seen = workers_seen()
+    if seen is None or seen.several:
+        return None if seen is None else seen.number
+    asked = workers_asked_for()
+    return None if asked is None or asked.several else asked.number
 
 
 def workers_at_work(native: Mapping[str, Any], before: Workers | None) -> Workers | None:  # Any: values of every type

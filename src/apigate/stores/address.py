@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, cast
 
 from apigate.core.errors import ConfigurationError
+from apigate.core.names import nearest
 from apigate.stores.memory import MemoryStore
 from apigate.stores.shown import shown
 from apigate.throttling.store import ThrottleStore
@@ -15,7 +16,11 @@ from apigate.throttling.store import ThrottleStore
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
-__all__ = ["open_store"]
+__all__ = ["REDIS_OPTIONS", "are_hosts", "open_store"]
+
+_FLAGS = ("spread", "denial_cache")
+REDIS_OPTIONS = ("deadline_ms", "lease", *_FLAGS)
+"""What may follow the `?` of an address of Redis or Valkey, beside what the client library takes."""
 
 _Options: TypeAlias = dict[str, Any]  # Any: whole numbers, which the stores' arguments of several types come from
 
@@ -42,20 +47,20 @@ class _Fills(Protocol):
     on_fill: Callable[[int], None] | None
 
 
-def open_store(store: ThrottleStore | str, on_fill: Callable[[int], None]) -> ThrottleStore:
+def open_store(store: ThrottleStore | str, on_fill: Callable[[int], None] | None = None) -> ThrottleStore:
     """The store itself, or a new one for its address.
 
     Args:
         store: A store, or an address: `memory://` or `file:///run/app/apigate.state`, with options as in
             `?max_keys=1000000`.
-        on_fill: Told when a bounded store is full, unless that store tells somebody else.
+        on_fill: Told when a bounded store is full, if anybody, unless that store tells somebody else.
 
     Raises:
         ConfigurationError: It is neither.
     """
     if isinstance(store, str):
         store = MemoryStore() if store == "memory://" else _open_address(store)
-    if getattr(store, "on_fill", on_fill) is None:
+    if on_fill is not None and getattr(store, "on_fill", on_fill) is None:
         cast("_Fills", store).on_fill = on_fill
     if not callable(getattr(store, "open", None)):
         raise ConfigurationError(f"store: {store!r} is neither an address nor a store with an `open` method")
@@ -71,20 +76,39 @@ def _open_address(address: str) -> ThrottleStore:
         given = parse_qsl(parts.query, keep_blank_values=True)
     except ValueError:  # which may tell what is secret
         raise ConfigurationError(f"store: {shown(address)!r} is no address: no host has such a name") from None
-    kind = _KINDS.get(parts.scheme, _NONE)
-    others = [(name, value) for name, value in given if name not in kind.options]
-    values = {name: value for name, value in given if name in kind.options}
-    if (others and not kind.others) or not all(map(_is_number, values.values())):
-        allowed = "the one option is" if len(kind.options) == 1 else "the options, each a whole number, are"
-        raise ConfigurationError(
-            f"store: {shown(address)!r}: {allowed} {', '.join(kind.options)}, as in {kind.example!r}"
-        )
-    parts = parts._replace(query=urlencode(others))
-    store = kind.opener(parts, {name: int(value) for name, value in values.items()})
+    kind = _KINDS.get(parts.scheme)
+    if kind is None:
+        raise ConfigurationError(f"store: {shown(address)!r} is unknown; {_meant(parts.scheme)}{_ALLOWED}")
+    for name, value in given:
+        if not (_is_number(value) if name in kind.options else kind.others):
+            raise ConfigurationError(f"store: {shown(address)!r}: {_problem(name, kind)}, as in {kind.example!r}")
+    parts = parts._replace(query=urlencode([(name, value) for name, value in given if name not in kind.options]))
+    store = kind.opener(parts, {name: int(value) for name, value in given if name in kind.options})
     if store is None:
-        known = ", ".join(repr(kind.example.partition("?")[0]) for kind in _KINDS.values())
-        raise ConfigurationError(f"store: {shown(address)!r} is unknown; allowed are {known} and a store object")
+        raise ConfigurationError(f"store: {shown(address)!r} is no address of a store; {_instead(parts, kind)}")
     return store
+
+
+def _problem(name: str, kind: _Kind) -> str:
+    """What is wrong with an option, and which there are."""
+    close = nearest(name, kind.options)
+    meant = "" if close is None else f" (did you mean {close!r}?)"
+    wrong = f"{name!r} is not a whole number" if name in kind.options else f"{name!r} is no option{meant}"
+    allowed = "the one option is" if len(kind.options) == 1 else "the options, each a whole number, are"
+    return f"{wrong}; {allowed} {', '.join(kind.options)}"
+
+
+def _instead(parts: "SplitResult", kind: _Kind) -> str:
+    """How to write an address of a kind."""
+    path = f"{parts.netloc}{parts.path}"
+    if parts.scheme == "file" and path.strip("/") and not path.endswith("/"):
+        return f"file:// needs an absolute path: file:///{path.lstrip('/')}"
+    return f"write it as {kind.example.partition('?')[0]!r}"
+
+
+def _meant(scheme: str) -> str:
+    close = nearest(scheme, _KINDS)
+    return "" if close is None else f"did you mean '{close}://'? "
 
 
 def _is_number(text: str) -> bool:
@@ -116,14 +140,10 @@ def _redis(parts: "SplitResult", options: _Options) -> ThrottleStore | None:
     return RedisStore(_address(parts), **{**options, **flags})
 
 
-_FLAGS = ("spread", "denial_cache")
-_REDIS = ("deadline_ms", "lease", *_FLAGS)
-
-
 def _memcached(parts: "SplitResult", options: _Options) -> ThrottleStore | None:
     from apigate.stores.memcached import MemcachedStore
 
-    if not (_are_hosts(parts.netloc) and not parts.path.strip("/") if parts.netloc else parts.path.strip("/")):
+    if not (are_hosts(parts.netloc) and not parts.path.strip("/") if parts.netloc else parts.path.strip("/")):
         return None
     return MemcachedStore(_address(parts), **options)
 
@@ -141,14 +161,14 @@ def _address(parts: "SplitResult") -> str:
     return f"{parts.scheme}://{parts.netloc}{parts.path}" + (f"?{parts.query}" if parts.query else "")
 
 
-def _are_hosts(netloc: str) -> bool:
-    """Whether every host comes with its port."""
+def are_hosts(netloc: str) -> bool:
+    """Whether every host comes with its port.
+
+    >>> are_hosts("me:secret@a:1,[::1]:2"), are_hosts("a:1,b")
+    (True, False)
+    """
     hosts = netloc.rpartition("@")[2].split(",")
     return all(host and port.isdecimal() for host, _, port in (each.rpartition(":") for each in hosts))
-
-
-def _nothing(_parts: "SplitResult", _options: _Options) -> None:
-    return None
 
 
 _MONGODB = _Kind("mongodb://host:27017/name?deadline_ms=100", ("deadline_ms",), _mongodb, others=True)
@@ -157,7 +177,7 @@ _KINDS: Mapping[str, _Kind] = {
     "memory": _Kind("memory://?max_keys=1000000", ("max_keys",), _memory),
     "file": _Kind("file:///run/app/apigate.state?deadline_ms=50", ("max_keys", "deadline_ms"), _file),
     **{
-        f"{server}{kind}": _Kind(f"{server}{kind}://{place}?deadline_ms=50", _REDIS, _redis, others=True)
+        f"{server}{kind}": _Kind(f"{server}{kind}://{place}?deadline_ms=50", REDIS_OPTIONS, _redis, others=True)
         for server in ("redis", "valkey")
         for kind, place in {
             "": "localhost:6379/0",
@@ -172,4 +192,7 @@ _KINDS: Mapping[str, _Kind] = {
     "mongodb+srv": _MONGODB,
 }
 
-_NONE = _Kind("", (), _nothing, others=True)
+_ALLOWED = (
+    "allowed are memory://, file:///path, redis://host:6379/0 and valkey://host:6379/0 (both also with s, +unix, "
+    "+cluster, +sentinel), memcached://host:11211, mongodb://host/name, and a store object"
+)

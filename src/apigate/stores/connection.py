@@ -13,8 +13,10 @@ from threading import Lock, local
 from typing import TYPE_CHECKING, Any, NamedTuple, final
 
 from apigate.core.clock import SystemClock
-from apigate.core.errors import ConfigurationError, StoreError, StoreTimeoutError
-from apigate.core.forks import renew_after_fork
+from apigate.core.errors import StoreError, StoreTimeoutError
+from apigate.core.forks import leave_to_parent, renew_after_fork
+from apigate.stores.clients import load_clients
+from apigate.stores.redis_address import check_redis_address, refused_by_client
 from apigate.stores.shown import shown
 
 if TYPE_CHECKING:
@@ -141,24 +143,20 @@ class Connections:
         deadline_ms: Milliseconds within which a call is answered or given up.
 
     Raises:
-        ConfigurationError: There is no client library for the address.
+        ConfigurationError: There is no client library for the address, or it cannot be used.
     """
 
     def __init__(self, uri: str, deadline_ms: int) -> None:
-        """Check that the client library is there; connect to nothing."""
+        """Load the client library; connect to nothing."""
         from importlib import import_module
-        from importlib.util import find_spec
 
         self.uri: str = uri
         self.deadline_ms: int = deadline_ms
         self.is_cluster: bool = "+cluster:" in uri
         self._library = "valkey" if uri.startswith("valkey") else "redis"
         self.purpose = ("EVALSHA",) if self._library == "valkey" else ()  # its pools ask what a connection is for
-        if find_spec(self._library) is None:
-            raise ConfigurationError(
-                f"store: {self._library} addresses need the package {self._library!r}; "
-                f"pip install 'apigate[{self._library}]'"
-            )
+        check_redis_address(uri)
+        load_clients(self._library)
         self._import: Callable[[str], Any] = import_module
         self.on_fork: Callable[[], None] | None = None  # called in a process that was forked off
         self._clock = SystemClock()
@@ -182,8 +180,8 @@ class Connections:
             self._client = self._connect()
             pool = self._client.connection_pool
             pool.connection_class(**pool.connection_kwargs)
-        except (TypeError, ValueError) as error:
-            raise ConfigurationError(f"store: {self.shown!r}: {error}") from error
+        except (TypeError, ValueError, getattr(self.errors, f"{self._library.capitalize()}Error")) as error:
+            raise refused_by_client(self.uri, self._library, error) from None
 
     @property
     def shown(self) -> str:
@@ -192,7 +190,7 @@ class Connections:
 
     def renew(self) -> None:
         """Begin without connections in a process that was forked off; what it has inherited is the other's."""
-        _INHERITED.append((self._client, self._sentinel, self._idle, self._lines, self._workers))
+        leave_to_parent(self._client, self._sentinel, self._idle, self._lines, self._workers)
         self._begin()
         if self.on_fork is not None:
             self.on_fork()
@@ -449,7 +447,3 @@ class Connections:
         line = self._lines.pop(get_running_loop(), None)
         if line is not None:
             await line.close()
-
-
-_INHERITED: list[object] = []
-"""What a process has from the one it was forked off: closing that would close the other's."""

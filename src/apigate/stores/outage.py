@@ -65,6 +65,8 @@ class GuardedStore:
         store: The store within.
         shared: Whether other processes take from the same buckets.
         breaker: Whether the store within is asked.
+        outage: What levels do during an outage.
+        workers: How many processes share the limits; None if nobody said.
 
     >>> from apigate import Rate, Throttle
     >>> from apigate.core.clock import SystemClock
@@ -92,8 +94,8 @@ class GuardedStore:
         self.shared: bool = is_shared(store)
         self.breaker: Breaker = Breaker(repr(store), self, clock, on_event, _meanwhile(outage, workers))
         self._clock = clock
-        self._outage: OutagePolicy = outage
-        self._workers = workers or 1
+        self.outage: OutagePolicy = outage
+        self.workers: int | None = workers
         self._local = MemoryStore(on_fill=on_fill)
         self._limits: dict[str, Limit] = {}  # by name, as it was opened last
         self._shares: dict[str, Limit] = {}
@@ -104,7 +106,7 @@ class GuardedStore:
 
     def open(self, limits: Sequence[Limit], now: int) -> "GuardedBuckets":
         """The buckets of these limits; those within are opened when the store can be asked."""
-        policies = [outage_at(self._outage, limit.level) for limit in limits]
+        policies = [outage_at(self.outage, limit.level) for limit in limits]
         places = [place for place, policy in enumerate(policies) if policy == "local"]
         closed = [place for place, policy in enumerate(policies) if policy == "closed" and limits[place].enforced]
         shares = [self._share(limits[place]) for place in places]
@@ -141,7 +143,7 @@ class GuardedStore:
 
     def _share(self, limit: Limit) -> Limit:
         if self._limits.get(limit.name) is not limit:
-            self._shares[limit.name] = share_of(limit, self._workers)
+            self._shares[limit.name] = share_of(limit, self.workers or 1)
         return self._shares[limit.name]
 
     def latest(self, limit: Limit) -> Limit:

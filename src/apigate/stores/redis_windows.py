@@ -13,7 +13,7 @@ from apigate.core.steps import Steps, run
 from apigate.stores.connection import Command, Connections, load_script
 from apigate.stores.redis_names import named, parts, pattern
 from apigate.throttling.keys import Key
-from apigate.throttling.limit import Limit
+from apigate.throttling.limit import Limit, window_of
 from apigate.throttling.window import Window
 from apigate.throttling.windows import Standing
 
@@ -61,7 +61,7 @@ class RedisWindows:
 
     def reset(self, limit: Limit, key: Key | None) -> Awaitable[None] | None:
         """Forget a key; without one, find every key of the limit and forget it."""
-        around = self._around(limit, _window(limit))
+        around = self._around(limit, window_of(limit))
         keys, patterns = ([], [pattern(around)]) if key is None else ([named(around, key)], [])
         loop = running_loop()
         if loop is not None:
@@ -80,7 +80,7 @@ class RedisWindows:
         self, operation: str, action: str, limit: Limit, key: Key, cost: int, at: int | None, now: int
     ) -> list[int] | Awaitable[list[int]]:
         """What the script answers."""
-        window = _window(limit)
+        window = window_of(limit)
         counted = -1 if at is None else at
         text = b"%b %b %d %d %d %d" % (
             window.kind.encode(), action.encode(), window.count, window.period_us, cost, counted
@@ -95,9 +95,3 @@ class RedisWindows:
 
     def _around(self, limit: Limit, window: Window) -> tuple[bytes, bytes]:
         return parts(limit.name, window.kind, spread=self._spread)
-
-
-def _window(limit: Limit) -> Window:
-    if limit.window is None:
-        raise TypeError(f"{limit!r} has no window")
-    return limit.window

@@ -7,13 +7,13 @@ its asynchronous generators, as `asyncio.run` and every server does, and is drop
 Every exception of a client becomes a `StoreError` here, and every wait has a deadline.
 """
 
-import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar, cast, final
 from weakref import WeakKeyDictionary
 
 from apigate.core.errors import ApigateError, ConfigurationError, StoreError, StoreTimeoutError
+from apigate.core.forks import leave_to_parent, renew_after_fork
 from apigate.core.loops import running_loop
 
 if TYPE_CHECKING:
@@ -89,21 +89,22 @@ class Connections:
         self._make = make
         self._close = close
         self._close_async = close_async
-        self._lock = Lock()
-        self._forget()
+        self._begin()
+        renew_after_fork(self)
 
-    def _forget(self) -> None:
-        self._pid = os.getpid()
+    def renew(self) -> None:
+        """Begin without connections in a process that was forked off; what it has inherited is the other's."""
+        leave_to_parent(self._shared, self._of_loops)
+        self._begin()
+
+    def _begin(self) -> None:
+        self._lock = Lock()
         self._shared: Any = None
         self._of_loops: WeakKeyDictionary[AbstractEventLoop, tuple[Any, AsyncGenerator[None, None]]]
         self._of_loops = WeakKeyDictionary()
 
     def storage(self) -> tuple[Any, bool]:
         """The storage for whoever calls, and whether what it answers has to be awaited."""
-        if self._pid != os.getpid():
-            _PARENTS.append((self._shared, self._of_loops))
-            self._lock = Lock()  # another thread of the parent may have held it
-            self._forget()
         loop = running_loop()
         if loop is None:
             if self._shared is None:
@@ -138,7 +139,7 @@ class Connections:
         """Close the connections of threads; they are made anew where there is need."""
         with self._lock:
             shared, self._shared = self._shared, None
-        if shared is not None and self._pid == os.getpid():
+        if shared is not None:
             self._close(shared)
 
     async def close_async(self) -> None:
@@ -148,7 +149,3 @@ class Connections:
             known = None if loop is None else self._of_loops.pop(loop, None)
         if known is not None:
             await known[1].aclose()
-
-
-_PARENTS: list[Any] = []
-"""What a fork has left to this process; kept, so that it is not closed by being forgotten."""

@@ -46,7 +46,7 @@ class LevelState:
 
     @property
     def rate(self) -> Rate | Window:
-        """Its rate and burst, or its window."""
+        """Its rate and burst, or its window, as configured; in an outage a process admits its share of that."""
         return self._limit.rate
 
     @property

@@ -27,7 +27,7 @@ class Limit:
         name: What its buckets are kept under in a store: the same name is the same bucket.
         level: Which level it belongs to.
         policy: What it is called towards clients: the level, numbered where the level has several rates.
-        rate: The rate or window, for people.
+        rate: The rate or window, for people and clients, as it is configured; of a share in an outage, too.
         n: Tokens refilled per `p` microseconds, in smallest terms; what a window admits in the long run.
         p: See `n`.
         capacity: What a bucket holds, in tokens times `p`.

@@ -38,15 +38,20 @@ def outage_at(policy: OutagePolicy, level: str) -> Outage:
 def share_of(limit: Limit, workers: int) -> Limit:
     """What one of several processes may admit of a limit: its rate divided exactly, of its burst at least 1.
 
+    To people and clients it goes on stating the rate that is configured.
+
     >>> from apigate.throttling.limit import limits_of
     >>> from apigate.throttling.rate import parse_rates
-    >>> share_of(*limits_of("shop:client", "client", parse_rates("10/second; burst=21")), workers=4)
-    <Limit shop:client: 10/4 second; burst=5>
+    >>> share = share_of(*limits_of("shop:client", "client", parse_rates("10/second; burst=21")), workers=4)
+    >>> share.n * 1_000_000 / share.p, share.capacity // share.p, share.rate
+    (2.5, 5, Rate('10/second; burst=21'))
     """
     if workers == 1:
         return limit
     rate = limit.rate.divided(workers)
-    return Limit(limit.name, limit.level, limit.policy, rate, enforced=limit.enforced, steady=limit.steady)
+    share = Limit(limit.name, limit.level, limit.policy, rate, enforced=limit.enforced, steady=limit.steady)
+    share.rate = limit.rate
+    return share
 
 
 def decided_alone(

@@ -16,7 +16,7 @@ __all__ = ["Rate", "RateLike", "parse_rates", "period_text", "read_count"]
 
 _SECONDS = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400, "week": 604_800}
 _SHORT = {"s": "second", "sec": "second", "m": "minute", "min": "minute", "h": "hour", "d": "day", "w": "week"}
-_CALENDAR = ("month", "year")
+_CALENDAR = {"month": 30, "year": 365}
 _GRAMMAR = "a text such as '100/second', '5 per 10 minutes' or '50/second; burst=100'"
 # Texts, compiled at first use: compiling them here would cost every import a millisecond.
 _NUMBER = r"\d(?:_?\d){0,18}"  # a longer one exceeds exact arithmetic, and Python reads very long ones not at all
@@ -222,8 +222,7 @@ def _unit(word: str, text: str, setting: str) -> int:
     unit = _SHORT.get(name, name.removesuffix("s"))
     if unit in _CALENDAR:
         raise ConfigurationError(
-            f"{setting}: {word!r} in {text!r} has no fixed length; rates go up to the week, calendar periods are a "
-            f"Quota of a usage plan"
+            f"{setting}: {word!r} in {text!r} has no fixed length; use days, as '{_CALENDAR[unit]} day'"
         )
     if unit not in _SECONDS:
         raise ConfigurationError(f"{setting}: {word!r} in {text!r} is no unit; allowed are {', '.join(_SECONDS)}")

@@ -62,8 +62,21 @@ class Buckets(Protocol):
 class ThrottleStore(Protocol):
     """Keeps token buckets by limit and key; checked by `apigate.testing.ThrottleStoreContract`.
 
-    A store that several processes share says so by an attribute `shared = True`: whoever uses it must then be named,
-    so that two apps in one store do not meet.
+    What else it may have, each only where it applies:
+
+    ===============  =======  =====================================================================================
+    Attribute        Of       What it says
+    ===============  =======  =====================================================================================
+    `shared`         store    True: other processes take from the same buckets, so whoever uses it must be named
+    `windows()`      store    its `WindowStore`; without it a `Window` is a `ConfigurationError`
+    `windows_only`   store    True: it has windows and no buckets; an outage of it is tried by a window
+    `opens_windows`  store    True: `open` is given limits with windows too; for a store around a store
+    `on_fill`        store    who is told the number of buckets when every place is taken; a gateway replaces None
+    `close()`        store    closes what it opened for the threads of this process; opened again where it is asked
+    `close_async()`  store    to be awaited; the same, and for the running event loop
+    `settle`         buckets  with `adjust`'s arguments and the decision, in its place for what a decision took
+    `has_room`       windows  it answers in this process, at once, see `LocalWindows`
+    ===============  =======  =====================================================================================
     """
 
     def open(self, limits: Sequence[Limit], now: int) -> Buckets:

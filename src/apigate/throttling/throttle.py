@@ -32,18 +32,22 @@ class Throttle:
     Args:
         levels: Name and rate of each level; one of them may have a `Window`. The level `global` has one bucket; every
             other has one for each key.
-        store: Where the buckets are kept; default a `MemoryStore` of its own.
+        store: Where the buckets are kept: a store, or an address as `Gateway` takes it, such as
+            `"redis://host:6379/0"`; default a `MemoryStore` of its own.
         clock: The clock to go by; default the machine's.
         name: Prefixes the buckets' names, for several throttles on one store: letters, digits, `-`, `_` and `.`, and
             after a colon whatever else tells it from others of the same app. Required where other processes use the
             store too; else `throttle`.
         modes: Levels that are not enforced: `{"client": "shadow"}`, or `"off"`.
 
+    Attributes:
+        store: Where the buckets are, to be closed by whoever wants to.
+
     Every method that asks or settles raises `StoreError` where the store cannot be reached. What to do then is for the
     caller to say; a `Gateway` has a policy for it.
 
     Raises:
-        ConfigurationError: A rate, a mode or a name cannot be used.
+        ConfigurationError: A rate, a mode, a name or a store cannot be used.
         StoreError: The store cannot be reached, where it has to be for that.
 
     >>> throttle = Throttle({"global": Rate(1_000), "client": "1/minute; burst=2"})
@@ -56,7 +60,7 @@ class Throttle:
         self,
         levels: Mapping[str, RateLike],
         *,
-        store: ThrottleStore | None = None,
+        store: ThrottleStore | str | None = None,
         clock: Clock | None = None,
         name: str | None = None,
         modes: Mapping[str, Mode] | None = None,
@@ -67,13 +71,11 @@ class Throttle:
         if not isinstance(levels, Mapping):
             raise ConfigurationError(f"Throttle levels: {levels!r} is not a mapping, as {{'global': '10/second'}}")
         self._levels: dict[str, RateLike] = dict(levels)
-        if store is None:
-            from apigate.stores.memory import MemoryStore  # the one store a domain knows: the default
+        from apigate.stores.address import open_store  # nothing else of a domain knows a store, not even the default
 
-            store = MemoryStore()
-        self._store = store
+        self.store: ThrottleStore = open_store("memory://" if store is None else store)
         owner, colon, part = name.partition(":") if isinstance(name, str) else (name, "", "")
-        self._name = store_name(owner, store, "throttle", "Throttle") + colon + part
+        self._name = store_name(owner, self.store, "throttle", "Throttle") + colon + part
         self._changing = Lock()
         self._opened = self._open(self._levels)
 
@@ -93,7 +95,7 @@ class Throttle:
             mode = checked_mode(f"Throttle modes[{level!r}]", self._modes.get(level, "enforce"))
             limits += limits_of(f"{self._name}:{level}", level, parse_rates(rates, f"Throttle level {level!r}"), mode)
         check_windows(limits, "Throttle levels")
-        return _Opened(limits, levels, open_buckets(self._store, limits, self.clock.now_us()))
+        return _Opened(limits, levels, open_buckets(self.store, limits, self.clock.now_us()))
 
     def update(self, levels: Mapping[str, RateLike]) -> None:
         """Change the rates of some levels; the buckets keep what they are owed.

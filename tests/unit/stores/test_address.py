@@ -6,6 +6,7 @@ from apigate import ConfigurationError
 from apigate.stores.address import open_store
 from apigate.stores.file import DEFAULT_DEADLINE_MS, FileStore
 from apigate.stores.memory import DEFAULT_MAX_KEYS, MemoryStore
+from apigate.stores.redis import RedisStore
 
 
 def nobody(kept):
@@ -29,18 +30,28 @@ def test_memory_with_and_without_a_bound(address, max_keys):
 @pytest.mark.parametrize(
     ("address", "why"),
     [
-        ("", "is unknown; allowed are 'memory://'"),
-        ("redis://", "is unknown"),
+        ("", "'' is unknown; allowed are memory://, file:///path, redis://host:6379/0 and valkey://"),
+        ("redys://host", "'redys://host' is unknown; did you mean 'redis://'\\? allowed are memory://"),
+        ("memcache://host:11211", "did you mean 'memcached://'"),
+        ("redis://", "no address of a store; write it as 'redis://localhost:6379/0'"),
+        (
+            "redis://localhost?leese=20",
+            "'leese' is no option \\(did you mean 'lease'\\?\\); apigate's options are deadline_ms",
+        ),
+        ("valkey://localhost?leese=20", "the client library valkey, to which others go, has no such one"),
+        ("rediss://localhost?ssl_cert_reqs=maybe", "the client library redis cannot use its host, port or options"),
+        ("redis://localhost:port/0", "the client library redis cannot use its host, port or options"),
         ("redis://localhost?deadline_ms=fast", "each a whole number, are deadline_ms, lease, spread, denial_cache"),
         ("redis://localhost?deadline_ms=0", "RedisStore deadline_ms: 0 is not a whole number from 1 to 60,000"),
         ("redis://localhost?lease=0", "lease: 0 is not a whole number from 1 to 10,000"),
-        ("redis://user:secret@localhost?deadline=50", "'redis://localhost': .*deadline"),
+        ("redis://user:secret@localhost?deadline=50", "'redis://localhost': 'deadline' is no option.*'deadline_ms'"),
         ("redis://user:secret@localhost?spread=1", "'redis://localhost' is no cluster"),
         ("redis://localhost/0?spread=1&password=a@b", "'redis://localhost/0' is no cluster"),
-        ("redis://localhost/?socket_timeout=soon", "socket_timeout"),
-        ("file://host/apigate.state", "is unknown; allowed are .*'file:///run/app/apigate.state'"),
-        ("file:apigate.state", "is unknown"),
-        ("file:///tmp/", "is unknown"),
+        ("redis://localhost/?socket_timeout=soon", "the value of the option 'socket_timeout'"),
+        ("file://tmp/x", "file:// needs an absolute path: file:///tmp/x"),
+        ("file://host/apigate.state", "file:// needs an absolute path: file:///host/apigate.state"),
+        ("file:apigate.state", "file:// needs an absolute path: file:///apigate.state"),
+        ("file:///tmp/", "no address of a store; write it as 'file:///run/app/apigate.state'"),
         (
             "file:///tmp/apigate.state?keys=5",
             "the options, each a whole number, are max_keys, deadline_ms, as in 'file:",
@@ -48,8 +59,8 @@ def test_memory_with_and_without_a_bound(address, max_keys):
         ("file:///tmp/apigate.state?deadline_ms=0.5", "each a whole number"),
         ("file:///tmp/apigate.state?deadline_ms=0", "FileStore deadline_ms: 0 is not a whole number from 1 to 60,000"),
         ("file:///nowhere/apigate.state", "there is no directory '/nowhere'; make it"),
-        ("memory://host", "is unknown"),
-        ("memory:///path", "is unknown"),
+        ("memory://host", "no address of a store; write it as 'memory://'"),
+        ("memory:///path", "no address of a store"),
         ("memory://[", "is no address"),
         ("memory://?max_keys", "the one option is max_keys"),
         ("memory://?max_keys=", "the one option is max_keys"),
@@ -89,6 +100,42 @@ def test_addresses_of_redis_go_to_the_client_without_our_options(server):
         assert store.leases.tolerance == 2
         assert "secret" not in repr(store)
         assert "p%40ss" not in repr(store)
+
+
+UNUSABLE = {
+    # an address, of a store or of a gateway's: what is said of it
+    "redis+cluster://a:1,b:2?leese=20": "'leese' is no option for a cluster (did you mean 'lease'?)",
+    "redis+cluster://a:1,b:2?password=hunter2": "'password' is no option for a cluster; apigate's options are",
+    "valkey+sentinel://:hunter2@a:1/mymaster?db=1": "'db' is no option for Sentinel; apigate's options are",
+    "redis+sentinel://host": "names no master; add the name that Sentinel has for it, as in 'redis+sentinel://host:",
+    "valkey+sentinel://host:26379/": "as in 'valkey+sentinel://host:26379/mymaster'",
+    "redis+sentinel://host/mymaster": "each host of Sentinel comes with its port",
+    "redis+cluster://a:1,b": "each host of a cluster comes with its port",
+    "redis+cluster://[": "is no address",
+}
+
+
+@pytest.mark.parametrize("made", [RedisStore, open_store])
+@pytest.mark.parametrize("address", UNUSABLE)
+def test_what_the_clients_of_clusters_and_sentinel_would_not_say_is_said_at_once(made, address):
+    with pytest.raises(ConfigurationError) as raised:
+        made(address)
+    assert UNUSABLE[address] in str(raised.value)
+    assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize("kind", ["redis://host", "valkey+cluster://host:1", "redis+sentinel://host:1/mymaster"])
+@pytest.mark.parametrize("option", ["deadline_ms=5", "lease=20", "spread=1", "denial_cache=0"])
+def test_a_store_that_is_made_by_hand_takes_its_options_as_arguments(kind, option):
+    name = option.partition("=")[0]
+    with pytest.raises(ConfigurationError, match=rf"read by Gateway\(store=\).*as arguments, {name}=\.\.\."):
+        RedisStore(f"{kind}?{option}")
+
+
+def test_a_port_that_is_part_of_a_password_is_not_shown():
+    with pytest.raises(ConfigurationError) as raised:
+        open_store("redis://me:hunt/er2@localhost/0")
+    assert "hunt" not in str(raised.value)
 
 
 @pytest.mark.parametrize("store", [None, 5, b"memory://", [], object])

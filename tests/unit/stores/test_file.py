@@ -125,7 +125,7 @@ def test_what_is_owed_outlives_the_process(path):
 def test_a_store_that_was_closed_opens_its_file_again(path):
     limits = throttle(path)
     admitted(limits)
-    limits._store.close()
+    limits.store.close()
     assert admitted(limits) == 0
 
 
@@ -147,7 +147,7 @@ def test_text_and_bytes_are_different_keys(path):
 
 def test_all_buckets_of_a_throttle_are_forgotten_and_no_others(path):
     one = throttle(path, {"client": Rate(1, per=HOUR)}, max_keys=9_000)
-    other = Throttle({"client": Rate(1, per=HOUR)}, clock=FakeClock(), store=one._store, name="other")
+    other = Throttle({"client": Rate(1, per=HOUR)}, clock=FakeClock(), store=one.store, name="other")
     clients = [f"{number}" for number in range(2_000)]
     for limits in (one, other):
         assert sum(admitted(limits, client, 1) for client in clients) == len(clients)
@@ -184,8 +184,8 @@ def test_a_fork_of_a_process_that_used_the_file_has_a_lock_of_its_own(path):
 @FORKS
 def test_a_fork_in_the_middle_of_another_threads_decision_neither_waits_nor_keeps_the_lock(path):
     limits = throttle(path)
-    held = limits._store.hold("test")
-    child = fork_and(lambda: 0 if limits._store._opened is None else 1)
+    held = limits.store.hold("test")
+    child = fork_and(lambda: 0 if limits.store._opened is None else 1)
     assert status(child) == 0
     held.release()
     assert status(fork_and(lambda: admitted(limits))) == 3
@@ -299,7 +299,7 @@ def test_nobody_waits_longer_than_the_deadline_for_a_process_that_was_stopped(pa
 
 def test_whoever_goes_on_after_the_deadline_of_others_is_not_harmed(path):
     limits, other = throttle(path), throttle(path, deadline_ms=1)
-    held = limits._store.hold("test")
+    held = limits.store.hold("test")
     with pytest.raises(StoreTimeoutError):
         other.acquire({"client": "alice"})
     held.release()
@@ -346,7 +346,7 @@ def test_buckets_that_equal_a_fresh_one_make_room(path):
     clock = FakeClock()
     limits = throttle(path, {"client": Rate(1, per=10)}, clock, max_keys=100)
     told = []
-    limits._store.on_fill = told.append
+    limits.store.on_fill = told.append
     for _ in range(30):
         assert strangers(limits, 50) == 50
         clock.advance(10)
@@ -368,7 +368,7 @@ def test_that_it_is_full_is_told_once_an_hour_with_no_lock_held(path):
         told.append(max_keys)
         limits.acquire({"client": "from within"})
 
-    limits._store.on_fill = fill
+    limits.store.on_fill = fill
     strangers(limits, 200)
     assert told == [20]
     clock.advance(HOUR)

@@ -313,7 +313,7 @@ def test_a_system_that_cannot_allocate_writes_zeros(path, monkeypatch, cannot):
 def test_a_system_without_statx_looks_at_the_file_in_the_old_way(path, monkeypatch):
     """As macOS, and a container that forbids it."""
     limits = throttle(path)
-    held = limits._store.hold("test")
+    held = limits.store.hold("test")
     held.file._look = lambda: -1
     held.release()
     assert admitted(limits) == 3
@@ -331,7 +331,7 @@ def test_after_a_restart_of_the_machine_the_file_is_used_on_and_nothing_is_forgi
     clock.advance(500 * HOUR)
     limits = throttle(path, clock)
     admitted(limits)
-    limits._store.close()
+    limits.store.close()
     monkeypatch.setattr(file_module, "machine", lambda: b"started  anew...")
     clock = FakeClock()
     limits = throttle(path, clock)
@@ -431,4 +431,4 @@ def test_random_bytes_anywhere_are_an_error_of_the_store_or_a_bucket_within_its_
         limits.reset()
         assert admitted(limits) == 3
     except StoreError:
-        limits._store.close()
+        limits.store.close()

@@ -754,6 +754,7 @@ def test_a_process_admits_its_share_of_a_window_and_it_is_counted_when_the_store
     assert guarded.admitted() == 1
     refused = guarded.acquire()
     assert refused.violated == ("client",)
+    assert refused.levels["client"].rate == Window("8/hour", kind=kind)
     assert refused.retry_after == pytest.approx(3_600.0, abs=0.002)
     guarded.come_back()
     assert guarded.admitted() == 8 - 3 - 2

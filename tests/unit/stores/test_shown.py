@@ -47,8 +47,8 @@ def test_an_address_is_shown_by_its_scheme_hosts_and_path(address, text):
     "address",
     [
         "redis://me:hunter2@localhost:6379/0?password=x@hunter2",
-        "redis+cluster://:hunter2@a:1,b:2?password=hunter2",
-        "valkey+sentinel://:hunter2@a:1,b:2/mymaster?password=hunter2",
+        "redis+cluster://:hunter2@a:1,b:2",
+        "valkey+sentinel://:hunter2@a:1,b:2/mymaster",
         "memcached://me:hunter2@a:1,b:2",
         "mongodb://me:hunter2@a:1,b:2/shop?authMechanismProperties=AWS_SESSION_TOKEN:hunter2",
     ],

@@ -112,10 +112,11 @@ def test_what_is_no_rate_is_refused_with_the_reason(text, why):
     assert str(error.value).startswith("Stage 'prod' throttle: ")
 
 
-@pytest.mark.parametrize("unit", ["month", "months", "year", "Years"])
-def test_calendar_units_are_refused_with_a_hint_to_quota(unit):
-    with pytest.raises(ConfigurationError, match=r"no fixed length.*Quota"):
+@pytest.mark.parametrize(("unit", "days"), [("month", 30), ("months", 30), ("year", 365), ("Years", 365)])
+def test_calendar_units_are_refused_with_the_days_to_write_instead(unit, days):
+    with pytest.raises(ConfigurationError, match=rf"no fixed length; use days, as '{days} day'$"):
         parse_rates(f"1000/{unit}")
+    assert parse_rates(f"1000/{days} day") == (Rate(1000, per=days * 86_400),)
 
 
 @pytest.mark.parametrize("value", [None, 5, 5.0, True, b"1/second", {}, [], (), [[]], {"1/second"}, object()])

@@ -36,6 +36,9 @@ def left(limits, keys=None, level="client"):
         ({"levels": {"a:b": Rate(1)}}, "no name for a level"),
         ({"levels": {"client": Rate(1)}, "modes": {"clinet": "shadow"}}, "'clinet' is no level; levels are client"),
         ({"levels": {"client": Rate(1)}, "modes": {"client": "dry-run"}}, "allowed are enforce, shadow, off"),
+        ({"levels": {"client": Rate(1)}, "store": "nowhere://"}, "store: 'nowhere://'.* unknown"),
+        ({"levels": {"client": Rate(1)}, "store": 5}, "store: 5 is neither an address nor a store"),
+        ({"levels": {"client": Rate(1)}, "store": "redis://localhost"}, "Throttle name: .* is shared"),
     ],
 )
 def test_what_cannot_be_used_is_refused_when_built(settings, why):
@@ -66,6 +69,15 @@ def test_shows_its_levels():
     assert repr(throttle({"global": Rate(9), "client": [Rate(1), Rate(5, per=60)]})) == (
         "<Throttle global 9/second, client 1/second, client-2 5/minute>"
     )
+
+
+def test_a_store_is_given_by_its_address_as_to_a_gateway(tmp_path):
+    assert throttle({"client": Rate(1)}, store="memory://?max_keys=5").store.max_keys == 5
+    address = f"file://{tmp_path}/apigate.state"
+    one, other = (throttle({"client": "2/hour"}, store=address, name="shop") for _ in range(2))
+    assert [limits.acquire(ALICE).allowed for limits in (one, other, one)] == [True, True, False]
+    for limits in (one, other):
+        limits.store.close()
 
 
 # ---- asking

@@ -26,8 +26,8 @@ def test_the_long_run_is_that_of_a_rate():
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("5/month", "'month' in '5/month' has no fixed length"),
-        ("5/year", "'year' in '5/year' has no fixed length"),
+        ("5/month", "'month' in '5/month' has no fixed length; use days, as '30 day'"),
+        ("5/year", "'year' in '5/year' has no fixed length; use days, as '365 day'"),
         ("5/minute; burst=9", "is not one count and period without a burst"),
         ("5/minute, 9/hour", "is not one count and period without a burst"),
         ("5/0.5 seconds", "is not a count of at least 1 in whole seconds"),

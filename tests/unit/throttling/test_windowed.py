@@ -213,7 +213,7 @@ def test_where_the_window_cannot_be_reached_nothing_is_taken(answer):
 
     with pytest.raises(StoreError, match="it is gone"):
         asyncio.run(task())
-    asked = Throttle({"global": "10/hour"}, store=asked._store, clock=asked.clock, name="shop")
+    asked = Throttle({"global": "10/hour"}, store=asked.store, clock=asked.clock, name="shop")
     assert asked.peek(cost=0).remaining == 10
 
 
