@@ -5,7 +5,6 @@ within a process they queue, each for a bounded time; only those of other proces
 name is known here only while somebody holds or waits for its turn.
 """
 
-import os
 from collections import deque
 from collections.abc import Awaitable
 from threading import Lock
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, final
 from weakref import WeakKeyDictionary
 
 from apigate.core.errors import StoreTimeoutError
+from apigate.core.forks import renew_after_fork
 from apigate.core.loops import running_loop
 
 if TYPE_CHECKING:
@@ -24,7 +24,13 @@ _Waiting: TypeAlias = "dict[str, deque[Future[None]]]"
 
 
 class Turn(Protocol):
-    """The turn of one caller."""
+    """The turn of one caller.
+
+    Attributes:
+        waited: Whether others were before.
+    """
+
+    waited: bool
 
     def begin(self) -> Awaitable[None] | None:
         """Wait for it.
@@ -50,17 +56,16 @@ class Turns:
     def __init__(self, seconds: float) -> None:
         """Know nobody."""
         self.seconds: float = seconds
-        self._begin()
+        self.renew()
+        renew_after_fork(self)
 
-    def _begin(self) -> None:
-        self._pid = os.getpid()
+    def renew(self) -> None:
+        """Begin anew: nobody else is left of those who held or waited before a fork."""
         self._queues = _Queues()
         self._of_loops: WeakKeyDictionary[AbstractEventLoop, _Waiting] = WeakKeyDictionary()
 
     def turn(self, name: str) -> Turn:
         """A turn for whoever calls, not begun yet."""
-        if self._pid != os.getpid():  # nobody else is left of those who held or waited before the fork
-            self._begin()
         loop = running_loop()
         if loop is None:
             return _ThreadTurn(name, self.seconds, self._queues)
@@ -101,9 +106,11 @@ class _ThreadTurn:
         self._name = name
         self._seconds = seconds
         self._queues = queues
+        self.waited = False
 
     def begin(self) -> None:
         self._queue = self._queues.join(self._name)
+        self.waited = self._queue.users > 1
         if not self._queue.lock.acquire(timeout=self._seconds):
             self._queues.leave(self._name, self._queue)
             raise _too_late(self._name, self._seconds)
@@ -120,11 +127,13 @@ class _LoopTurn:
         self._seconds = seconds
         self._loop = loop
         self._waiting = waiting
+        self.waited = False
 
     def begin(self) -> Awaitable[None] | None:
         if self._name not in self._waiting:
             self._waiting[self._name] = deque()
             return None
+        self.waited = True
         return self._wait()
 
     async def _wait(self) -> None:
