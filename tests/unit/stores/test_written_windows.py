@@ -4,14 +4,14 @@ import asyncio
 import threading
 
 import pytest
-from apigate.stores.outage import GuardedStore
-from apigate.stores.window_connections import store_error
-from apigate.throttling.windowed import open_buckets
 from memcachio.errors import ConnectionNotAvailable
 
 from apigate import StoreError, StoreTimeoutError, Window
+from apigate.stores.guarded import GuardedStore
+from apigate.stores.storage_connections import store_error
 from apigate.stores.written_windows import WindowsOnly, WrittenWindows
 from apigate.testing import FakeClock
+from apigate.throttling.combined import open_buckets
 from apigate.throttling.limit import Limit
 
 LIMIT = Limit("shop:client", "client", "client", Window("5/hour", kind="fixed"))
