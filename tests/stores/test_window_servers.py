@@ -199,6 +199,18 @@ def test_tasks_are_admitted_exactly(opened, name, kind):
     assert sum(decision.allowed for decision in asyncio.run(tasks())) == 23
 
 
+@pytest.mark.parametrize("name", ["memcached", "mongodb"])
+def test_those_of_one_process_do_not_undo_each_others_work(opened, name):
+    asked = throttle(opened(), text="1000/hour")
+
+    async def tasks():
+        return await asyncio.gather(*(asked.acquire_async({"client": "a"}) for _ in range(80)))
+
+    assert [decision.round_trips for decision in asyncio.run(tasks())] == [2] * 80
+    with ThreadPoolExecutor(8) as pool:
+        assert {each.round_trips for each in pool.map(lambda _: asked.acquire({"client": "a"}), range(80))} == {2}
+
+
 @each_store
 def test_processes_that_were_forked_off_share_one_window_with_their_parent(opened, name):
     """The parent has connected before, as with `gunicorn --preload`; a child connects anew."""

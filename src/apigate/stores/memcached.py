@@ -23,6 +23,7 @@ __all__ = ["MemcachedStore"]
 _LONGEST_NAME = 250
 _LONGEST_LIFE = 30 * 86_400  # seconds; a larger number is the date of an end
 _MOST_MOMENTS = 20_000  # an item holds a megabyte, an entry takes about 25 bytes, and a debt may double it
+_MOST_CONNECTIONS = 32  # of an event loop; the client's own default is 2
 _SPARE = 2  # seconds: the server counts whole ones by a clock of its own, so an item may go a second early
 
 
@@ -131,6 +132,7 @@ class _Items:
         seconds: Any = self._seconds
         if for_loop:
             options: dict[str, Any] = {"connect_timeout": seconds, "read_timeout": seconds, "blocking_timeout": seconds}
+            options["max_connections"] = _MOST_CONNECTIONS
             return storage_from_string(f"async+{self._uri}", **options)
         self._client = None
         options = {"connect_timeout": seconds, "timeout": seconds, "no_delay": True, "client_getter": self._one_client}

@@ -23,6 +23,8 @@ __all__ = ["Connections", "bounded", "store_error"]
 
 T = TypeVar("T")
 
+_LATE_S = 0.01  # a loop that comes so much later than it wanted stood still, and heard no answer
+
 
 def store_error(operation: str, error: Exception) -> ApigateError:
     """The error of ours that stands for one of a client."""
@@ -30,12 +32,25 @@ def store_error(operation: str, error: Exception) -> ApigateError:
         return error
     if type(error).__name__ == "ConfigurationError":  # of `limits`: a client's package is not there, or too old
         return ConfigurationError(f"store: {error}")
-    kind = StoreTimeoutError if isinstance(error, TimeoutError) or "Timeout" in type(error).__name__ else StoreError
-    return kind(operation, f"{type(error).__name__}: {error}")
+    name = type(error).__name__
+    kind = StoreTimeoutError if isinstance(error, TimeoutError) or "Timeout" in name else StoreError
+    # `ConnectionNotAvailable`: all of this loop's connections to Memcached were busy with others' requests.
+    return kind(operation, f"{name}: {error}", blames_store=name != "ConnectionNotAvailable")
 
 
-def bounded(operation: str, deadline_ms: int, work: Callable[[], T | Awaitable[T]]) -> T | Awaitable[T]:
+def bounded(
+    operation: str,
+    deadline_ms: int,
+    work: Callable[[], T | Awaitable[T]],
+    had_time: Callable[[], bool] = lambda: True,
+) -> T | Awaitable[T]:
     """Do some work, or hand back an awaitable that does it, which ends by the deadline.
+
+    Args:
+        operation: What it is called in errors.
+        deadline_ms: How long it may take.
+        work: What is done.
+        had_time: Whether the store had that time, asked when it was too short: else the store is not to blame.
 
     Raises:
         StoreError: The work failed. A client of threads bounds each of its own waits, so that it too ends in time.
@@ -48,23 +63,27 @@ def bounded(operation: str, deadline_ms: int, work: Callable[[], T | Awaitable[T
             raise
         raise raised from error
     if isinstance(answer, Awaitable):
-        return _in_time(operation, deadline_ms, cast("Awaitable[T]", answer))
+        return _in_time(operation, deadline_ms, cast("Awaitable[T]", answer), had_time)
     return answer
 
 
-async def _in_time(operation: str, deadline_ms: int, answer: Awaitable[T]) -> T:
+async def _in_time(operation: str, deadline_ms: int, answer: Awaitable[T], had_time: Callable[[], bool]) -> T:
     import asyncio
 
+    loop = asyncio.get_running_loop()
+    until = loop.time() + deadline_ms / 1_000
     try:
-        async with asyncio.timeout(deadline_ms / 1_000):
+        async with asyncio.timeout_at(until):
             return await answer
-    except TimeoutError as error:
-        raise StoreTimeoutError(operation, f"no answer within {deadline_ms} ms") from error
     except Exception as error:
-        raised = store_error(operation, error)
-        if raised is error:
+        ours = isinstance(error, TimeoutError) and not isinstance(error, StoreError)
+        raised = StoreTimeoutError(operation, f"no answer within {deadline_ms} ms") if ours else None
+        failure = store_error(operation, error) if raised is None else raised
+        if isinstance(failure, StoreTimeoutError) and not (had_time() and loop.time() - until <= _LATE_S):
+            failure.blames_store = False
+        if failure is error:
             raise
-        raise raised from error
+        raise failure from error
 
 
 @final

@@ -1,8 +1,9 @@
 """Windows in a server that runs no scripts: a tally is read, decided here, and written if nobody wrote it meanwhile.
 
 Whoever comes too late reads again; each such turn is another one's that was counted, so somebody always gets on. That
-is exact whatever the clients do. The strategies of `limits` are not, on these servers: they count first and look then.
-The time is the hosts', as limits has it too: clocks that differ by a second make a window a second shorter.
+is exact whatever the clients do. Those of one process queue for the same key, so that only processes meet at the
+server. The strategies of `limits` are not exact, on these servers: they count first and look then. The time is the
+hosts', as limits has it too: clocks that differ by a second make a window a second shorter.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -12,6 +13,7 @@ from apigate.core.clock import Clock, SystemClock
 from apigate.core.errors import ConfigurationError, StoreTimeoutError
 from apigate.core.steps import Steps, run
 from apigate.stores.shown import shown
+from apigate.stores.turns import Turn, Turns
 from apigate.stores.window_connections import bounded
 from apigate.stores.window_keys import kept_under
 from apigate.throttling.keys import Key
@@ -81,6 +83,7 @@ class WrittenWindows:
         self._deadline_ms = deadline_ms
         self._host_time = host_time
         self._clock = clock or SystemClock()
+        self._turns = Turns(deadline_ms / 2_000)  # so that at least half of the deadline is the server's
 
     def check(self, window: Window) -> None:
         """See that the server can keep such a window."""
@@ -93,7 +96,8 @@ class WrittenWindows:
             standing = ask(tally, window, cost, at, take=True)
             return standing, standing.allowed and cost > 0
 
-        return self._bounded("acquire", self._written(limit, key, now, decide))
+        turn = self._turns.turn(kept_under(limit, key))
+        return self._bounded("acquire", self._in_turn(turn, limit, key, now, decide), lambda: not turn.waited)
 
     def peek(self, limit: Limit, key: Key, cost: int, now: int) -> Standing | Awaitable[Standing]:
         """What `acquire` would answer, counting nothing."""
@@ -111,7 +115,9 @@ class WrittenWindows:
             amend(tally, window, units, at, moment)
             return Standing(True, 0, 0, 0, moment), tally.numbers() != before
 
-        return self._bounded("adjust", _nothing(self._written(limit, key, now, decide)))
+        turn = self._turns.turn(kept_under(limit, key))
+        steps = self._in_turn(turn, limit, key, now, decide)
+        return self._bounded("adjust", _nothing(steps), lambda: not turn.waited)
 
     def reset(self, limit: Limit, key: Key | None) -> Awaitable[None] | None:
         """Forget a key; without one, every key of the limit."""
@@ -121,8 +127,25 @@ class WrittenWindows:
             _nothing(_one(lambda: slots.drop_all(limit) if key is None else slots.drop(kept_under(limit, key)))),
         )
 
-    def _bounded(self, operation: str, steps: Steps[T]) -> T | Awaitable[T]:
-        return bounded(operation, self._deadline_ms, lambda: run(steps))
+    def _bounded(
+        self, operation: str, steps: Steps[T], had_time: Callable[[], bool] = lambda: True
+    ) -> T | Awaitable[T]:
+        return bounded(operation, self._deadline_ms, lambda: run(steps), had_time)
+
+    def _in_turn(
+        self,
+        turn: Turn,
+        limit: Limit,
+        key: Key,
+        now: int,
+        decide: Callable[[Tally, Window, int], tuple[Standing, bool]],
+    ) -> Steps[Standing]:
+        """Write while nobody else of this process or loop writes the same."""
+        yield turn.begin()
+        try:
+            return (yield from self._written(limit, key, now, decide))
+        finally:
+            turn.end()
 
     def _written(
         self, limit: Limit, key: Key, now: int, decide: Callable[[Tally, Window, int], tuple[Standing, bool]]
@@ -146,7 +169,8 @@ class WrittenWindows:
             if written:
                 break
             if self._clock.now_us() > ends:
-                raise StoreTimeoutError("write", f"others wrote {name!r} at each try for {self._deadline_ms} ms")
+                why = f"others wrote {name!r} at each try for {self._deadline_ms} ms"
+                raise StoreTimeoutError("write", why, blames_store=False)
         return standing._replace(round_trips=trips)
 
 
