@@ -233,7 +233,7 @@ class GuardedStore:
 class GuardedBuckets:
     """The buckets of some limits in a `GuardedStore`."""
 
-    __slots__ = ("_breaker", "_closed", "_inner", "_is_local", "_limits", "_local", "_places", "_store")
+    __slots__ = ("_breaker", "_closed", "_inner", "_is_local", "_limits", "_local", "_places", "_store", "_unshared")
 
     def __init__(
         self,
@@ -251,6 +251,7 @@ class GuardedBuckets:
         self._places = places
         self._local = local
         self._is_local = len(places) == len(limits)
+        self._unshared = [place for place, limit in enumerate(limits) if limit.enforced and place not in places]
         self._inner: Buckets | None = None
 
     def open(self, now: int) -> Buckets:
@@ -343,8 +344,15 @@ class GuardedBuckets:
 
     # ---- without the store
 
+    def _refusing(self) -> Sequence[int]:
+        """Where the limits stand that refuse: also those that an outage leaves open, where there is none.
+
+        Then this process was too busy to ask, and whoever makes it so must not get past a limit by that.
+        """
+        return self._closed if self._breaker.is_open else self._unshared
+
     def _acquire_alone(self, keys: Sequence[Key], costs: Sequence[int], now: int, patience: int) -> Decision:
-        if self._closed:
+        if self._refusing():
             return self._peek_alone(keys, costs, now)
         local = None
         if self._local is not None:
@@ -363,7 +371,7 @@ class GuardedBuckets:
             local.local = True
             return local
         wait_us = max(LEAST_WAIT_US, self._breaker.wait_us(now))
-        return decided_alone(self._limits, costs, self._closed, self._places, local, wait_us)
+        return decided_alone(self._limits, costs, self._refusing(), self._places, local, wait_us)
 
     def _adjust_alone(self, keys: Sequence[Key], tokens: Sequence[int], now: int, decision: Decision | None) -> None:
         if self._local is not None:

@@ -859,3 +859,15 @@ def test_what_is_given_back_is_given_back_where_it_was_counted():
 def test_a_store_without_windows_is_found_out_when_it_is_opened():
     with pytest.raises(ConfigurationError, match="<the store> holds no windows"):
         Guarded({"client": Window("5/hour", kind="fixed")})
+
+
+def test_a_process_that_was_too_busy_to_ask_lets_nobody_past_an_open_level():
+    """It is no outage, and whoever makes the process busy must gain nothing by it."""
+    guarded = Guarded({"client": Rate(9), "global": Rate(9)}, outage={"client": "open", "global": "local"})
+    guarded.inner.error = lambda operation: StoreError(operation, "too busy", blames_store=False)
+    decision = guarded.acquire({"client": "alice"})
+    assert not decision.allowed
+    assert decision.violated == ("client",)
+    assert decision.retry_after == 1.0
+    assert not guarded.store.breaker.is_open
+    assert guarded.events == []
