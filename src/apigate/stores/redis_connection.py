@@ -154,7 +154,8 @@ class Connections:
         self.deadline_ms: int = deadline_ms
         self.is_cluster: bool = "+cluster:" in uri
         self._library = "valkey" if uri.startswith("valkey") else "redis"
-        self.purpose: tuple[str, ...] = ("EVALSHA",) if self._library == "valkey" else ()  # its pools ask what a connection is for
+        # The pools of valkey ask what a connection is for.
+        self.purpose: tuple[str, ...] = ("EVALSHA",) if self._library == "valkey" else ()
         check_redis_address(uri)
         load_clients(self._library)
         self._import: Callable[[str], Any] = import_module
