@@ -1,6 +1,7 @@
 """What a throttle decided, and why. Everything but the verdict is worked out when it is read."""
 
 from collections.abc import Collection, Mapping, Sequence
+from itertools import repeat
 from types import MappingProxyType
 from typing import final
 
@@ -300,6 +301,8 @@ class Decision:
     @property
     def buckets(self) -> tuple[LevelState, ...]:
         """How every single limit stands, in the order they were asked."""
+        if self.allowed and not self.shadowed:  # then no state asks for its wait, and working it out takes a while
+            return tuple(map(LevelState, self.limits, self.costs, self._wanted, self.taken, repeat(None)))
         waits = map(self._wait_at, range(len(self.limits)))
         return tuple(map(LevelState, self.limits, self.costs, self._wanted, self.taken, waits))
 
