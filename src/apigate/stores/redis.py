@@ -15,6 +15,7 @@ from struct import pack
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, TypeVar, cast, final
 
 from apigate.core.errors import ConfigurationError, StoreError
+from apigate.core.forks import renew_after_fork
 from apigate.core.loops import running_loop
 from apigate.stores.deadline import DEFAULT_DEADLINE_MS, checked_deadline_ms
 from apigate.stores.redis_connection import Command, Connections, load_script
@@ -98,12 +99,12 @@ class RedisStore:
         self.server_time: bool = server_time
         self._lease = lease
         self._remembers = denial_cache
-        self._begin()
-        self.connections.on_fork = self._begin
+        self.renew()
+        renew_after_fork(self)
         self.limits: dict[str, Limit] = {}
         self.generation: int = 0  # counts changes of rates: buckets opened before then leave it to others with the new
 
-    def _begin(self) -> None:
+    def renew(self) -> None:
         """Know and hold nothing: tokens in the hand of a process are not those of one that was forked off, too."""
         self.denials: Denials | None = Denials() if self._remembers else None
         self.leases: Leases | None = Leases(self._lease) if self._lease > 1 else None

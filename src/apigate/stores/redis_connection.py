@@ -159,7 +159,6 @@ class Connections:
         check_redis_address(uri)
         load_clients(self._library)
         self._import: Callable[[str], Any] = import_module
-        self.on_fork: Callable[[], None] | None = None  # called in a process that was forked off
         self._clock = SystemClock()
         self._begin()
         renew_after_fork(self)
@@ -193,8 +192,6 @@ class Connections:
         """Begin without connections in a process that was forked off; what it has inherited is the other's."""
         leave_to_parent(self._client, self._sentinel, self._idle, self._lines, self._workers)
         self._begin()
-        if self.on_fork is not None:
-            self.on_fork()
 
     # ---- in threads
 
