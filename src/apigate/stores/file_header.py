@@ -26,7 +26,7 @@ COMMON_SETS = 256
 
 OVERFLOW = 4_096
 REGIONS = 16
-"""Groups of overflow buckets, over which the limits are spread so that they seldom meet."""
+"""Groups of overflow buckets: the first for buckets that all share, the limits are spread over the others."""
 
 JOURNAL = 4_096
 TABLE = 65_536

@@ -279,9 +279,13 @@ class Table:
     # ---- overflow buckets
 
     def _overflow_at(self, shelf: Shelf, key: Key) -> int:
-        """The overflow bucket that stands for a key where there is no room."""
+        """The overflow bucket that stands for a key where there is no room.
+
+        Buckets that all share have a region of their own, which no flood of keys can fill.
+        """
         digest = shelf.digest("crowd", crowd_of(key))
-        number = shelf.tag[0] % REGIONS * OVERFLOW + int.from_bytes(digest[:8], "little") % OVERFLOW
+        region = 1 + shelf.tag[0] % (REGIONS - 1) if key else 0
+        number = region * OVERFLOW + int.from_bytes(digest[:8], "little") % OVERFLOW
         return self.header.overflow + SLOT * number
 
     def _read_shared(self, shelf: Shelf, key: Key, now: int) -> tuple[State, bool]:
