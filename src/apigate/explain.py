@@ -3,9 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
-from urllib.parse import unquote
 
-from apigate.core.message import Headers, Reader, Request
+from apigate.core.native import plain_request
 from apigate.core.steps import Steps
 from apigate.pipeline import RefusalPolicy
 from apigate.throttling.decision import Decision, LevelState
@@ -73,7 +72,7 @@ def explain(
 ) -> Steps[Explanation]:
     """See `Gateway.explain`; the store may have to be waited for."""
     gateway.check_stage(stage)
-    request = _request(method, path, headers, address)
+    request = plain_request(method, path, headers, address)
     context = gateway.route(request, stage, gateway.endpoint_of)
     levels: tuple[LevelState, ...] = ()
     notes: list[str] = []
@@ -107,22 +106,3 @@ def explain(
     notes = notes or ([] if levels else ["takes from no level"])
     known = None if verdict == "RESOURCE_NOT_FOUND" else context.stage
     return Explanation(f"{method} {request.path}", known, context.method, context.client, levels, tuple(notes), verdict)
-
-
-def _request(method: str, path: str, headers: Mapping[str, str], address: str) -> Request:
-    """The request that is asked about; behind it stands as much of a native one as the readers of routes look at."""
-    pairs = Headers(headers.items())
-    target, _, query = path.partition("?")
-
-    def read_headers(_: Mapping[str, object]) -> Headers:
-        return pairs
-
-    def read_query(_: Mapping[str, object]) -> str:
-        return query
-
-    native: dict[str, object] = {
-        "type": "http",
-        "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
-        **{f"HTTP_{name.upper().replace('-', '_')}": value for name, value in headers.items()},
-    }
-    return Request(method, unquote(target), address, native, Reader(read_headers, read_query))

@@ -11,6 +11,7 @@ from typing import TypeAlias, final
 
 from apigate.caching.directives import Directives, parse_directives, targeted_directives
 from apigate.caching.etags import EntityTag, parse_entity_tag
+
 from apigate.core.message import Headers
 
 __all__ = ["TARGETS", "CacheKey", "FieldLines", "Selected", "StoredResponse", "cache_directives"]

@@ -4,11 +4,41 @@ Rule: nothing is parsed before somebody asks for it. An adapter hands over its n
 environ) with the functions that read it, so a request that needs no header never decodes one.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any, NamedTuple, final
 
-__all__ = ["Field", "Headers", "Reader", "Request", "Response", "ResponseHead", "field"]
+__all__ = ["PICKED", "Field", "Headers", "Reader", "Request", "Response", "ResponseHead", "Target", "field"]
+
+PICKED = (
+    "authorization",
+    "cache-control",
+    "cookie",
+    "forwarded",
+    "host",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "pragma",
+    "range",
+    "upgrade",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+    "x-forwarded-scheme",
+    "x-forwarded-server",
+    "x-host",
+    "x-http-method",
+    "x-http-method-override",
+    "x-method-override",
+    "x-original-host",
+    "x-original-url",
+    "x-rewrite-url",
+)
+"""The request fields that a cache has to know of each request, read at once: what may change what the app answers."""
 
 
 class Field(NamedTuple):
@@ -76,16 +106,36 @@ class Headers:
         return f"<Headers {', '.join(self._values)}>"
 
 
+class Target(NamedTuple):
+    """What a request asks for, but for host and query.
+
+    Attributes:
+        scheme: `http` or `https`.
+        path: The whole decoded path, with what the app is mounted under.
+        raw: The path as it was sent, still percent-encoded; empty where the server does not tell.
+    """
+
+    scheme: str
+    path: str
+    raw: str
+
+
 class Reader(NamedTuple):
     """How one kind of native request is read, each part on first use.
 
     Attributes:
         headers: Gives the fields of the native request.
         query: Gives its query string, still percent-encoded, without the question mark.
+        target: Gives scheme and paths.
+        picked: Gives those of the fields in `PICKED` that were sent, several lines of one joined by commas.
+        value: Gives one field by its lower-case name, several lines joined by commas; None if it was not sent.
     """
 
     headers: Callable[[Mapping[str, Any]], Headers]  # Any: a scope or environ holds whatever its server put there
     query: Callable[[Mapping[str, Any]], str]
+    target: Callable[[Mapping[str, Any]], Target] = lambda _: Target("http", "", "")
+    picked: Callable[[Mapping[str, Any]], dict[str, str]] = lambda _: {}
+    value: Callable[[Mapping[str, Any], str], str | None] = lambda _, __: None
 
 
 @final
@@ -99,11 +149,14 @@ class Request:
         native: The ASGI scope or WSGI environ it came in.
         prefix: The start of the path that named the stage and was taken off `path`; empty where there is none.
         alias: Another path that the app may take this one for; empty where there is none.
+        read_body: Gives the whole content of the request, or an awaitable of it, None if it is longer than the number
+            of bytes that it is given; the app reads it again. None where the adapter cannot.
     """
 
     # Defaults of the class, not slots set for each request: most requests need none.
     prefix: str = ""
     alias: str = ""
+    read_body: Callable[[int], bytes | None | Awaitable[bytes | None]] | None = None
     _headers: Headers | None = None
 
     def __init__(self, method: str, path: str, peer: str | None, native: Mapping[str, Any], reader: Reader) -> None:
@@ -126,6 +179,20 @@ class Request:
     def query(self) -> str:
         """The query string, still percent-encoded, without the question mark."""
         return self._reader.query(self.native)
+
+    @property
+    def target(self) -> Target:
+        """Scheme and paths."""
+        return self._reader.target(self.native)
+
+    @property
+    def picked(self) -> dict[str, str]:
+        """Those of the fields in `PICKED` that were sent; read anew each time."""
+        return self._reader.picked(self.native)
+
+    def value(self, name: str) -> str | None:
+        """All that was sent in a field, by its lower-case name; None if it was not sent."""
+        return self._reader.value(self.native, name)
 
     def __repr__(self) -> str:
         """Verb and path, as in an access log."""

@@ -2,10 +2,19 @@
 
 from collections.abc import Mapping
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
-from apigate.core.message import Headers, Reader, Request
+from apigate.core.message import PICKED, Headers, Reader, Request, Target
 
-__all__ = ["asgi_request", "is_same_request", "path_below", "staged_path", "wsgi_path", "wsgi_request"]
+__all__ = [
+    "asgi_request",
+    "is_same_request",
+    "path_below",
+    "plain_request",
+    "staged_path",
+    "wsgi_path",
+    "wsgi_request",
+]
 
 
 def asgi_request(scope: Mapping[str, Any]) -> Request:  # Any: as the specification has it, values of every type
@@ -110,5 +119,85 @@ def _wsgi_query(environ: Mapping[str, Any]) -> str:
     return query
 
 
-_ASGI = Reader(_asgi_headers, _asgi_query)
-_WSGI = Reader(_wsgi_headers, _wsgi_query)
+def _asgi_target(scope: Mapping[str, Any]) -> Target:
+    raw: bytes = scope.get("raw_path") or b""
+    return Target(scope.get("scheme", "http"), scope["path"], raw.decode("latin-1"))
+
+
+_PICKED_BYTES: Mapping[bytes, str] = {name.encode(): name for name in PICKED}
+
+
+def _asgi_picked(scope: Mapping[str, Any]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for raw, value in scope.get("headers", ()):
+        if raw in _PICKED_BYTES:
+            name = _PICKED_BYTES[raw]
+            text: str = value.decode("latin-1")
+            found[name] = f"{found[name]}, {text}" if name in found else text
+    return found
+
+
+def _asgi_value(scope: Mapping[str, Any], name: str) -> str | None:
+    wanted = name.encode("latin-1", "replace")
+    values = [value for raw, value in scope.get("headers", ()) if raw == wanted]
+    return b", ".join(values).decode("latin-1") if values else None
+
+
+def _wsgi_target(environ: Mapping[str, Any]) -> Target:
+    raw: str = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""
+    path: str = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+    return Target(environ.get("wsgi.url_scheme", "http"), path, raw.partition("?")[0])
+
+
+_PICKED_KEYS = tuple((name, f"HTTP_{name.upper().replace('-', '_')}") for name in PICKED)
+
+
+def _wsgi_picked(environ: Mapping[str, Any]) -> dict[str, str]:
+    return {name: environ[key] for name, key in _PICKED_KEYS if key in environ}
+
+
+def _wsgi_value(environ: Mapping[str, Any], name: str) -> str | None:
+    key = name.upper().replace("-", "_")
+    value: str | None = environ.get(f"HTTP_{key}")
+    return value if value is not None or name not in ("content-type", "content-length") else environ.get(key)
+
+
+def plain_request(method: str, url: str, headers: Mapping[str, str], address: str | None = None) -> Request:
+    """A request that came in no server: for explaining, and for what is used without a gateway.
+
+    Behind it stands as much of a native one as the readers of routes look at.
+
+    Args:
+        method: The verb.
+        url: The path, percent-encoded, with its query; or a whole URL.
+        headers: The request's fields.
+        address: The peer's address.
+
+    >>> request = plain_request("GET", "https://shop.example/pets?page=2", {})
+    >>> request.path, request.query, request.target.scheme, request.value("host")
+    ('/pets', 'page=2', 'https', 'shop.example')
+    """
+    try:
+        parts = urlsplit(url)
+        scheme, host, raw, query = parts.scheme, parts.netloc, parts.path, parts.query
+    except ValueError:
+        scheme, host, raw, query = "", "", url.partition("?")[0], url.partition("?")[2]
+    pairs = [(name.lower(), value) for name, value in headers.items()]
+    if host and all(name != "host" for name, _ in pairs):
+        pairs.append(("host", host))
+    path = unquote(raw)
+    native: dict[str, object] = {
+        "type": "http",
+        "method": method,
+        "scheme": scheme or "http",
+        "path": path,
+        "raw_path": raw.encode("utf-8", "surrogatepass"),
+        "query_string": query.encode("utf-8", "surrogatepass"),
+        "headers": [(name.encode("utf-8"), value.encode("utf-8")) for name, value in pairs],
+        **{f"HTTP_{name.upper().replace('-', '_')}": value for name, value in pairs},
+    }
+    return Request(method, path, address, native, _ASGI)
+
+
+_ASGI = Reader(_asgi_headers, _asgi_query, _asgi_target, _asgi_picked, _asgi_value)
+_WSGI = Reader(_wsgi_headers, _wsgi_query, _wsgi_target, _wsgi_picked, _wsgi_value)

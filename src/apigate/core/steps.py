@@ -4,10 +4,10 @@ A course of steps is a generator; it yields what a store (or whatever else can w
 the value. Until the first awaitable it runs like any function; from there on as a coroutine.
 """
 
-from collections.abc import Awaitable, Generator
+from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Generic, TypeAlias, TypeVar, final
 
-__all__ = ["Steps", "let_go", "run"]
+__all__ = ["Pause", "Steps", "block", "let_go", "run"]
 
 T = TypeVar("T")
 
@@ -31,6 +31,36 @@ def run(steps: Steps[T]) -> T | Awaitable[T]:
         outcome: T = end.value
         return outcome
     return _Rest(steps, answer)
+
+
+@final
+class Pause(Generic[T]):
+    """What a task awaits and a thread may block on: another request of this process.
+
+    Args:
+        block: Gives the outcome, in a thread.
+        wait: Gives an awaitable of it.
+    """
+
+    __slots__ = ("_wait", "block")
+
+    def __init__(self, block: Callable[[], T], wait: Callable[[], Awaitable[T]]) -> None:
+        """Keep both."""
+        self.block: Callable[[], T] = block
+        self._wait = wait
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        """Wait in a task."""
+        return self._wait().__await__()
+
+
+def block(answer: Awaitable[T]) -> T | Awaitable[T]:
+    """The outcome of steps whose pauses a thread can block on; else what has to be awaited after all.
+
+    Args:
+        answer: What `run` has answered.
+    """
+    return answer.block() if isinstance(answer, _Rest) else answer
 
 
 @final
@@ -63,6 +93,24 @@ class _Rest(Generic[T]):
         except StopIteration as end:
             outcome: T = end.value
             return outcome
+
+    def block(self) -> "T | _Rest[T]":
+        """Take the steps in a thread, as far as it can wait."""
+        steps, answer = self._steps, self._answer
+        try:
+            while isinstance(answer, Pause) or not _has_to_wait(answer):
+                if isinstance(answer, Pause):
+                    try:
+                        answer = answer.block()
+                    except BaseException as error:  # noqa: BLE001 - as in _finish
+                        answer = steps.throw(error)
+                        continue
+                answer = steps.send(answer)
+        except StopIteration as end:
+            outcome: T = end.value
+            return outcome
+        self._answer = answer
+        return self
 
     def close(self) -> None:
         """End the steps where they are, as whoever asked cannot wait."""

@@ -1,0 +1,126 @@
+"""What a client gets of a stored response: all of it, a part, or word that it has it already.
+
+Source: RFC 9110, sections 14 and 15; RFC 9111, sections 4.2.3 and 4.3.2.
+"""
+
+from collections.abc import Mapping
+from hashlib import blake2b
+from typing import TYPE_CHECKING, final
+
+from apigate.caching.entry import StoredResponse
+from apigate.caching.ranges import multipart_byteranges, parse_range
+from apigate.caching.status import hit_status
+from apigate.caching.validation import NOT_MODIFIED_FIELDS, is_not_modified, is_range_wanted
+
+if TYPE_CHECKING:
+    from apigate.caching.fill import Fill
+
+__all__ = ["Answer", "answer"]
+
+
+@final
+class Answer:
+    """A response made of a stored one; it may be sent many times, so it is not changed.
+
+    Attributes:
+        status: The status code.
+        raw: Its field lines as ASGI takes them.
+        text: The same as WSGI takes them.
+        body: The content; empty for HEAD and 304.
+        refresh: What asks the app anew in the background, once the answer is out; None where nothing does.
+    """
+
+    __slots__ = ("body", "raw", "refresh", "status", "text")
+
+    def __init__(self, status: int, raw: list[tuple[bytes, bytes]], text: list[tuple[str, str]], body: bytes) -> None:
+        """Keep the parts."""
+        self.status: int = status
+        self.raw: list[tuple[bytes, bytes]] = raw
+        self.text: list[tuple[str, str]] = text
+        self.body: bytes = body
+        self.refresh: Fill | None = None
+
+    def __repr__(self) -> str:
+        """Status and size."""
+        return f"<Answer {self.status}, {len(self.body)} bytes>"
+
+
+def answer(
+    stored: StoredResponse, method: str, picked: Mapping[str, str], now_us: int, mode: str, status: str | None = None
+) -> Answer:
+    """What a request gets of a stored response.
+
+    Args:
+        stored: The response.
+        method: The request's verb.
+        picked: The request's fields that may matter, by lower-case name.
+        now_us: The gateway's monotonic microseconds.
+        mode: How it is keyed, for Cache-Status.
+        status: The Cache-Status, where it is not that of a hit.
+    """
+    age = int(stored.initial_age + (now_us - stored.received_us) / 1_000_000)
+    told = stored.told if status is None else None
+    if told is None or told[0] != age or told[1] != mode:
+        told = age, mode, *_head(stored, age, status or hit_status(int(stored.lifetime) - age, mode))
+        if status is None:
+            stored.told = told
+    _, _, raw, text = told
+    if "if-none-match" in picked or "if-modified-since" in picked:
+        if is_not_modified(stored, picked.get("if-none-match"), picked.get("if-modified-since")):
+            return _not_modified(raw, text)
+    if "range" in picked and method == "GET" and stored.status == 200:
+        part = _part(stored, picked, text)
+        if part is not None:
+            return part
+    return Answer(stored.status, raw, text, b"" if method == "HEAD" else stored.body)
+
+
+def _head(stored: StoredResponse, age: int, status: str) -> tuple[list[tuple[bytes, bytes]], list[tuple[str, str]]]:
+    seconds = str(max(0, age))
+    return (
+        [*stored.raw, (b"age", seconds.encode()), (b"cache-status", status.encode("latin-1", "replace"))],
+        [*stored.text, ("Age", seconds), ("Cache-Status", status)],
+    )
+
+
+def _not_modified(raw: list[tuple[bytes, bytes]], text: list[tuple[str, str]]) -> Answer:
+    has_tag = any(name == b"etag" for name, _ in raw)
+    kept = [at for at, (name, _) in enumerate(raw) if _is_repeated(name.decode("latin-1"), has_tag=has_tag)]
+    return Answer(304, [raw[at] for at in kept], [text[at] for at in kept], b"")
+
+
+def _is_repeated(name: str, *, has_tag: bool) -> bool:
+    """Tell whether a 304 repeats a field; all those of CORS are, as browsers ask for them of each response."""
+    if name == "last-modified":
+        return not has_tag
+    return name in NOT_MODIFIED_FIELDS or name.startswith("access-control-")
+
+
+def _part(stored: StoredResponse, picked: Mapping[str, str], text: list[tuple[str, str]]) -> Answer | None:
+    """The part that is asked for (RFC 9110, section 14.2); None where all is to be sent."""
+    if not is_range_wanted(stored, picked.get("if-range")):
+        return None
+    length = len(stored.body)
+    ranges = parse_range(picked["range"], length)
+    if ranges is None:
+        return None
+    kept = [(name, value) for name, value in text if name.lower() not in ("content-length", "content-range")]
+    if not ranges:
+        kept = [(name, value) for name, value in kept if name.lower() != "content-type"]
+        return _made(416, [*kept, ("Content-Range", f"bytes */{length}"), ("Content-Length", "0")], b"")
+    if len(ranges) == 1:
+        first, last = ranges[0]
+        body = stored.body[first : last + 1]
+        described = [("Content-Range", f"bytes {first}-{last}/{length}")]
+    else:
+        boundary = blake2b(stored.body, digest_size=12, person=b"byteranges").hexdigest()
+        content_type = stored.headers.get("content-type", "application/octet-stream")
+        body = multipart_byteranges(stored.body, ranges, content_type, boundary)
+        kept = [(name, value) for name, value in kept if name.lower() != "content-type"]
+        described = [("Content-Type", f"multipart/byteranges; boundary={boundary}")]
+    return _made(206, [*kept, *described, ("Content-Length", str(len(body)))], body)
+
+
+def _made(status: int, text: list[tuple[str, str]], body: bytes) -> Answer:
+    raw = [(name.lower().encode("latin-1"), value.encode("latin-1", "replace")) for name, value in text]
+    return Answer(status, raw, text, body)

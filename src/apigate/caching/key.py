@@ -1,0 +1,142 @@
+"""The primary key of a request: what tells stored responses apart.
+
+Rule: a key is made of the request as it came over the wire, never of what an app makes of it; whatever may change the
+app's answer without being in Vary (host, scheme, what proxies forward) is part of it. So nobody can have a response
+stored under a key that others ask for, but by asking for just that.
+
+Source: RFC 9111, section 2.
+"""
+
+from collections.abc import Callable, Mapping
+from hashlib import blake2b
+from typing import final
+
+from apigate.caching.entry import CacheKey
+from apigate.caching.query import normalized_query
+from apigate.caching.search import SearchVariance
+from apigate.caching.settings import CachePolicy, KeyParts
+from apigate.core.message import Request
+
+__all__ = ["METHOD_OVERRIDES", "KeyMaker", "content_digest"]
+
+METHOD_OVERRIDES = frozenset({"x-http-method", "x-http-method-override", "x-method-override"})
+"""Fields by which some apps take a request for one of another verb; such a request passes by the cache."""
+
+_FORWARDED = (
+    "forwarded",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+    "x-forwarded-scheme",
+    "x-forwarded-server",
+    "x-host",
+    "x-original-host",
+    "x-original-url",
+    "x-rewrite-url",
+)
+_FORWARDED_SET = frozenset(_FORWARDED)
+_NO_COOKIES: tuple[str, ...] = ()
+
+
+@final
+class KeyMaker:
+    """Makes the keys of one policy.
+
+    Args:
+        policy: The policy.
+    """
+
+    __slots__ = ("_cookies", "_headers", "_has_more", "_normalize", "_raw")
+
+    def __init__(self, policy: CachePolicy) -> None:
+        """Work out what does not depend on the request."""
+        parts: KeyParts = policy.key  # type: ignore[assignment]  # as the policy has checked it
+        self._raw = parts.path
+        self._headers = tuple(parts.headers)
+        self._cookies = tuple(policy.cookies) if isinstance(policy.cookies, tuple) else _NO_COOKIES
+        self._has_more = bool(self._headers or self._cookies)
+        self._normalize: Callable[[str], str] | None = None
+        if parts.query != "kept":
+            names = None if isinstance(parts.query, str) else frozenset(parts.query)
+            self._normalize = lambda query: normalized_query(query, names, ordered=False)
+
+    def __call__(
+        self, request: Request, picked: Mapping[str, str], owner: str = "", search: SearchVariance | None = None
+    ) -> CacheKey:
+        """The key of a request.
+
+        Args:
+            request: The request.
+            picked: Its fields that may change an answer, see `apigate.core.message.PICKED`.
+            owner: Whose the response is; empty where it is everybody's.
+            search: What earlier responses of this path said about queries, if anything.
+        """
+        scheme, path, raw = request.target
+        query = request.query
+        if self._normalize is not None:
+            query = self._normalize(query)
+        elif search is not None:
+            query = f"{search!r} {search.normalized(query)}"
+        verb = request.method
+        key = (
+            "GET" if verb == "HEAD" else verb,
+            scheme,
+            picked.get("host", "").lower(),
+            path,
+            raw if self._raw else "",
+            query,
+            owner,
+        )
+        if self._has_more:
+            key += self._more(request, picked)
+        if not _FORWARDED_SET.isdisjoint(picked):
+            key += tuple(
+                f"{name}={_proxied(picked[name]) if name == 'forwarded' else picked[name]}"
+                for name in _FORWARDED
+                if name in picked
+            )
+        return key
+
+    def without_query(self, key: CacheKey) -> CacheKey | None:
+        """What all queries of a path have in common; None where the policy decides about queries itself."""
+        return None if self._normalize is not None else (*key[:5], *key[6:])
+
+    def _more(self, request: Request, picked: Mapping[str, str]) -> tuple[str, ...]:
+        """The fields and cookies that the policy names; an absent one is told from an empty one."""
+        values = [request.value(name) for name in self._headers]
+        if self._cookies:
+            sent = _cookies(picked.get("cookie", ""))
+            values += [sent.get(name) for name in self._cookies]
+        return tuple(["-" if value is None else f"={value}" for value in values])
+
+
+def content_digest(content: bytes, content_type: str | None, content_encoding: str | None) -> str:
+    """What stands for a request's content in its key.
+
+    Args:
+        content: The content.
+        content_type: Its media type, if that was sent.
+        content_encoding: Its codings, if these were sent.
+
+    Source: "The HTTP QUERY Method", section on caching: content and its metadata are part of the key.
+    """
+    digest = blake2b(digest_size=32)
+    for part in (repr(content_type).encode(), repr(content_encoding).encode(), content):
+        digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.hexdigest()
+
+
+def _proxied(forwarded: str) -> str:
+    """Host and scheme in a Forwarded field (RFC 7239): the rest says who asks, and changes from client to client."""
+    parts = (part.strip().lower() for part in forwarded.replace(",", ";").split(";"))
+    return ";".join(part for part in parts if not part.startswith(("for=", "by=")))
+
+
+def _cookies(field: str) -> dict[str, str]:
+    """All values of each cookie in a Cookie field (RFC 6265, section 4.2.1), as they were sent."""
+    found: dict[str, str] = {}
+    for pair in field.replace(", ", "; ").split(";"):
+        name, _, value = pair.strip().partition("=")
+        found[name] = f"{found[name]};{value}" if name in found else value
+    return found

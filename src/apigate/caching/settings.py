@@ -1,0 +1,285 @@
+"""What is cached of a method, and how: `CachePolicy`, as users write it in code and in TOML.
+
+Rule: a policy that says nothing is safe: it reuses what the app said may be reused, for as long as it said.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, Self, TypeAlias, cast, final
+
+from apigate.core.errors import ConfigurationError
+from apigate.core.message import Request
+from apigate.core.names import nearest
+
+__all__ = ["UNAUTHORIZED", "CachePolicy", "KeyParts", "Per", "Query", "Unauthorized", "cache_policy"]
+
+Query: TypeAlias = Literal["kept", "sorted"] | Collection[str]
+"""The query in the key: as it was sent, sorted by name, or only the parameters named, sorted."""
+
+Per: TypeAlias = str | Callable[[Request], str | None]
+"""Whose a stored response is: `"public"`, `"principal"`, `"claim:NAME"`, or what a function of the request gives."""
+
+Unauthorized: TypeAlias = Literal["FAIL_WITH_403", "SUCCEED_WITH_RESPONSE_HEADER", "SUCCEED_WITHOUT_RESPONSE_HEADER"]
+"""What becomes of a client that asks for invalidation and may not, in the words of Amazon API Gateway."""
+
+UNAUTHORIZED: tuple[Unauthorized, ...] = (
+    "FAIL_WITH_403",
+    "SUCCEED_WITH_RESPONSE_HEADER",
+    "SUCCEED_WITHOUT_RESPONSE_HEADER",
+)
+
+_TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
+_LONGEST = 2**31  # seconds; RFC 9111, section 1.2.2
+_AMAZON_TTL = 300  # Amazon API Gateway, "Cache settings for REST APIs": the default TTL of a stage's cache
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyParts:
+    """What of a request tells stored responses apart, beside verb class, scheme, host and path.
+
+    Args:
+        query: `"kept"` (the whole query as it was sent), `"sorted"` (the order of different names does not matter), or
+            the names of the parameters that count; all others are then ignored, so the app must ignore them too.
+        headers: Request fields that the app's answer depends on though it does not say so in Vary.
+        path: Whether the path counts as it was sent. False takes the decoded path alone, so that `/a%62` and `/ab`
+            share one response; only for apps that never look at the path as it was sent.
+
+    Raises:
+        ConfigurationError: A part cannot be used.
+
+    >>> KeyParts(query=["page", "size"], headers=["X-Tenant"]).headers
+    ('x-tenant',)
+    """
+
+    query: Query = "kept"
+    headers: Collection[str] = ()
+    path: bool = True
+
+    def __post_init__(self) -> None:
+        """Check every part."""
+        query: object = self.query
+        if isinstance(query, str):
+            if query not in ("kept", "sorted"):
+                raise ConfigurationError(
+                    f"key query: {query!r} is unknown; allowed are 'kept', 'sorted' or a list of parameter names"
+                )
+        else:
+            object.__setattr__(self, "query", frozenset(_texts(query, "key query")))
+        object.__setattr__(self, "headers", _names(self.headers, "key headers"))
+        if not isinstance(self.path, bool):
+            raise ConfigurationError(f"key path: {self.path!r} is not True or False")
+
+
+@final
+@dataclass(frozen=True, slots=True)
+class CachePolicy:
+    """How responses of a method are cached; without arguments, as the app's own fields say (RFC 9111).
+
+    Args:
+        ttl: Seconds that a response is fresh, instead of what max-age, s-maxage and Expires say; it never overrides
+            no-store, private or no-cache. 0 stores nothing; None leaves the lifetime to the app, and a response that
+            does not say is not stored.
+        key: What of a request tells responses apart; a `KeyParts`, or a mapping of its arguments.
+        vary: Request fields that are added to each response's Vary.
+        methods: Verbs whose responses are stored: GET (which answers HEAD too), QUERY and POST by a digest of the
+            content, which is read for that.
+        statuses: Statuses that may be stored; default those that HTTP allows, and with a `ttl` 200, 203, 204, 300, 301
+            and 308.
+        per: Whose a stored response is: `"public"`, `"principal"`, `"claim:NAME"`, or a function of the request;
+            where that gives None the request passes by the cache. Default per principal where an authorizer
+            verified one, unless the app says `public` or `s-maxage`.
+        cookies: The names of cookies that the app's answer depends on, which become part of the key, or `"ignore"`
+            where it depends on none. Default: with a `ttl`, a request with cookies passes by the cache.
+        set_cookies: Names of cookies that may be stored with a response and so set for everybody; `"*"` for all.
+        tags: Names by which responses are invalidated together; a list, or a function of the request.
+        stale_while_revalidate: Seconds after its lifetime in which a response is served while the app is asked anew
+            in the background, where the app does not say itself (RFC 5861).
+        stale_if_error: The same, where the app fails: it raises, or answers 500, 502, 503 or 504.
+        jitter: The largest part, 0 to 1, by which a lifetime is shortened at random, so that responses stored
+            together do not all become stale at once.
+        heuristic: Whether a lifetime may be guessed from Last-Modified where the app gives none (RFC 9111, 4.2.2).
+        wait: Seconds that a request waits for another one that is asking the app the same; 0 for not at all.
+        max_request_bytes: The longest content of a request that is read to be part of the key.
+        invalidate: A function of the request that says whether its client may have a stored response invalidated by
+            `Cache-Control: max-age=0` or `no-cache`. Without one, both directives are obeyed where there is no `ttl`
+            (the throttle has counted them), and ignored where there is.
+        unauthorized: What becomes of a client that asks so and may not.
+
+    Raises:
+        ConfigurationError: A setting cannot be used.
+
+    Source: RFC 9111; Amazon API Gateway, "Cache settings for REST APIs"; docs/how-to/cache-responses.md.
+
+    >>> CachePolicy(ttl=60, key={"query": ["page"]}).key.query
+    frozenset({'page'})
+    """
+
+    ttl: float | None = None
+    key: KeyParts | Mapping[str, Any] = KeyParts()  # noqa: RUF009 - frozen. Any: a table, values of several types
+    vary: Collection[str] = ()
+    methods: Collection[str] = ("GET", "QUERY")
+    statuses: Collection[int] | None = None
+    per: Per | None = None
+    cookies: Collection[str] | Literal["ignore"] | None = None
+    set_cookies: Collection[str] = ()
+    tags: Collection[str] | Callable[[Request], Collection[str]] = ()
+    stale_while_revalidate: float | None = None
+    stale_if_error: float | None = None
+    jitter: float = 0.0
+    heuristic: bool = False
+    wait: float = 5.0
+    max_request_bytes: int = 65_536
+    invalidate: Callable[[Request], bool] | None = None
+    unauthorized: Unauthorized = "SUCCEED_WITH_RESPONSE_HEADER"
+
+    def __post_init__(self) -> None:
+        """Check every setting."""
+        for name in ("ttl", "stale_while_revalidate", "stale_if_error"):
+            _check_seconds(name, getattr(self, name), optional=True)
+        _check_seconds("wait", self.wait)
+        if isinstance(self.jitter, bool) or not isinstance(self.jitter, (int, float)) or not 0 <= self.jitter <= 1:
+            raise ConfigurationError(f"cache jitter: {self.jitter!r} is not a number from 0 to 1")
+        if not isinstance(self.heuristic, bool):
+            raise ConfigurationError(f"cache heuristic: {self.heuristic!r} is not True or False")
+        if not _is_whole(self.max_request_bytes):
+            raise ConfigurationError(
+                f"cache max_request_bytes: {self.max_request_bytes!r} is not a whole number of bytes of at least 0"
+            )
+        set_own = object.__setattr__
+        set_own(self, "key", _key_parts(self.key))
+        set_own(self, "vary", _names(self.vary, "cache vary"))
+        set_own(self, "methods", _checked_methods(self.methods))
+        if self.statuses is not None:
+            set_own(self, "statuses", _checked_statuses(self.statuses))
+        _check_per(self.per)
+        if self.cookies is not None and self.cookies != "ignore":
+            set_own(self, "cookies", tuple(sorted(_texts(self.cookies, "cache cookies"))))
+        set_cookies = ("*",) if self.set_cookies == "*" else _texts(self.set_cookies, "cache set_cookies")
+        set_own(self, "set_cookies", frozenset(set_cookies))
+        if not callable(self.tags):
+            set_own(self, "tags", tuple(_texts(self.tags, "cache tags")))
+        if self.invalidate is not None and not callable(self.invalidate):
+            raise ConfigurationError(f"cache invalidate: {self.invalidate!r} is not a function of the request")
+        if self.unauthorized not in UNAUTHORIZED:
+            raise ConfigurationError(
+                f"cache unauthorized: {self.unauthorized!r} is unknown; allowed are {', '.join(UNAUTHORIZED)}"
+            )
+
+    @classmethod
+    def amazon(cls, **settings: Any) -> Self:  # Any: values of every setting's type
+        """As Amazon API Gateway caches: GET only, for 300 seconds, whatever lifetime the app gives.
+
+        Args:
+            settings: What is to be different.
+        """
+        return cls(**{"ttl": _AMAZON_TTL, "methods": ("GET",), **settings})
+
+    @property
+    def stores(self) -> bool:
+        """Whether anything is stored: a `ttl` of 0 turns that off."""
+        return self.ttl != 0
+
+
+def cache_policy(value: object, setting: str) -> CachePolicy | None:
+    """A policy as it was written: the object, a table of its settings, a number of seconds; None for no cache.
+
+    Raises:
+        ConfigurationError: It is none of these, or a setting cannot be used.
+    """
+    if value is None or isinstance(value, CachePolicy):
+        return value
+    if isinstance(value, str):
+        if value.strip().lower() == "off":
+            return None
+        if value.strip().lower() == "amazon":
+            return CachePolicy.amazon()
+    if isinstance(value, Mapping):
+        table = cast("Mapping[str, Any]", value)
+        known = {item.name for item in fields(CachePolicy)}
+        _check_known(table, known, setting)
+        try:
+            return CachePolicy(**table)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{setting}: {error}") from None
+    raise ConfigurationError(
+        f"{setting}: {value!r} is not a CachePolicy, a table of its settings, 'amazon', 'off' or None"
+    )
+
+
+def _check_known(table: Iterable[str], known: set[str], setting: str) -> None:
+    for name in table:
+        if name not in known:
+            close = nearest(name, known)
+            hint = f"did you mean {close!r}?" if close else f"allowed are {', '.join(sorted(known))}"
+            raise ConfigurationError(f"{setting}: {name!r} is no setting; {hint}")
+
+
+def _key_parts(key: object) -> KeyParts:
+    if isinstance(key, KeyParts):
+        return key
+    if isinstance(key, Mapping):
+        table = cast("Mapping[str, Any]", key)
+        _check_known(table, {item.name for item in fields(KeyParts)}, "cache key")
+        return KeyParts(**table)
+    raise ConfigurationError(f"cache key: {key!r} is not a KeyParts or a table of query, headers and path")
+
+
+def _check_seconds(name: str, value: object, *, optional: bool = False) -> None:
+    if value is None and optional:
+        return
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not number or not 0 <= cast("float", value) <= _LONGEST:
+        none = ", or None" if optional else ""
+        raise ConfigurationError(f"cache {name}: {value!r} is not a number of seconds from 0 to 2**31{none}")
+
+
+def _checked_methods(methods: object) -> frozenset[str]:
+    named = _texts(methods, "cache methods")
+    for method in named:
+        if method not in ("GET", "HEAD", "QUERY", "POST"):
+            raise ConfigurationError(f"cache methods: {method!r} cannot be cached; allowed are GET, HEAD, QUERY, POST")
+    return frozenset({*named, "HEAD"} if "GET" in named else named)
+
+
+def _checked_statuses(statuses: object) -> frozenset[int]:
+    if isinstance(statuses, (str, bytes)) or not isinstance(statuses, Iterable):
+        raise ConfigurationError(f"cache statuses: {statuses!r} is not a list of status codes")
+    known = list(cast("Iterable[object]", statuses))
+    for status in known:
+        if not _is_whole(status) or not 200 <= cast("int", status) <= 599 or status in (206, 304):
+            raise ConfigurationError(f"cache statuses: {status!r} is not a status from 200 to 599 that can be stored")
+    return frozenset(cast("list[int]", known))
+
+
+def _check_per(per: object) -> None:
+    if per is None or callable(per) or per in ("public", "principal"):
+        return
+    if not isinstance(per, str) or not per.startswith("claim:") or per == "claim:":
+        raise ConfigurationError(
+            f"cache per: {per!r} is unknown; allowed are 'public', 'principal', 'claim:NAME' or a function of the "
+            f"request"
+        )
+
+
+def _texts(values: object, setting: str) -> tuple[str, ...]:
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+        raise ConfigurationError(f"{setting}: {values!r} is not a list of texts")
+    listed = tuple(cast("Iterable[object]", values))
+    for value in listed:
+        if not isinstance(value, str) or not value:
+            raise ConfigurationError(f"{setting}: {value!r} is not a text")
+    return cast("tuple[str, ...]", listed)
+
+
+def _names(values: object, setting: str) -> tuple[str, ...]:
+    """Field names, lower-case, each once and in order."""
+    named = {name.lower() for name in _texts(values, setting)}
+    for name in named:
+        if not _TOKEN.issuperset(name):
+            raise ConfigurationError(f"{setting}: {name!r} is not the name of a field")
+    return tuple(sorted(named))
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0

@@ -1,0 +1,66 @@
+"""Which of several responses under one key a request may be given: `Vary`.
+
+Source: RFC 9111, section 4.1.
+"""
+
+import re
+from collections.abc import Callable, Iterable
+
+from apigate.caching.entry import Selected
+from apigate.core.message import Headers
+
+__all__ = ["FieldValue", "matches", "selected_fields", "varying_names"]
+
+FieldValue = Callable[[str], str | None]
+"""Gives all values of a request field, by its lower-case name, joined by commas; None where it was not sent."""
+
+_ANY = "*"
+_LANGUAGES = frozenset({"accept-language", "accept", "accept-encoding", "accept-charset"})
+_SPACE = re.compile(r"[ \t]*,[ \t]*")
+_EMPTY_MEMBERS = re.compile(r"(?:^|(?<=,)),+|,+$")
+
+
+def varying_names(headers: Headers) -> tuple[str, ...] | None:
+    """The names in a response's Vary, lower-case and in order; None for `*`, which no request matches.
+
+    Args:
+        headers: The response's fields.
+
+    >>> varying_names(Headers([("Vary", "Accept, accept-language")]))
+    ('accept', 'accept-language')
+    """
+    names: set[str] = set()
+    for value in headers.get_all("vary"):
+        names.update(part.strip().lower() for part in value.split(","))
+    if any(name == _ANY or name.startswith(_ANY) for name in names):
+        return None
+    return tuple(sorted(names - {""}))
+
+
+def selected_fields(names: Iterable[str], value_of: FieldValue) -> Selected:
+    """What a request has in the fields that a response varies on, normalized as the fields' grammar allows.
+
+    A field that was not sent is told from an empty one: an app can tell them apart.
+
+    Args:
+        names: Lower-case names, in order.
+        value_of: Gives the request's values.
+    """
+    return tuple([(name, _normalized(name, value_of(name))) for name in names])
+
+
+def matches(selected: Selected, value_of: FieldValue) -> bool:
+    """Tell whether a request has the same in those fields.
+
+    >>> matches((("accept", "text/html,*/*"),), {"accept": "text/html, */*"}.get)
+    True
+    """
+    return all(_normalized(name, value_of(name)) == value for name, value in selected)
+
+
+def _normalized(name: str, value: str | None) -> str | None:
+    """A field's value without what its grammar gives no meaning to: white space around commas; case, in negotiation."""
+    if value is None:
+        return None
+    value = _EMPTY_MEMBERS.sub("", _SPACE.sub(",", value.strip(" \t")))
+    return value.lower() if name in _LANGUAGES else value
