@@ -51,7 +51,7 @@ EXCEPTIONS = {
 ONLY_IN = {
     # a module from outside: where it may be imported; a room stands for all that is in it
     "time": {"core.clock"},
-    "asyncio": {"asgi", "django", "core.clock", "core.loops", "demo", "stores", "testing"},
+    "asyncio": {"asgi", "caching.coalescing", "django", "core.clock", "core.loops", "demo", "stores", "testing"},
     "flask": {"demo", "flask", "routing.flask"},
     "werkzeug": {"flask", "routing.flask"},
     "fastapi": {"demo"},
