@@ -14,11 +14,11 @@ PYTHON313 ?= $(firstword $(foreach python,python3.13 $(wildcard $(HOME)/.pyenv/v
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-3.13 test-releases lint format types docs bench bench-smoke clean
+.PHONY: help demo test test-3.13 test-releases lint format types docs bench bench-smoke conformance clean
 
 help: ## show this list
 	@sed -n 's/^\([a-z0-9.-]*\):.*## /  make \1\t/p' $(MAKEFILE_LIST) | expand -t 22
-	@echo '  ARGS="..." goes to the program behind demo, test and bench'
+	@echo '  ARGS="..." goes to the program behind demo, test, bench and conformance'
 
 # The frameworks come only when one is asked for: measured, they add half as much to the first `make demo`.
 demo: $(VENV)/$(if $(findstring --framework,$(ARGS)),.demo,.package) ## see the gateway at work (ARGS=--once: one round, then stop; ARGS="--framework flask")
@@ -67,6 +67,9 @@ bench: $(VENV)/.dev ## benchmarks against floors and peers
 
 bench-smoke: $(VENV)/.dev ## does every benchmark still run? Its figures mean nothing
 	$(BIN)/python -m benchmarks --quick
+
+conformance: $(VENV)/.dev ## the cache's scores on the public suite's cases, where those are (ARGS="--over-http --failing")
+	$(BIN)/python -m tests.conformance $(ARGS)
 
 clean: ## remove what make made
 	rm -rf $(VENV) .venv-* docs/_build .pytest_cache .ruff_cache .mypy_cache .hypothesis
