@@ -316,6 +316,14 @@ def test_a_normalized_query_holds_all_that_an_app_was_asked_to_tell_apart(query,
     assert sorted(once.split("&")) == sorted(part for part in query.split("&") if part in once.split("&")) or once == ""
 
 
+@given(queries, asked_names)
+@UNHURRIED
+def test_what_is_kept_of_a_query_is_as_it_was_sent(query, names):
+    sent = iter(query.split("&"))
+    kept = normalized_query(query, names, ordered=True)
+    assert all(part in sent for part in kept.split("&")) or kept == ""
+
+
 @given(queries, st.permutations(range(4)))
 @UNHURRIED
 def test_the_order_of_names_makes_no_difference_where_it_was_asked_not_to(query, order):

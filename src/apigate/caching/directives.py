@@ -29,7 +29,7 @@ _SECONDS = frozenset({"max-age", "s-maxage", "stale-while-revalidate", "stale-if
 _NAME = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _QUOTED = r'="((?:[^"\\]++|\\.)*+)"[ \t]*+(?=,|\Z)'
 
-_REMEMBERED = 256  # characters; longer ones are read each time, so that what is remembered stays small
+_REMEMBERED = 256  # characters and lines; longer ones are read each time, so that what is remembered stays small
 
 
 @final
@@ -125,7 +125,7 @@ def parse_directives(values: Iterable[str]) -> Directives:
     60
     """
     lines = tuple(values)
-    return _remembered(lines) if sum(map(len, lines)) <= _REMEMBERED else _parse(lines)
+    return _remembered(lines) if sum(map(len, lines), len(lines)) <= _REMEMBERED else _parse(lines)
 
 
 def targeted_directives(values: Iterable[str]) -> Directives | None:
