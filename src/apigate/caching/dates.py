@@ -51,7 +51,7 @@ def parse_http_date(text: str, now: float) -> int | None:
     True
     """
     for form in _FORMS:
-        if match := re.fullmatch(form, text):
+        if match := re.fullmatch(form, text.strip(" \t")):
             break
     else:
         return None

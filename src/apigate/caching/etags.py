@@ -10,7 +10,7 @@ __all__ = ["EntityTag", "matches_strongly", "matches_weakly", "parse_entity_tag"
 
 # Texts, compiled at first use. `W` is case-sensitive; obs-text is allowed, as fields are Latin-1 here.
 _TAG = r'(W/)?"([\x21\x23-\x7e\x80-\xff]*)"'
-_MEMBER = rf"[ \t]*(?:{_TAG})?[ \t]*(?:,|\Z)"
+_MEMBER = rf"[ \t]*+(?:{_TAG}[ \t]*+)?(?:,|\Z)"
 
 
 class EntityTag(NamedTuple):

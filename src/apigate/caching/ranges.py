@@ -20,7 +20,7 @@ MOST_RANGES = 8
 # Texts, compiled at first use.
 _RANGES = r"(?ai:bytes)=(.*)"
 _SPEC = r"([0-9]*)-([0-9]*)"
-_CONTENT_RANGE = r"(?ai:bytes) ([0-9]+)-([0-9]+)/([0-9]+|\*)"
+_CONTENT_RANGE = r"(?ai:bytes) ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)"
 
 
 def parse_range(text: str, length: int) -> tuple[ByteRange, ...] | None:
@@ -74,8 +74,8 @@ def parse_content_range(text: str) -> tuple[int, int, int | None] | None:
     match = re.fullmatch(_CONTENT_RANGE, text.strip(" \t"))
     if match is None:
         return None
-    first, last = _number(match[1]), _number(match[2])
-    length = None if match[3] == "*" else _number(match[3])
+    first, last = int(match[1]), int(match[2])
+    length = None if match[3] == "*" else int(match[3])
     if last < first or (length is not None and length <= last):
         return None
     return first, last, length

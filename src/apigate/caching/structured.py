@@ -179,7 +179,7 @@ def serialize_item(item: Item) -> str:
     nearest one in range.
 
     Raises:
-        ValueError: A key or a token is none; both are words of the program, never what a client sent.
+        ValueError: A key or a token is none, or a Decimal no number: words of the program, never what a client sent.
 
     Source: RFC 9651, section 4.1.3.
     """
@@ -214,14 +214,16 @@ def serialize_dictionary(members: Mapping[str, Member]) -> str:
     return ", ".join(parts)
 
 
-# ---- parsing: texts of patterns, compiled at first use
+# ---- parsing
+
+# Texts, compiled at first use. Possessive, as an unclosed string would else be tried in ever so many ways.
 
 _KEY = r"[a-z*][a-z0-9_.*-]*"
 _TOKEN = r"[A-Za-z*][!#$%&'*+.^_`|~0-9A-Za-z:/-]*"  # noqa: S105 - no password
 _NUMBER = r"(-?)([0-9]{1,15})(?:\.([0-9]{1,3}))?(?![0-9.])"
-_STRING = r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]+|\\["\\])*)"'
-_BYTES = r":([A-Za-z0-9+/]*)(={0,2}):"
-_DISPLAY = r'%"((?:[\x20\x21\x23\x24\x26-\x7e]+|%[0-9a-f]{2})*)"'
+_STRING = r'"((?:[\x20\x21\x23-\x5b\x5d-\x7e]++|\\["\\])*+)"'
+_BYTES = r":(?:([A-Za-z0-9+/]+)={0,2})?:"
+_DISPLAY = r'%"((?:[\x20\x21\x23\x24\x26-\x7e]++|%[0-9a-f]{2})*+)"'
 
 _LARGEST = 10**15 - 1  # section 3.3.1
 _LARGEST_DECIMAL = 10**12 - 0.001  # section 3.3.2
@@ -327,7 +329,7 @@ class _Reader:
 
     def octets(self) -> bytes:
         """Padding may be missing, as section 4.2.7 allows; what stands before it may not end in a single letter."""
-        encoded = self.take(_BYTES)[1]
+        encoded = self.take(_BYTES)[1] or ""
         if len(encoded) % 4 == 1:
             raise _InvalidError
         return a2b_base64(encoded + "=" * (-len(encoded) % 4))
@@ -393,7 +395,7 @@ def _serialize_bare(value: BareItem) -> str:  # noqa: PLR0911 - one line for eac
 
 def _serialize_decimal(value: float) -> str:
     text = f"{min(max(value, -_LARGEST_DECIMAL), _LARGEST_DECIMAL):.3f}".rstrip("0")
-    return text + "0" if text.endswith(".") else text
+    return _checked(_NUMBER, text + "0" if text.endswith(".") else text)
 
 
 def _serialize_display(text: str) -> str:
@@ -404,5 +406,5 @@ def _serialize_display(text: str) -> str:
 
 def _checked(pattern: str, text: str) -> str:
     if re.fullmatch(pattern, text) is None:
-        raise ValueError(f"{text!r} is no key or token of a structured field; allowed is {pattern}")
+        raise ValueError(f"{text!r} cannot be written as a structured field; allowed is {pattern}")
     return text
