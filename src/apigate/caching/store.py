@@ -89,15 +89,13 @@ class News(NamedTuple):
     Attributes:
         mark: Up to where it was read.
         records: In their order, those after `since`.
-        since: The position from which on every record is among these.
-        has_gap: Whether something may be missing before them: the asker knew another log, or none, or was too far
-            behind. Then whatever is older than `since` counts as invalidated.
+        since: The position from which on every record is among these. Where the asker knew another log, or was behind
+            it, whatever is older counts as invalidated.
     """
 
     mark: Mark
     records: Sequence[Published]
     since: int
-    has_gap: bool
 
 
 class Found(NamedTuple):
@@ -127,11 +125,12 @@ class ResponseStore(Protocol):
     max_lag_us: int
     max_item_bytes: int
 
-    def has_news(self, known: Mark) -> bool:
+    def has_news(self, known: Mark, now_us: int) -> bool:
         """Whether the log may hold more than is known; asked at each hit where the lag is 0, so cheap and never wrong.
 
         Args:
             known: Up to where the caller knows it; empty for nothing.
+            now_us: The caller's monotonic microseconds.
         """
         ...
 
