@@ -89,7 +89,7 @@ make it, writable for the user of the app, or name another file
             raise ConfigurationError(f"file store: {self.path!r}: {problem}")
         self.limits: dict[str, Limit] = {}
         self.version: object = object()  # another one whenever a limit changes: buckets opened before are bound anew
-        self._opened: OpenedFile | None = None
+        self._opened: OpenedFile[Table] | None = None
         self._machine = b""
         self._now = 0
         self._had = False  # whether this process, or the one it was forked from, has used the file
@@ -130,7 +130,7 @@ make it, writable for the user of the app, or name another file
             if self.on_fill is not None:
                 self.on_fill(self.max_keys)
 
-    def hold(self, operation: str, now: int | None = None) -> "OpenedFile":
+    def hold(self, operation: str, now: int | None = None) -> OpenedFile[Table]:
         """The file, locked and sound. Whoever gets it calls its `release`.
 
         Raises:
@@ -167,19 +167,19 @@ make it, writable for the user of the app, or name another file
         if opened is not None and not opened.release_mine() and not isinstance(error, StoreError):
             self._opened = None
 
-    def _open(self, now: int) -> OpenedFile:
+    def _open(self, now: int) -> OpenedFile[Table]:
         """Open the file, or make one; never through a symbolic link."""
         self._machine = self._machine or machine()
         if not os.path.lexists(self.path):
             publish(self.path, Header.new(self.max_keys, self._machine, now))
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
-        opened = OpenedFile(SharedFile(os.open(self.path, flags, 0o600)))
+        opened = OpenedFile[Table](SharedFile(os.open(self.path, flags, 0o600)))
         problem = stranger(os.fstat(opened.file.fd))
         if problem:
             raise _Unusable(problem)
         return opened
 
-    def _mend(self, opened: "OpenedFile", now: int) -> bool:
+    def _mend(self, opened: OpenedFile[Table], now: int) -> bool:
         """Bring a locked file in order, and learn what it has become; False if it was deleted."""
         links, size = opened.file.links_and_size()
         if not links:
@@ -305,7 +305,7 @@ class FileBuckets:
                 store.let_go(error)
                 raise
 
-    def _bound(self, opened: OpenedFile) -> Table:
+    def _bound(self, opened: OpenedFile[Table]) -> Table:
         """The table; with the limits as they are now, and where this process knows it, their shelves in it."""
         table, version = cast("Table", opened.table), self._store.version
         if table is not self._table or version is not self._version:

@@ -10,7 +10,10 @@ import os
 from collections.abc import Callable
 from functools import partial
 from struct import Struct
-from typing import final
+from typing import TYPE_CHECKING, NoReturn, final
+
+if TYPE_CHECKING:
+    from ctypes import PyDLL
 
 __all__ = ["SharedFile", "allocate", "has_locks", "machine"]
 
@@ -47,14 +50,14 @@ class SharedFile:
         unlock: Give the lock back.
     """
 
-    __slots__ = ("_look", "_seen", "fd", "lock", "pid", "unlock")
+    __slots__ = ("_look", "_pread", "_pwrite", "_seen", "fd", "lock", "pid", "unlock")
 
     def __init__(self, fd: int) -> None:
         self.fd: int = fd
         self.pid: int = os.getpid()
-        from ctypes import PyDLL, c_char, c_char_p, c_int, c_uint
+        from ctypes import PyDLL, c_char, c_char_p, c_int, c_int64, c_size_t, c_ssize_t, c_uint, c_void_p
 
-        library = PyDLL(None)
+        library = PyDLL(None, use_errno=True)
         self.lock: Callable[[], int] = partial(library.flock, c_int(fd), c_int(_EXCLUSIVE))
         self.unlock: Callable[[], int] = partial(library.flock, c_int(fd), c_int(_UNLOCK))
         self._look: Callable[[], int] | None = None
@@ -62,6 +65,53 @@ class SharedFile:
         if hasattr(library, "statx"):
             into = (c_char * _STATX).from_buffer(self._seen)
             self._look = partial(library.statx, c_int(fd), c_char_p(b""), c_int(_NO_PATH), c_uint(_WANTED), into)
+        self._pread, self._pwrite = library[_wide(library, "pread")], library[_wide(library, "pwrite")]
+        for call in (self._pread, self._pwrite):
+            call.argtypes, call.restype = (c_int, c_void_p, c_size_t, c_int64), c_ssize_t
+
+    def read(self, at: int, size: int) -> bytes:
+        """So many bytes, fewer where the file ends before; what a mapping would answer there is a fatal signal.
+
+        Raises:
+            OSError: They cannot be read.
+        """
+        from ctypes import create_string_buffer
+
+        into = create_string_buffer(size)
+        found: int = self._pread(self.fd, into, size, at)
+        if found < 0:
+            self._fail()
+        return into.raw if found == size else into.raw[:found]
+
+    def write(self, at: int, raw: bytes) -> None:
+        """Write some bytes at a place.
+
+        Raises:
+            OSError: There is no room for all of them, or they cannot be written.
+        """
+        done: int = self._pwrite(self.fd, raw, len(raw), at)
+        if done < 0:
+            self._fail()
+        if done < len(raw):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def watch(self, at: int, size: int) -> tuple[Callable[[], int], bytearray]:
+        """What reads some bytes of the file again and again, and tells how many there were; and where they are then.
+
+        It takes half as long as `read`.
+        """
+        from ctypes import PyDLL, c_char, c_int, c_int64, c_size_t
+
+        library = PyDLL(None)
+        call = library[_wide(library, "pread")]
+        into = bytearray(size)
+        place = (c_char * size).from_buffer(into)
+        return partial(call, c_int(self.fd), place, c_size_t(size), c_int64(at)), into
+
+    def _fail(self) -> NoReturn:
+        from ctypes import get_errno
+
+        raise OSError(get_errno(), os.strerror(get_errno()))
 
     def __del__(self, getpid: Callable[[], int] = os.getpid, close: Callable[[int], None] = os.close) -> None:
         """Unlock and close it; in a fork only close, as the lock is the parent's. `os` may be gone at exit."""
@@ -93,6 +143,11 @@ class SharedFile:
         """Under how many names the file is known, none if it was deleted, and its size in bytes."""
         found = os.fstat(self.fd)
         return found.st_nlink, found.st_size
+
+
+def _wide(library: "PyDLL", name: str) -> str:
+    """The name of a call whose offsets have 64 bits, which is another where those of the plain one have 32."""
+    return f"{name}64" if hasattr(library, f"{name}64") else name
 
 
 def allocate(fd: int, size: int) -> None:
