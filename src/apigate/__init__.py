@@ -12,6 +12,8 @@ The rooms:
 - `apigate.core`: what all of them share: errors, clock, messages, context, policies, routes, events.
 """
 
+from apigate.caching.cache import ResponseCache as ResponseCache
+from apigate.caching.settings import CachePolicy as CachePolicy
 from apigate.config import Method as Method
 from apigate.config import Stage as Stage
 from apigate.core.cors import CORS as CORS
@@ -35,6 +37,7 @@ __version__ = "0.1.0"
 __all__ = [
     "CORS",
     "ApigateError",
+    "CachePolicy",
     "ConfigurationError",
     "Decision",
     "Gateway",
@@ -44,6 +47,7 @@ __all__ = [
     "ProtocolError",
     "Rate",
     "Reservation",
+    "ResponseCache",
     "Stage",
     "StoreError",
     "StoreTimeoutError",

@@ -10,6 +10,9 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from functools import partial
 from typing import Any, TypeAlias, cast, final
 
+from apigate.asgi_exchange import RequestBody, refresh, serve_exchange, stop_refreshing
+from apigate.caching.answer import Answer
+from apigate.caching.exchange import Exchange
 from apigate.core.context import RequestContext, current
 from apigate.core.endpoints import Routing
 from apigate.core.message import Response, ResponseHead
@@ -26,6 +29,7 @@ Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+_WITH_CONTENT = ("QUERY", "POST")  # methods whose content may be part of a cache key
 _GATED = ("http", "websocket")
 _BODY = ("http.response.body", "http.response.zerocopysend", "http.response.pathsend")
 _SERVER_ERROR = 500
@@ -79,6 +83,8 @@ class GatewayMiddleware:
             self._has_begun = True
             gateway.begin(scope)
         outer = scope.get("apigate")
+        if scope["type"] == "lifespan" and gateway.caches:
+            receive = _until_shutdown(receive)
         if (
             gateway.is_empty
             or scope["type"] not in _GATED
@@ -86,10 +92,22 @@ class GatewayMiddleware:
         ):
             await self.app(scope, receive, send)
             return
-        context = await gateway.enter_async(asgi_request(scope), self.stage, self._find)
+        request = asgi_request(scope)
+        if gateway.reads_content and request.method in _WITH_CONTENT and scope["type"] == "http":
+            body = RequestBody(receive)
+            request.read_body, receive = body.read, body.receive
+        context = await gateway.enter_async(request, self.stage, self._find)
         if context.refusal is not None:
             await self._refuse(context, context.refusal, receive, send)
             return
+        if context.answer is not None:
+            await self._answer(context, context.answer, scope, send)
+            return
+        scope = self._inner(context, scope, outer)
+        await self._serve(context, scope, receive, _Passage(gateway, context, send))
+
+    def _inner(self, context: RequestContext, scope: Scope, outer: RequestContext | None) -> Scope:
+        """The scope that the app gets, with the context."""
         if prefix := context.request.prefix:
             root = scope.get("root_path") or ""
             path = staged_path(root, scope["path"], prefix, has_root=getattr(self.routing, "path_has_root", True))
@@ -97,19 +115,51 @@ class GatewayMiddleware:
         if outer is not None:
             context.outer = outer
         scope["apigate"] = context
-        await self._serve(context, scope, receive, _Passage(gateway, context, send))
+        return scope
+
+    async def _answer(self, context: RequestContext, answer: Answer, scope: Scope, send: Send) -> None:
+        """Send what the cache answers in the app's place, with the gateway's fields."""
+        gateway, compiled = self.gateway, context.compiled
+        headers = answer.raw
+        if compiled.on_response:
+            head = ResponseHead(answer.status)
+            for hook in compiled.on_response:
+                hook(context, head)
+            headers = [*headers, *[added.raw for added in head.added]]
+        try:
+            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+            await send({"type": "http.response.body", "body": answer.body})
+        finally:
+            context.ended = True
+            if compiled.on_complete:
+                await gateway.complete_async(context, answer.status)
+            if answer.refresh is not None:
+                self._refresh(context, answer.refresh, scope)
+
+    def _refresh(self, context: RequestContext, exchange: Exchange, scope: Scope) -> None:
+        """Have the app asked anew: by a request of nobody, so that it takes from no limit."""
+        anew = RequestContext(context.request, context.compiled, context.now_us)
+        anew.exempt = True
+        scope = self._inner(anew, {**scope, "method": "GET" if scope["method"] == "HEAD" else scope["method"]}, None)
+        token = current.set(anew) if self.gateway.marked else None
+        try:
+            refresh(self.app, exchange, scope)
+        finally:
+            if token is not None:
+                current.reset(token)
 
     async def _serve(self, context: RequestContext, scope: Scope, receive: Receive, passage: "_Passage") -> None:
         """Hand an admitted request to the app."""
         gateway = self.gateway
         passage.answer = partial(self._refuse_within, context, receive, passage)
         token = current.set(context) if gateway.marked else None
+        app = self.app if context.exchange is None else partial(serve_exchange, self.app, context.exchange)
         try:
             if scope["type"] == "http" and not context.compiled.on_complete:
-                await self.app(scope, receive, passage.pass_on)
+                await app(scope, receive, passage.pass_on)
             else:
                 outward = passage.watch if scope["type"] == "http" else passage.note
-                await self.app(scope, passage.heard(receive), outward)
+                await app(scope, passage.heard(receive), outward)
             if context.inner_refusal is not None:
                 await self._refuse_within(context, receive, passage)
         except Exception as error:
@@ -164,6 +214,18 @@ class GatewayMiddleware:
             await send({"type": "websocket.http.response.body", "body": response.body, "more_body": False})
         else:
             await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": response.kind})
+
+
+def _until_shutdown(receive: Receive) -> Receive:
+    """`receive` of a lifespan, which ends what goes on in the background when the server does."""
+
+    async def hear() -> Message:
+        message = await receive()
+        if message["type"] == "lifespan.shutdown":
+            await stop_refreshing()
+        return message
+
+    return hear
 
 
 def _has_origin(scope: Mapping[str, Any]) -> bool:

@@ -7,10 +7,13 @@ level that would be inherited.
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
+from inspect import signature
 from os import PathLike
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, cast, final
 
+from apigate.caching.cache import ResponseCache
+from apigate.caching.settings import CachePolicy, cache_policy
 from apigate.core.context import RequestContext
 from apigate.core.cors import CORS
 from apigate.core.errors import ConfigurationError
@@ -48,6 +51,8 @@ UNSET: Final = Unset.UNSET
 Cost: TypeAlias = int | Callable[[Request], int]
 Exempt: TypeAlias = bool | Callable[[Request], bool]
 FinalCost: TypeAlias = Callable[[RequestContext, int], int]
+CachePolicyLike: TypeAlias = CachePolicy | Mapping[str, Any] | str  # Any: a table, values of several types
+ResponseCacheLike: TypeAlias = ResponseCache | Mapping[str, Any] | str
 
 
 @final
@@ -68,6 +73,8 @@ class Method:
         final_cost: A function of context and status that says what the request costs in the end, at these three
             levels. More than `cost` may leave a debt of at most one burst.
         modes: `"enforce"`, `"shadow"` or `"off"` for the levels `method` and `client-method`.
+        cache: How its responses are cached: a `CachePolicy`, or a table of its settings; None for not at all. Unset,
+            the stage's cache says.
 
     Raises:
         ConfigurationError: A setting cannot be used.
@@ -85,6 +92,7 @@ class Method:
     refund: str | None | Unset = UNSET
     final_cost: FinalCost | None | Unset = UNSET
     modes: Mapping[str, Mode] | Unset = UNSET
+    cache: CachePolicyLike | None | Unset = UNSET
 
     def __post_init__(self) -> None:
         """Check every setting, and parse the rates."""
@@ -122,6 +130,8 @@ class Stage:
         modes: Of every level but `global`; for `method` and `client-method` the methods' default.
         variables: Texts by name, handed to the app in the request context.
         methods: Settings by method, `GET /pets/{id}`; `*` is the default of them all.
+        cache: The stage's own cache, or a table of its settings; None for none, whatever methods and decorators say.
+            Unset, there is one of 64 MB where a method or a decorator asks for it, and for nothing else.
 
     Raises:
         ConfigurationError: A setting cannot be used.
@@ -142,9 +152,12 @@ class Stage:
     modes: Mapping[str, Mode] | Unset = UNSET
     variables: Mapping[str, str] = field(default_factory=dict[str, str])
     methods: Mapping[str, Method] = field(default_factory=dict[str, Method])
+    cache: ResponseCacheLike | None | Unset = UNSET
 
     def __post_init__(self) -> None:
         """Check every setting, and parse the rates."""
+        if not isinstance(self.cache, Unset):
+            object.__setattr__(self, "cache", response_cache(self.cache, f"Stage {self.name!r} cache"))
         checked_name(self.name, "Stage name")
         _check(self, f"Stage {self.name!r}")
         _check_modes(self.modes, LEVELS[1:], f"Stage {self.name!r} modes", "the gateway")
@@ -302,6 +315,11 @@ def checked_workers(workers: Any, setting: str) -> int | None:
     return workers  # type: ignore[no-any-return]  # a whole number, as checked
 
 
+def _checked_cache(value: Any, setting: str) -> ResponseCacheLike | CachePolicyLike | None:
+    """A method's policy; a stage's cache was checked before."""
+    return value if isinstance(value, ResponseCache) else cache_policy(value, setting)
+
+
 _CHECKS: Mapping[str, Callable[[Any, str], object]] = MappingProxyType(
     {
         "throttle": checked_rates,
@@ -313,6 +331,7 @@ _CHECKS: Mapping[str, Callable[[Any, str], object]] = MappingProxyType(
         "refund": _checked_refund,
         "final_cost": _checked_final_cost,
         "modes": checked_modes,
+        "cache": _checked_cache,
     }
 )
 """How each setting is checked: from what was written and where, to what is kept."""
@@ -348,6 +367,28 @@ def read_toml(path: str | PathLike[str]) -> dict[str, Any]:
         raise ConfigurationError(f"{path}: {error.strerror or error}") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path}: {error}") from error
+
+
+def response_cache(value: object, setting: str) -> ResponseCache | None:
+    """A stage's cache as it was written: the object, or a table of its settings; None for none.
+
+    Raises:
+        ConfigurationError: It is neither, or a setting cannot be used.
+    """
+    if value is None or isinstance(value, ResponseCache):
+        return value
+    if _is_off(value):
+        return None
+    if isinstance(value, Mapping):
+        table = _named(cast("Mapping[str, Any]", value), _CACHE_SETTINGS, setting)
+        try:
+            return ResponseCache(**table)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"{setting}: {error}") from None
+    raise ConfigurationError(f"{setting}: {value!r} is not a ResponseCache, a table of its settings, 'off' or None")
+
+
+_CACHE_SETTINGS = frozenset(signature(ResponseCache).parameters) - {"clock"}
 
 
 def gateway_settings(table: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from apigate.config import (
     Exempt,
     FinalCost,
     Method,
+    ResponseCacheLike,
     Stage,
     Unset,
     checked_in_flight,
@@ -79,7 +80,7 @@ class Gateway:
             for it, but for one level of a request only.
         in_flight: How many requests this process serves at once.
         client_throttle: Of the default stage, as in `Stage`; so are `client_in_flight`, `cost`, `exempt`, `refund`,
-            `final_cost`, `variables` and `methods`.
+            `final_cost`, `variables`, `methods` and `cache`.
         modes: `"enforce"`, `"shadow"` or `"off"` by level; stages and methods may say otherwise.
         stages: The stages.
         stage_by: How a request's stage is found: `PathPrefix()`, `Host({...})` or `Header(...)` of `apigate.staging`.
@@ -130,6 +131,7 @@ class Gateway:
         final_cost: FinalCost | None | Unset = UNSET,
         variables: Mapping[str, str] | Unset = UNSET,
         methods: Mapping[str, Method] | Unset = UNSET,
+        cache: ResponseCacheLike | None | Unset = UNSET,
         modes: Mapping[str, Mode] = MappingProxyType({}),
         stages: Sequence[Stage] = (),
         stage_by: StageSelector | str | Mapping[str, Any] | None = None,
@@ -159,6 +161,7 @@ class Gateway:
             "final_cost": final_cost,
             "variables": variables,
             "methods": methods,
+            "cache": cache,
         }
         given = {setting: value for setting, value in own.items() if value is not UNSET}
         if stages and given:
@@ -196,6 +199,8 @@ class Gateway:
         self._only = next(iter(self._stages.values())) if len(self._stages) == 1 and not self._selector else None
         self._no_stage = self._compiler.refused(NO_STAGE, "RESOURCE_NOT_FOUND", "There is no such stage.")
         self.marked: bool = False  # whether endpoints carry decorators, so that adapters make the context known
+        self.caches: bool = False  # whether any method has a cache
+        self.reads_content: bool = False  # whether the content of requests may be part of a cache key
         self.is_empty: bool = False  # whether no request can meet a gate, so that adapters hand it straight to the app
         self._compiler.on_change = self._changed
         self._changed()
@@ -651,6 +656,9 @@ class Gateway:
     def _changed(self) -> None:
         """Work out anew whether there is any gate at all."""
         self.is_empty = not self._selector and not self.marked and all(s.is_empty for s in self._stages.values())
+        policies = list(self._compiler.cache_policies)
+        self.caches = bool(policies)
+        self.reads_content = any(not {"QUERY", "POST"}.isdisjoint(policy.methods) for policy in policies)
 
     def mark(self) -> None:
         """Note that a function is decorated, so that adapters make the context of a request known to it."""

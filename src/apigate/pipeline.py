@@ -4,11 +4,17 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from threading import Lock
 from typing import Any, NamedTuple, cast, final
 
+from apigate.caching.cache import ResponseCache
+from apigate.caching.lookup import Lookup
+from apigate.caching.mark import CacheMark
+from apigate.caching.policy import CachingPolicy
+from apigate.caching.settings import CachePolicy
 from apigate.config import UNSET, Method, Stage, Unset
 from apigate.core.clock import Clock
 from apigate.core.context import RequestContext
 from apigate.core.counters import Counters
 from apigate.core.endpoints import Endpoint, Mark
+from apigate.core.errors import ConfigurationError
 from apigate.core.message import Request, Response
 from apigate.core.policy import CompiledMethod, Phase, Policy
 from apigate.core.responses import GatewayResponses
@@ -138,6 +144,8 @@ class Compiler:
         self._window_marks: list[Limit] = []
         self._slots: dict[str, Slots] = {}
         self._counters: dict[tuple[str, str], Counters] = {}
+        self._caches: dict[str, ResponseCache] = {}
+        self.cache_policies: set[CachePolicy] = set()
 
     def method(self, stage: Stage, *names: str | None, marks: Sequence[Mark] = ()) -> CompiledMethod:
         """The pipeline of a method; None is a request that matches none.
@@ -152,7 +160,7 @@ class Compiler:
         marks = [mark for mark in marks if mark.owner is self.identity]
         settings = [stage.settings(name) for name in names]
         exempt = [s.exempt for s in settings]
-        policies = list(self._policies)
+        policies = [*self._policies, *self._caching(stage, names, settings, marks)]
         if not all(rule is True for rule in exempt):
             rule = _all_exempt(exempt)
             if rule is not None:
@@ -162,6 +170,42 @@ class Compiler:
             if len(names) == 1 and not marks:  # of several at one path, found out by a request, each counts
                 self._check_windows(stage, names[0])
         return self._compiled(stage, names[0], policies, marks)
+
+    def cache_of(self, stage: Stage) -> ResponseCache | None:
+        """The cache of a stage, made at first use where its settings leave that open; None where they say none."""
+        if isinstance(stage.cache, ResponseCache) or stage.cache is None:
+            cache = stage.cache
+        else:
+            cache = self._caches.get(stage.name) or ResponseCache()
+        if cache is not None and self._caches.get(stage.name) is not cache:
+            cache.bind(f"stage {stage.name!r} of gateway {self._name!r}", self.clock)
+            self._caches[stage.name] = cache
+        return cache
+
+    def _caching(
+        self, stage: Stage, names: Sequence[str | None], settings: Sequence[Method], marks: Sequence[Mark]
+    ) -> list[Policy]:
+        """The gate of phase CACHE. Of several methods at one path all have to be cached alike."""
+        marked = next((mark.policy for mark in marks if isinstance(mark, CacheMark)), None)
+        wanted = {self._cache_policy(stage, name, own, marked) for name, own in zip(names, settings, strict=True)}
+        policy = wanted.pop()
+        cache = None if policy is None or wanted else self.cache_of(stage)
+        if cache is None or policy is None:
+            return []
+        self.cache_policies.add(policy)
+        lookup = Lookup(cache, policy, self.clock, names[0])
+        return [CachingPolicy(lookup, self._responses, self._counted(stage.name, names[0]))]
+
+    def _cache_policy(
+        self, stage: Stage, name: str | None, settings: Method, marked: CachePolicy | None
+    ) -> CachePolicy | None:
+        """What holds for a method: its own setting, else its endpoint's decorator, else that of `*` or the cache."""
+        own = None if name is None else stage.methods.get(name)
+        if marked is not None and (own is None or own.cache is UNSET):
+            return marked
+        if not isinstance(settings.cache, Unset):
+            return cast("CachePolicy | None", settings.cache)  # as it was checked
+        return stage.cache.policy if isinstance(stage.cache, ResponseCache) else None
 
     def preflight(self, stage: Stage) -> CompiledMethod:
         """The pipeline of a CORS preflight, which takes from the global level alone and is not authorized."""
@@ -461,6 +505,18 @@ class RunningStage:
     def settings(self) -> Stage:
         """The settings as they stand."""
         return self.routes.settings
+
+    @property
+    def cache(self) -> ResponseCache:
+        """The stage's cache, to invalidate what is in it.
+
+        Raises:
+            ConfigurationError: It has none.
+        """
+        cache = self._compiler.cache_of(self.settings)
+        if cache is None:
+            raise ConfigurationError(f"stage {self.name!r} has no cache; give it cache=ResponseCache(...)")
+        return cache
 
     @property
     def is_empty(self) -> bool:

@@ -11,10 +11,14 @@ Source: PEP 3333.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sized
+from functools import partial
 from http import HTTPStatus
+from io import BytesIO
 from types import TracebackType
 from typing import Any, Protocol, TypeAlias, cast, final
 
+from apigate.caching.answer import Answer
+from apigate.caching.exchange import Exchange
 from apigate.core.context import RequestContext, current
 from apigate.core.endpoints import Routing
 from apigate.core.message import Response, ResponseHead
@@ -22,6 +26,7 @@ from apigate.core.native import wsgi_request
 from apigate.gateway import Gateway, check_app
 from apigate.routing import routing_of
 from apigate.throttling.decision import Throttled
+from apigate.wsgi_exchange import read_body, refresh, serve_exchange
 
 __all__ = ["Environ", "GatewayMiddleware", "StartResponse", "WSGIApp", "Write"]
 
@@ -41,6 +46,7 @@ class StartResponse(Protocol):
 WSGIApp: TypeAlias = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 _SERVER_ERROR = 500
+_WITH_CONTENT = ("QUERY", "POST")  # methods whose content may be part of a cache key
 
 
 @final
@@ -80,19 +86,28 @@ class GatewayMiddleware:
         outer = environ.get("apigate.context")
         if gateway.is_empty or (outer is not None and gateway.has_passed(outer, self.stage, environ)):
             return self.app(environ, start_response)
-        context = gateway.enter(wsgi_request(environ), self.stage, self._find)
+        request = wsgi_request(environ)
+        if gateway.reads_content and request.method in _WITH_CONTENT:
+            request.read_body = partial(read_body, environ)
+        context = gateway.enter(request, self.stage, self._find)
         passage = _Passage(self, context, start_response)
         if context.refusal is not None:
             return passage.send(context.refusal)
-        if prefix := context.request.prefix:
-            environ["SCRIPT_NAME"] = environ.get("SCRIPT_NAME", "") + prefix
-            environ["PATH_INFO"] = environ["PATH_INFO"][len(prefix) :]
+        if context.answer is not None:
+            return self._answer(context, context.answer, environ, passage)
         if outer is not None:
             context.outer = outer
-        environ["apigate.context"] = context
+        return self._serve(context, _inner(context, environ), passage)
+
+    def _serve(self, context: RequestContext, environ: Environ, passage: "_Passage") -> Iterable[bytes]:
+        """Hand an admitted request to the app."""
+        gateway = self.gateway
         token = current.set(context) if gateway.marked else None
         try:
-            body = self.app(environ, passage.start_response)
+            if context.exchange is None:
+                body = self.app(environ, passage.start_response)
+            else:
+                body = serve_exchange(self.app, context.exchange, environ, passage.start_response, passage.send_answer)
         except Throttled as error:
             try:
                 return passage.refuse(error)
@@ -111,6 +126,40 @@ class GatewayMiddleware:
             passage.complete()  # the server sends the file by itself; that it has begun is all that can be known
             return body
         return _SizedBody(body, passage) if hasattr(body, "__len__") else _Body(body, passage)
+
+    def _answer(
+        self, context: RequestContext, answer: Answer, environ: Environ, passage: "_Passage"
+    ) -> Iterable[bytes]:
+        """Send what the cache answers in the app's place."""
+        body = passage.send_answer(answer)
+        passage.complete()
+        if answer.refresh is not None:
+            self._refresh(context, answer.refresh, environ)
+        return body
+
+    def _refresh(self, context: RequestContext, exchange: Exchange, environ: Environ) -> None:
+        """Have the app asked anew: by a request of nobody, so that it takes from no limit."""
+        anew = RequestContext(context.request, context.compiled, context.now_us)
+        anew.exempt = True
+        copied: Environ = {**environ, "wsgi.input": BytesIO(), "CONTENT_LENGTH": "0"}
+        if environ["REQUEST_METHOD"] == "HEAD":
+            copied["REQUEST_METHOD"] = "GET"
+        refresh(partial(_in_context, self.app, anew), exchange, _inner(anew, copied))
+
+
+def _inner(context: RequestContext, environ: Environ) -> Environ:
+    """The environ that the app gets: with the context, and the stage's segment part of what it is mounted under."""
+    if prefix := context.request.prefix:
+        environ["SCRIPT_NAME"] = environ.get("SCRIPT_NAME", "") + prefix
+        environ["PATH_INFO"] = environ["PATH_INFO"][len(prefix) :]
+    environ["apigate.context"] = context
+    return environ
+
+
+def _in_context(app: WSGIApp, context: RequestContext, environ: Environ, begin: StartResponse) -> Iterable[bytes]:
+    """Call the app in a thread of its own, where its decorated functions find the context."""
+    current.set(context)
+    return app(environ, begin)
 
 
 class _Passage:
@@ -176,6 +225,18 @@ class _Passage:
             response = self.gateway.readable(self.context, response, self.gate.routing)
         self.give(status_line(response.status), [added.text for added in response.fields], exc_info)
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [response.body]
+
+    def send_answer(self, answer: Answer) -> Iterable[bytes]:
+        """Send what the cache answers, with the gateway's fields."""
+        self.status = answer.status
+        headers = answer.text
+        if self.context.compiled.on_response:
+            head = ResponseHead(answer.status)
+            for hook in self.context.compiled.on_response:
+                hook(self.context, head)
+            headers = [*headers, *[added.text for added in head.added]]
+        self.give(status_line(answer.status), list(headers), None)
+        return [answer.body] if answer.body else []
 
     def fail(self, error: BaseException) -> None:
         """Note that the server will answer 500 in the app's place; unless the client left, and so saw no outcome."""

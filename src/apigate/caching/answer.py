@@ -15,7 +15,9 @@ from apigate.caching.validation import NOT_MODIFIED_FIELDS, is_not_modified, is_
 if TYPE_CHECKING:
     from apigate.caching.fill import Fill
 
-__all__ = ["Answer", "answer"]
+__all__ = ["Answer", "answer", "warned"]
+
+_WARNING = '199 apigate "cache invalidation was not authorized"'
 
 
 @final
@@ -39,6 +41,12 @@ class Answer:
         self.text: list[tuple[str, str]] = text
         self.body: bytes = body
         self.refresh: Fill | None = None
+
+    def with_refresh(self, refresh: "Fill") -> "Answer":
+        """The same, with something to be done once it is out."""
+        made = Answer(self.status, self.raw, self.text, self.body)
+        made.refresh = refresh
+        return made
 
     def __repr__(self) -> str:
         """Status and size."""
@@ -65,14 +73,20 @@ def answer(
         if status is None:
             stored.told = told
     _, _, raw, text = told
-    if "if-none-match" in picked or "if-modified-since" in picked:
-        if is_not_modified(stored, picked.get("if-none-match"), picked.get("if-modified-since")):
-            return _not_modified(raw, text)
+    conditional = "if-none-match" in picked or "if-modified-since" in picked
+    if conditional and is_not_modified(stored, picked.get("if-none-match"), picked.get("if-modified-since")):
+        return _not_modified(raw, text)
     if "range" in picked and method == "GET" and stored.status == 200:
         part = _part(stored, picked, text)
         if part is not None:
             return part
     return Answer(stored.status, raw, text, b"" if method == "HEAD" else stored.body)
+
+
+def warned(made: Answer) -> Answer:
+    """The same, with word to a client whose wish for invalidation was ignored, as Amazon API Gateway gives it."""
+    text = [*made.text, ("Warning", _WARNING)]
+    return Answer(made.status, [*made.raw, (b"warning", _WARNING.encode())], text, made.body)
 
 
 def _head(stored: StoredResponse, age: int, status: str) -> tuple[list[tuple[bytes, bytes]], list[tuple[str, str]]]:
@@ -114,7 +128,7 @@ def _part(stored: StoredResponse, picked: Mapping[str, str], text: list[tuple[st
         described = [("Content-Range", f"bytes {first}-{last}/{length}")]
     else:
         boundary = blake2b(stored.body, digest_size=12, person=b"byteranges").hexdigest()
-        content_type = stored.headers.get("content-type", "application/octet-stream")
+        content_type = stored.headers.get("content-type") or "application/octet-stream"
         body = multipart_byteranges(stored.body, ranges, content_type, boundary)
         kept = [(name, value) for name, value in kept if name.lower() != "content-type"]
         described = [("Content-Type", f"multipart/byteranges; boundary={boundary}")]

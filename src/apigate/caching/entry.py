@@ -11,10 +11,9 @@ from typing import TypeAlias, final
 
 from apigate.caching.directives import Directives, parse_directives, targeted_directives
 from apigate.caching.etags import EntityTag, parse_entity_tag
-
 from apigate.core.message import Headers
 
-__all__ = ["TARGETS", "CacheKey", "FieldLines", "Selected", "StoredResponse", "cache_directives"]
+__all__ = ["TARGETS", "CacheKey", "FieldLines", "Selected", "StoredResponse", "Told", "cache_directives"]
 
 FieldLines: TypeAlias = Sequence[tuple[str, str]]
 """Field lines as they were sent, name and value, in Latin-1."""
@@ -24,6 +23,9 @@ CacheKey: TypeAlias = tuple[str, ...]
 
 Selected: TypeAlias = tuple[tuple[str, str | None], ...]
 """Request fields that `Vary` names, with the values of the request that the response was for, in order of name."""
+
+Told: TypeAlias = tuple[int, str, list[tuple[bytes, bytes]], list[tuple[str, str]]]
+"""The head of a hit as it was last sent: for which age in seconds, how it is keyed, and its field lines."""
 
 TARGETS = ("apigate-cache-control", "cdn-cache-control")
 """The fields that may speak to this cache alone, the first that is valid instead of Cache-Control (RFC 9213)."""
@@ -129,7 +131,7 @@ class StoredResponse:
         self.epoch: int = epoch
         self.headers: Headers = Headers(self.fields)
         self.directives, self.targeted = cache_directives(self.headers)
-        self.etag: EntityTag | None = parse_entity_tag(self.headers.get("etag", ""))
+        self.etag: EntityTag | None = parse_entity_tag(self.headers.get("etag") or "")
         self.last_modified: str | None = self.headers.get("last-modified")
         self.must_validate: bool = "no-cache" in self.directives and not self.directives.fields("no-cache")
         self.fresh_until_us: int = received_us + round((lifetime - initial_age) * 1_000_000)
@@ -137,7 +139,7 @@ class StoredResponse:
         self.raw: list[tuple[bytes, bytes]] = [
             (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in self.fields
         ]
-        self.told: tuple[int, object] | None = None
+        self.told: Told | None = None
         self.size: int = self._size()
 
     def _size(self) -> int:

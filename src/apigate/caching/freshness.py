@@ -5,13 +5,12 @@ Source: RFC 9111, section 4.2.
 
 from apigate.caching.dates import parse_http_date
 from apigate.caching.directives import Directives, parse_age
-
 from apigate.core.message import Headers
 
 __all__ = ["HEURISTIC_STATUSES", "freshness_lifetime", "has_explicit_freshness", "initial_age"]
 
 HEURISTIC_STATUSES = frozenset({200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501})
-"""Statuses whose responses may be reused without being told for how long (RFC 9110, section 15.1; 206 is not stored)."""
+"""Statuses whose responses may be reused without being told for how long (RFC 9110, section 15.1), but for 206."""
 
 _HEURISTIC_FRACTION = 0.1  # of the time since the last change: RFC 9111, section 4.2.2
 _LONGEST_HEURISTIC = 86_400  # longer than that one should warn; no field is left to do it with

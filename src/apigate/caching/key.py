@@ -47,7 +47,7 @@ class KeyMaker:
         policy: The policy.
     """
 
-    __slots__ = ("_cookies", "_headers", "_has_more", "_normalize", "_raw")
+    __slots__ = ("_cookies", "_has_more", "_headers", "_normalize", "_raw")
 
     def __init__(self, policy: CachePolicy) -> None:
         """Work out what does not depend on the request."""
@@ -79,7 +79,7 @@ class KeyMaker:
         elif search is not None:
             query = f"{search!r} {search.normalized(query)}"
         verb = request.method
-        key = (
+        key: CacheKey = (
             "GET" if verb == "HEAD" else verb,
             scheme,
             picked.get("host", "").lower(),

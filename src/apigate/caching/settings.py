@@ -33,6 +33,25 @@ _LONGEST = 2**31  # seconds; RFC 9111, section 1.2.2
 _AMAZON_TTL = 300  # Amazon API Gateway, "Cache settings for REST APIs": the default TTL of a stage's cache
 
 
+def _texts(values: object, setting: str) -> tuple[str, ...]:
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+        raise ConfigurationError(f"{setting}: {values!r} is not a list of texts")
+    listed = tuple(cast("Iterable[object]", values))
+    for value in listed:
+        if not isinstance(value, str) or not value:
+            raise ConfigurationError(f"{setting}: {value!r} is not a text")
+    return cast("tuple[str, ...]", listed)
+
+
+def _names(values: object, setting: str) -> tuple[str, ...]:
+    """Field names, lower-case, each once and in order."""
+    named = {name.lower() for name in _texts(values, setting)}
+    for name in named:
+        if not _TOKEN.issuperset(name):
+            raise ConfigurationError(f"{setting}: {name!r} is not the name of a field")
+    return tuple(sorted(named))
+
+
 @final
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyParts:
@@ -116,7 +135,7 @@ class CachePolicy:
     """
 
     ttl: float | None = None
-    key: KeyParts | Mapping[str, Any] = KeyParts()  # noqa: RUF009 - frozen. Any: a table, values of several types
+    key: KeyParts | Mapping[str, Any] = KeyParts()
     vary: Collection[str] = ()
     methods: Collection[str] = ("GET", "QUERY")
     statuses: Collection[int] | None = None
@@ -260,25 +279,6 @@ def _check_per(per: object) -> None:
             f"cache per: {per!r} is unknown; allowed are 'public', 'principal', 'claim:NAME' or a function of the "
             f"request"
         )
-
-
-def _texts(values: object, setting: str) -> tuple[str, ...]:
-    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
-        raise ConfigurationError(f"{setting}: {values!r} is not a list of texts")
-    listed = tuple(cast("Iterable[object]", values))
-    for value in listed:
-        if not isinstance(value, str) or not value:
-            raise ConfigurationError(f"{setting}: {value!r} is not a text")
-    return cast("tuple[str, ...]", listed)
-
-
-def _names(values: object, setting: str) -> tuple[str, ...]:
-    """Field names, lower-case, each once and in order."""
-    named = {name.lower() for name in _texts(values, setting)}
-    for name in named:
-        if not _TOKEN.issuperset(name):
-            raise ConfigurationError(f"{setting}: {name!r} is not the name of a field")
-    return tuple(sorted(named))
 
 
 def _is_whole(value: object) -> bool:

@@ -9,7 +9,6 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from apigate.caching.directives import Directives
-
 from apigate.caching.freshness import HEURISTIC_STATUSES, has_explicit_freshness
 from apigate.caching.variance import varying_names
 from apigate.core.message import Headers
@@ -45,7 +44,7 @@ class StorageRules(NamedTuple):
     private: bool = False
 
 
-def storage_objection(
+def storage_objection(  # noqa: PLR0911 - one line for each rule
     status: int,
     headers: Headers,
     directives: Directives,

@@ -6,9 +6,8 @@ Source: RFC 9110, section 13; RFC 9111, section 4.3.
 from collections.abc import Iterable
 
 from apigate.caching.dates import parse_http_date
-from apigate.caching.etags import matches_strongly, matches_weakly, parse_entity_tag, parse_entity_tags
-
 from apigate.caching.entry import FieldLines, StoredResponse
+from apigate.caching.etags import matches_strongly, matches_weakly, parse_entity_tag, parse_entity_tags
 from apigate.core.message import Headers
 
 __all__ = ["CONDITIONS", "NOT_MODIFIED_FIELDS", "freshened_fields", "is_not_modified", "is_range_wanted", "questions"]
@@ -73,7 +72,7 @@ def questions(stored: StoredResponse) -> tuple[tuple[str, str], ...]:
     """
     asked: list[tuple[str, str]] = []
     if stored.etag is not None:
-        asked.append(("if-none-match", stored.headers.get("etag", "")))
+        asked.append(("if-none-match", stored.headers.get("etag") or ""))
     if stored.last_modified is not None:
         asked.append(("if-modified-since", stored.last_modified))
     return tuple(asked)

@@ -7,6 +7,7 @@ come back out.
 
 import os
 from contextvars import ContextVar
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, final
 
 from apigate.core.message import Request, Response
@@ -30,7 +31,11 @@ class RequestContext:
         principal: Who an authorizer verified, qualified by its issuer; None where none did.
         api_key: The id of the API key that an authorizer verified; None where none did.
         decision: What the throttle decided, or None where it was not asked.
+        claims: What an authorizer knows of the principal, by name; empty where it knows nothing.
         refusal: The gateway's own response, or None where the app answers.
+        answer: What the cache answers in the app's place, or None.
+        exchange: What the cache does with the app's response while it passes, or None.
+        passing: Why the request passes by the cache, in the words of RFC 9211 and in ours, or None.
         outer: The context of a gateway that stands further out, or None.
         exempt: Whether the request takes from no level, by the rule of its method.
         endpoint: Where the framework sends it, or None where the gate cannot see that.
@@ -44,7 +49,11 @@ class RequestContext:
     principal: str | None = None
     api_key: str | None = None
     decision: Any = None  # a throttling.Decision; the core knows no domain
+    claims: "Mapping[str, Any]" = MappingProxyType({})  # Any: as a token has them
     refusal: Response | None = None
+    answer: Any = None  # a caching.Answer; the core knows no domain
+    exchange: Any = None  # a caching.Exchange
+    passing: "tuple[str, str] | None" = None
     exempt: bool = False
     outer: "RequestContext | None" = None
     endpoint: "Endpoint | None" = None

@@ -39,7 +39,8 @@ class Mark(Protocol):
 
     Attributes:
         owner: What all marks of one gateway have in common: its rule of who is counted.
-        refusal: Status and OpenAPI Response Object of its refusals, for the documentation of the endpoint.
+        refusal: Status and OpenAPI Response Object of its refusals, for the documentation of the endpoint; None where
+            it refuses nobody.
     """
 
     @property
@@ -48,7 +49,7 @@ class Mark(Protocol):
         ...
 
     @property
-    def refusal(self) -> tuple[int, dict[str, Any]]:
+    def refusal(self) -> tuple[int, dict[str, Any]] | None:
         """See the class."""
         ...
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from apigate.core.message import PICKED, Headers, Reader, Request, Target
 
@@ -177,11 +177,12 @@ def plain_request(method: str, url: str, headers: Mapping[str, str], address: st
     >>> request.path, request.query, request.target.scheme, request.value("host")
     ('/pets', 'page=2', 'https', 'shop.example')
     """
-    try:
-        parts = urlsplit(url)
-        scheme, host, raw, query = parts.scheme, parts.netloc, parts.path, parts.query
-    except ValueError:
-        scheme, host, raw, query = "", "", url.partition("?")[0], url.partition("?")[2]
+    scheme, host = "http", ""
+    if not url.startswith("/") and "://" in url:
+        scheme, _, rest = url.partition("://")
+        host, slash, url = rest.partition("/")
+        url = slash + url
+    raw, _, query = url.partition("?")
     pairs = [(name.lower(), value) for name, value in headers.items()]
     if host and all(name != "host" for name, _ in pairs):
         pairs.append(("host", host))
@@ -189,7 +190,7 @@ def plain_request(method: str, url: str, headers: Mapping[str, str], address: st
     native: dict[str, object] = {
         "type": "http",
         "method": method,
-        "scheme": scheme or "http",
+        "scheme": scheme,
         "path": path,
         "raw_path": raw.encode("utf-8", "surrogatepass"),
         "query_string": query.encode("utf-8", "surrogatepass"),

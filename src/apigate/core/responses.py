@@ -34,6 +34,8 @@ KINDS: Mapping[str, tuple[int, str]] = MappingProxyType(
         "STORE_UNAVAILABLE": (503, f"{_REGISTRY}temporary-reduced-capacity"),
         "BAD_REQUEST_PARAMETERS": (400, "about:blank"),
         "RESOURCE_NOT_FOUND": (404, "about:blank"),
+        "ACCESS_DENIED": (403, "about:blank"),
+        "NOT_CACHED": (504, "about:blank"),
     }
 )
 """Each type with its status and its problem type."""
@@ -209,6 +211,8 @@ _AMAZON: Mapping[str, str] = {
     "STORE_UNAVAILABLE": "ServiceUnavailableException",
     "BAD_REQUEST_PARAMETERS": "BadRequestException",
     "RESOURCE_NOT_FOUND": "NotFoundException",
+    "ACCESS_DENIED": "AccessDeniedException",
+    "NOT_CACHED": "GatewayTimeoutException",
 }
 """What Amazon's clients know a type by: their retry modes go by this field and not by the body."""
 

@@ -98,19 +98,20 @@ class _Rest(Generic[T]):
         """Take the steps in a thread, as far as it can wait."""
         steps, answer = self._steps, self._answer
         try:
-            while isinstance(answer, Pause) or not _has_to_wait(answer):
-                if isinstance(answer, Pause):
+            while True:
+                if isinstance(answer, (Pause, _Rest)):
                     try:
                         answer = answer.block()
                     except BaseException as error:  # noqa: BLE001 - as in _finish
                         answer = steps.throw(error)
                         continue
+                if _has_to_wait(answer):
+                    self._answer = answer
+                    return self
                 answer = steps.send(answer)
         except StopIteration as end:
             outcome: T = end.value
             return outcome
-        self._answer = answer
-        return self
 
     def close(self) -> None:
         """End the steps where they are, as whoever asked cannot wait."""

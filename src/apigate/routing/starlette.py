@@ -353,7 +353,8 @@ def _document(route: Any) -> None:
         said: Mapping[int | str, Any] | None = getattr(each, "responses", None)
         if said is None:
             continue
-        refusals = dict(mark.refusal for mark in reversed(marks_on(getattr(each, "endpoint", None))))
+        marks = reversed(marks_on(getattr(each, "endpoint", None)))
+        refusals = dict(mark.refusal for mark in marks if mark.refusal is not None)
         added = {status: refusal for status, refusal in refusals.items() if not {status, str(status)} & said.keys()}
         if added:
             cast("Any", each).responses = {**said, **added}

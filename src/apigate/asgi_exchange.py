@@ -1,0 +1,243 @@
+"""The cache between the gate and an ASGI app: tells an exchange what the app answers, as it passes.
+
+Rule: messages go on as they come; nothing is held back but a response that the client does not get at all. A client
+that leaves does not cut short a response that is being stored, as others wait for it.
+
+Source: RFC 9111; ASGI specification 3.0, HTTP message format 2.4.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, TypeAlias, final
+
+from apigate.caching.answer import Answer
+from apigate.caching.exchange import Exchange
+
+__all__ = ["RequestBody", "refresh", "send_answer", "serve_exchange", "stop_refreshing"]
+
+Scope: TypeAlias = MutableMapping[str, Any]  # Any: as the specification has it, values of every type
+Message: TypeAlias = MutableMapping[str, Any]
+Receive: TypeAlias = Callable[[], Awaitable[Message]]
+Send: TypeAlias = Callable[[Message], Awaitable[None]]
+App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_UNSEEN = ("http.response.trailers", "http.response.pathsend", "http.response.zerocopysend")  # so it cannot be stored
+_MOST_REFRESHES = 100  # at once in a process; what is not refreshed now is by the next request
+_refreshes: set["asyncio.Task[None]"] = set()
+
+
+async def serve_exchange(app: App, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+    """Have the app answer a request, and let the exchange know.
+
+    Args:
+        app: The app.
+        exchange: What the cache does with the response.
+        scope: The request's scope.
+        receive: Where the client is heard.
+        send: Where the response goes.
+    """
+    listener = _Listener(exchange, receive, send)
+    made: Answer | None = None
+    try:
+        await app(_asking(scope, exchange), listener.receive, listener.send)
+    except Exception as error:
+        made = exchange.fail()
+        if made is None or listener.has_begun:
+            raise
+        _log_hidden(error)
+    except BaseException:
+        exchange.fail()
+        raise
+    finally:
+        listener.end()
+    made = made or exchange.fail()  # without effect where the response is complete
+    if made is not None and not listener.has_begun:
+        await send_answer(made, send)
+    await settle(exchange)
+
+
+async def send_answer(answer: Answer, send: Send) -> None:
+    """Send what the cache answers."""
+    await send({"type": "http.response.start", "status": answer.status, "headers": answer.raw})
+    await send({"type": "http.response.body", "body": answer.body, "more_body": False})
+
+
+async def settle(exchange: Exchange) -> None:
+    """Do what is left to do."""
+    answer = exchange.settle()
+    if answer is not None:
+        await answer
+
+
+def refresh(app: App, exchange: Exchange, scope: Scope) -> None:
+    """Have the app asked anew in a task of its own, which the server's shutdown cancels.
+
+    Args:
+        app: The app.
+        exchange: What the cache does with the response.
+        scope: A scope of its own for the request.
+    """
+    if len(_refreshes) >= _MOST_REFRESHES:
+        exchange.fail()
+        return
+    task = asyncio.get_running_loop().create_task(_refreshed(app, exchange, scope))
+    _refreshes.add(task)
+    task.add_done_callback(_refreshes.discard)
+
+
+async def stop_refreshing() -> None:
+    """Cancel what is being refreshed on this loop."""
+    loop = asyncio.get_running_loop()
+    tasks = [task for task in _refreshes if task.get_loop() is loop]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _refreshed(app: App, exchange: Exchange, scope: Scope) -> None:
+    has_asked = False
+
+    async def receive() -> Message:
+        nonlocal has_asked
+        if not has_asked:
+            has_asked = True
+            return {"type": "http.request", "body": b"", "more_body": False}
+        await asyncio.get_running_loop().create_future()  # nobody is there who could leave
+        raise AssertionError("unreachable")
+
+    async def send(_: Message) -> None:
+        """Send to nobody."""
+
+    try:
+        await serve_exchange(app, exchange, scope, receive, send)
+    except Exception as error:  # noqa: BLE001 - no request is left that it could be told to
+        _log_hidden(error)
+
+
+def _asking(scope: Scope, exchange: Exchange) -> Scope:
+    """The scope with what the cache asks the app itself."""
+    if not exchange.questions:
+        return scope
+    asked = {name.encode("latin-1"): value for name, value in exchange.questions}
+    headers = [(name, value) for name, value in scope["headers"] if name not in asked]
+    headers += [(name, value.encode("latin-1")) for name, value in asked.items() if value is not None]
+    return {**scope, "headers": headers}
+
+
+def _log_hidden(error: Exception) -> None:
+    """Log what the client is not told of, as a stale response was served instead, or as no client waits."""
+    from logging import getLogger
+
+    getLogger("apigate").error("the app failed behind the cache", exc_info=error)
+
+
+@final
+class _Listener:
+    """Hears the app's response and the client's leaving."""
+
+    def __init__(self, exchange: Exchange, receive: Receive, send: Send) -> None:
+        self._exchange = exchange
+        self._receive = receive
+        self._send = send
+        self._has_left = False
+        self._over: asyncio.Event | None = None
+        self.has_begun = False  # whether the client has been sent anything
+
+    async def receive(self) -> Message:
+        """What the client sends; that it has left is told only when nobody needs the response any more."""
+        message = await self._receive()
+        if message["type"] == "http.disconnect":
+            self._has_left = True
+            if self._exchange.keeps:
+                self._over = self._over or asyncio.Event()
+                await self._over.wait()
+        return message
+
+    async def send(self, message: Message) -> None:
+        """Note a message, and pass it on."""
+        kind = message["type"]
+        exchange = self._exchange
+        if kind == "http.response.start":
+            await self._begin(message)
+        elif kind == "http.response.body":
+            await self._body(message)
+        else:
+            if kind in _UNSEEN:
+                exchange.fail()
+            if not exchange.replies:
+                await self._pass(message)
+        if self._over is not None and not exchange.keeps:
+            self._over.set()
+
+    def end(self) -> None:
+        """The app has returned."""
+        if self._over is not None:
+            self._over.set()
+
+    async def _begin(self, message: Message) -> None:
+        exchange = self._exchange
+        if message.get("trailers"):
+            exchange.fail()
+            await self._pass(message)
+            return
+        headers = message.get("headers", ())
+        lines = [(bytes(name).decode("latin-1"), bytes(value).decode("latin-1")) for name, value in headers]
+        added = exchange.begin(message["status"], lines)
+        if not exchange.replies:
+            await self._pass({**message, "headers": [*headers, *[field.raw for field in added]]})
+
+    async def _body(self, message: Message) -> None:
+        exchange = self._exchange
+        exchange.feed(message.get("body", b""))
+        made = None if message.get("more_body", False) else exchange.finish()
+        if not exchange.replies:
+            await self._pass(message)
+        elif made is not None:
+            self.has_begun = True
+            await send_answer(made, self._send)
+
+    async def _pass(self, message: Message) -> None:
+        self.has_begun = True
+        if self._has_left and self._exchange.keeps:
+            return
+        try:
+            await self._send(message)
+        except OSError:  # the client has left; some servers say so here
+            if not self._exchange.keeps:
+                raise
+            self._has_left = True
+
+
+@final
+class RequestBody:
+    """The content of a request that is read for its key, and read again by the app.
+
+    Args:
+        receive: Where it comes from.
+    """
+
+    def __init__(self, receive: Receive) -> None:
+        """Nothing is read yet."""
+        self._receive = receive
+        self._read: list[Message] = []
+
+    async def read(self, most: int) -> bytes | None:
+        """The whole content; None if it is longer than `most` bytes, or the client has left."""
+        content = b""
+        while True:
+            message = await self._receive()
+            self._read.append(message)
+            if message["type"] != "http.request":
+                return None
+            chunk: bytes = message.get("body", b"")
+            content += chunk
+            if len(content) > most:
+                return None
+            if not message.get("more_body", False):
+                return content
+
+    async def receive(self) -> Message:
+        """For the app: what was read, then what comes."""
+        if self._read:
+            return self._read.pop(0)
+        return await self._receive()

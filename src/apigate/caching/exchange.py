@@ -1,0 +1,96 @@
+"""What the cache has to do with a request that goes to the app: the boundary between its rules and the adapters.
+
+Rule: an exchange does no I/O. An adapter tells it the head of the app's response, each chunk and the end, and does with
+the client's response what it answers.
+"""
+
+from collections.abc import Awaitable, Mapping
+from typing import NamedTuple, Protocol
+
+from apigate.caching.answer import Answer
+from apigate.caching.directives import Directives
+from apigate.caching.entry import CacheKey, FieldLines
+from apigate.core.message import Field, Request
+
+__all__ = ["Asked", "Exchange"]
+
+
+class Asked(NamedTuple):
+    """What is known of a request when the cache is asked.
+
+    Attributes:
+        request: The request.
+        picked: Its fields that may matter, by lower-case name.
+        directives: Its Cache-Control.
+        owner: Whose a response to it is; empty where it is everybody's.
+        private: Whether `owner` is one verified principal.
+        mode: How the response is keyed: `public`, `principal`, `claim` or `function`.
+        digest: What stands for its content in the key; empty where that is no part of it.
+        key: Its primary key.
+    """
+
+    request: Request
+    picked: Mapping[str, str]
+    directives: Directives
+    owner: str
+    private: bool
+    mode: str
+    digest: str
+    key: CacheKey
+
+
+class Exchange(Protocol):
+    """One request that goes to the app.
+
+    Attributes:
+        questions: Request fields that are set for the app, or (None) taken out.
+        replies: Whether the app's response is held back, as the client gets another one at its end; known after
+            `begin`.
+        keeps: Whether the response is being kept, so that the app should go on though the client has left.
+    """
+
+    @property
+    def questions(self) -> tuple[tuple[str, str | None], ...]:
+        """See the class."""
+        ...
+
+    @property
+    def replies(self) -> bool:
+        """See the class."""
+        ...
+
+    @property
+    def keeps(self) -> bool:
+        """See the class."""
+        ...
+
+    def begin(self, status: int, fields: FieldLines) -> tuple[Field, ...]:
+        """The app's response has begun.
+
+        Args:
+            status: Its status.
+            fields: Its field lines.
+
+        Returns:
+            Fields to add to it, unless it is held back.
+        """
+        ...
+
+    def feed(self, chunk: bytes) -> None:
+        """A part of its content has come."""
+        ...
+
+    def finish(self) -> Answer | None:
+        """It has come to a clean end; the answer is what is sent in its place, if it is held back."""
+        ...
+
+    def fail(self) -> Answer | None:
+        """The app raised, or its response was cut off; the answer can be sent if nothing has been so far.
+
+        Without effect after `finish`.
+        """
+        ...
+
+    def settle(self) -> Awaitable[None] | None:
+        """What is left to do once the client has its response; None, or an awaitable where that has to be awaited."""
+        ...

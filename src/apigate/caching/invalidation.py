@@ -1,0 +1,117 @@
+"""What is forgotten when: scopes of stored responses, and requests of unsafe methods that name them.
+
+A scope is a text that a stored response carries and an invalidation names: `path:/pets/1`, `method:GET /pets/{id}`,
+`tag:pets`, `group:https://shop.example|pets`.
+
+Source: RFC 9111, section 4.4; RFC 9875.
+"""
+
+from collections.abc import Awaitable, Iterator, Mapping
+from typing import TYPE_CHECKING, final
+from urllib.parse import unquote, urljoin, urlsplit
+
+from apigate.caching.answer import Answer
+from apigate.caching.entry import FieldLines
+from apigate.caching.groups import parse_groups
+from apigate.core.message import Field, Headers, Request, Target
+
+if TYPE_CHECKING:
+    from apigate.caching.lookup import Lookup
+
+__all__ = ["SAFE_METHODS", "Invalidating", "group_scope", "method_scope", "path_scope", "tag_scope"]
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "QUERY"})
+"""Methods that change nothing; any other, known or not, may (RFC 9110, section 9.2.1)."""
+
+
+def path_scope(path: str) -> str:
+    """The scope of all responses of a decoded path, whatever their query."""
+    return f"path:{path}"
+
+
+def method_scope(method: str) -> str:
+    """The scope of all responses of a method, such as `GET /pets/{id}`."""
+    return f"method:{method}"
+
+
+def tag_scope(tag: str) -> str:
+    """The scope of all responses with a tag of their policy."""
+    return f"tag:{tag}"
+
+
+def group_scope(scheme: str, host: str, group: str) -> str:
+    """The scope of all responses of a group, which is one of its origin alone (RFC 9875, section 2)."""
+    return f"group:{scheme}://{host}|{group}"
+
+
+@final
+class Invalidating:
+    """A request of an unsafe method: what it may have changed is forgotten, unless it failed.
+
+    Args:
+        lookup: The policy's lookup, which has the cache.
+        request: The request.
+        picked: Its fields that may matter.
+
+    Attributes:
+        questions: As in `Exchange`: none.
+        replies: As in `Exchange`: never.
+        keeps: As in `Exchange`: never.
+        scopes: What was forgotten; known after `begin`.
+    """
+
+    questions: tuple[tuple[str, str | None], ...] = ()
+    replies: bool = False
+    keeps: bool = False
+
+    def __init__(self, lookup: "Lookup", request: Request, picked: Mapping[str, str]) -> None:
+        """Keep what it is about."""
+        self._lookup = lookup
+        self._request = request
+        self._host = picked.get("host", "").lower()
+        self.scopes: tuple[str, ...] = ()
+
+    def begin(self, status: int, fields: FieldLines) -> tuple[Field, ...]:
+        """See `Exchange`."""
+        if 200 <= status <= 399:
+            self.scopes = tuple(dict.fromkeys(self._scopes(Headers(fields))))
+            for scope in self.scopes:
+                self._lookup.cache.generations.invalidate(scope)
+        return self._lookup.note("method")
+
+    def feed(self, chunk: bytes) -> None:
+        """See `Exchange`."""
+
+    def finish(self) -> Answer | None:
+        """See `Exchange`."""
+        return None
+
+    def fail(self) -> Answer | None:
+        """See `Exchange`."""
+        return None
+
+    def settle(self) -> Awaitable[None] | None:
+        """See `Exchange`."""
+        return None
+
+    def _scopes(self, headers: Headers) -> Iterator[str]:
+        target = self._request.target
+        yield path_scope(target.path)
+        for name in ("location", "content-location"):
+            for value in headers.get_all(name):
+                path = _path_of(value, target, self._host)
+                if path is not None:
+                    yield path_scope(path)
+        for group in parse_groups(headers.get_all("cache-group-invalidation")):
+            yield group_scope(target.scheme, self._host, group)
+
+
+def _path_of(reference: str, target: Target, host: str) -> str | None:
+    """The decoded path that a reference means; None for one of another origin, which nobody here speaks for."""
+    try:
+        parts = urlsplit(urljoin(f"{target.scheme}://{host}{target.raw or target.path}", reference.strip()))
+    except ValueError:
+        return None
+    if parts.netloc.lower() != host or parts.scheme != target.scheme:
+        return None
+    return unquote(parts.path, errors="replace")

@@ -1,0 +1,385 @@
+"""One policy over one cache: what becomes of a request, from the look into the cache to the flight that it joins.
+
+Rule: what passes by the cache is decided before anything is looked up, and by what came over the wire. Each step is
+written once, for threads and for tasks.
+
+Source: RFC 9111, section 4; docs/explanation/coalescing.md.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from functools import partial
+from random import random
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, final
+
+from apigate.caching.answer import Answer, answer, warned
+from apigate.caching.coalescing import Lead, Wait
+from apigate.caching.directives import Directives, parse_directives
+from apigate.caching.entry import CacheKey, StoredResponse
+from apigate.caching.exchange import Asked, Exchange
+from apigate.caching.fill import Fill
+from apigate.caching.freshness import freshness_lifetime
+from apigate.caching.invalidation import (
+    SAFE_METHODS,
+    Invalidating,
+    group_scope,
+    method_scope,
+    path_scope,
+    tag_scope,
+)
+from apigate.caching.key import METHOD_OVERRIDES, KeyMaker, content_digest
+from apigate.caching.reuse import Reuse, may_serve_on_error, reuse
+from apigate.caching.search import SearchVariance
+from apigate.caching.settings import CachePolicy
+from apigate.caching.status import forwarded_status
+from apigate.caching.storability import StorageRules, allows_authorization, is_lifetime_given
+from apigate.caching.storedfields import PER_REQUEST
+from apigate.caching.variance import matches, selected_fields
+from apigate.core.clock import Clock
+from apigate.core.message import Field, Headers, Request, field
+from apigate.core.steps import Pause, Steps, run
+
+if TYPE_CHECKING:
+    from apigate.caching.cache import ResponseCache
+
+__all__ = ["Found", "Lookup", "Passing", "Refused"]
+
+_WITH_CONTENT = frozenset({"QUERY", "POST"})
+_NOTHING = Directives()
+_CONDITIONS = frozenset({"if-match", "if-unmodified-since"})
+_ALONE = frozenset({"range", "if-none-match", "if-modified-since"})  # their answers may not be what others wait for
+_ROUNDS = 3
+
+
+class Passing(NamedTuple):
+    """A request that passes by the cache.
+
+    Attributes:
+        reason: In the words of RFC 9211: `bypass` or `method`.
+        detail: In ours.
+    """
+
+    reason: str
+    detail: str
+
+
+class Refused(NamedTuple):
+    """A request that is answered neither by the cache nor by the app.
+
+    Attributes:
+        kind: The type of the gateway response.
+        detail: One sentence for people.
+    """
+
+    kind: str
+    detail: str
+
+
+Found: TypeAlias = Answer | Exchange | Passing | Refused
+"""What becomes of a request."""
+
+
+@final
+class Lookup:
+    """One policy over one cache.
+
+    Args:
+        cache: The cache.
+        policy: The policy.
+        clock: The clock to go by.
+        method: The method's name, a scope of what is stored; None where it has none.
+        chance: Gives a number from 0 to 1, for jitter.
+
+    Attributes:
+        cache: The cache.
+        policy: The policy.
+        clock: The clock.
+        rules: What may be stored.
+        dropped: Fields of responses that are not stored.
+        varied: What is added to Vary.
+        is_detailed: Whether Cache-Status says why a response is not stored.
+    """
+
+    def __init__(
+        self,
+        cache: "ResponseCache",
+        policy: CachePolicy,
+        clock: Clock,
+        method: str | None = None,
+        chance: Callable[[], float] = random,
+    ) -> None:
+        """Work out what does not depend on the request."""
+        self.cache: ResponseCache = cache
+        self.policy: CachePolicy = policy
+        self.clock: Clock = clock
+        self.rules: StorageRules = StorageRules(
+            ttl=policy.ttl is not None,
+            statuses=policy.statuses,
+            set_cookies=policy.set_cookies,
+            heuristic=policy.heuristic,
+        )
+        self.dropped: frozenset[str] = PER_REQUEST
+        self.varied: tuple[Field, ...] = (field("Vary", ", ".join(policy.vary)),) if policy.vary else ()
+        self.is_detailed: bool = cache.is_detailed
+        self._methods = policy.methods if policy.stores else frozenset[str]()
+        self._key = KeyMaker(policy)
+        self._scope = () if method is None else (method_scope(method),)
+        self._chance = chance
+        self._warns = policy.invalidate is not None and policy.unauthorized == "SUCCEED_WITH_RESPONSE_HEADER"
+        self._ignores_cookies = policy.ttl is None or policy.cookies is not None
+        odd = {"authorization", "cache-control", "pragma", "upgrade", *METHOD_OVERRIDES, *_CONDITIONS}
+        self._odd = frozenset(odd if self._ignores_cookies else {*odd, "cookie"})
+
+    def ask(
+        self, request: Request, now_us: int, owner: str = "", mode: str = "public", *, private: bool = False
+    ) -> Found | Awaitable[Found]:
+        """What becomes of a request.
+
+        Args:
+            request: The request.
+            now_us: The clock's microseconds.
+            owner: Whose a response to it is; empty where it is everybody's.
+            mode: How it is keyed.
+            private: Whether `owner` is one verified principal.
+
+        Returns:
+            An answer; an exchange, with which it goes to the app; that it passes by; or that it is refused. An
+            awaitable of either (a `Pause` within, for threads) where another request or a shared tier is waited for.
+        """
+        method = request.method
+        picked = request.picked
+        if method not in self._methods:
+            return self._other(request, picked)
+        odd = not self._odd.isdisjoint(picked)
+        if odd:
+            passing = self._passes_by(picked)
+            if passing is not None:
+                return passing
+        if method in _WITH_CONTENT:
+            return run(self._with_content(request, picked, owner, mode, private=private))
+        cache = self.cache
+        key = self._key(request, picked, owner)
+        if cache.searches:
+            key = self._searched(key, request, picked, owner)
+        stored = cache.find(key, request.value)
+        if stored is not None and not odd and now_us < stored.fresh_until_us and not stored.must_validate:
+            return answer(stored, method, picked, now_us, mode)
+        directives = _directives(picked) if odd else _NOTHING
+        return run(self._consider(Asked(request, picked, directives, owner, private, mode, "", key), stored, now_us))
+
+    def note(self, reason: str, detail: str = "") -> tuple[Field, ...]:
+        """The Cache-Status of a request that passes by the cache."""
+        return (forwarded_status(reason, detail=detail if self.is_detailed else ""),)
+
+    # ---- before anything is looked up
+
+    def _other(self, request: Request, picked: Mapping[str, str]) -> Found:
+        """A method that is not cached; if it is unsafe, it invalidates."""
+        if request.method in SAFE_METHODS:
+            return Passing("method", f"{request.method} is not cached here")
+        return Invalidating(self, request, picked)
+
+    def _passes_by(self, picked: Mapping[str, str]) -> Passing | None:
+        if "upgrade" in picked:
+            return Passing("bypass", "it asks for another protocol")
+        if not METHOD_OVERRIDES.isdisjoint(picked):
+            return Passing("bypass", "it may stand for another method")
+        if not _CONDITIONS.isdisjoint(picked):
+            return Passing("bypass", "its condition is for the app to judge")  # RFC 9111, section 4.3.2
+        if "cookie" in picked and not self._ignores_cookies:
+            return Passing("bypass", "it has cookies, and the policy has a ttl and names none")
+        return None
+
+    def _with_content(
+        self, request: Request, picked: Mapping[str, str], owner: str, mode: str, *, private: bool
+    ) -> Steps[Found]:
+        """A request whose content is part of the key."""
+        content = None if request.read_body is None else (yield request.read_body(self.policy.max_request_bytes))
+        if content is None:
+            return Passing("bypass", "its content cannot be read, or is longer than max_request_bytes")
+        digest = content_digest(content, request.value("content-type"), request.value("content-encoding"))
+        key = (*self._key(request, picked, owner), digest)
+        stored = self.cache.find(key, request.value)
+        asked = Asked(request, picked, _directives(picked), owner, private, mode, digest, key)
+        return (yield from self._consider(asked, stored, self.clock.now_us()))
+
+    def _searched(self, key: CacheKey, request: Request, picked: Mapping[str, str], owner: str) -> CacheKey:
+        """The key as earlier responses of the path have said that queries are to be taken (No-Vary-Search)."""
+        base = self._key.without_query(key)
+        search = None if base is None else self.cache.searches.get(base)
+        return key if search is None else self._key(request, picked, owner, search)
+
+    # ---- after the look
+
+    def _consider(self, asked: Asked, stored: StoredResponse | None, now_us: int) -> Steps[Found]:
+        """What becomes of a request whose key has nothing stored, or something that cannot be served at once."""
+        directives, obeys = asked.directives, self.policy.ttl is None
+        if self.policy.invalidate is not None and _asks_anew(directives):
+            decided = self._invalidation(asked, self.policy.invalidate)
+            if decided is not None:
+                return decided
+            obeys = False
+        stored = self._allowed(asked, stored)
+        verdict = Reuse.VALIDATE
+        if stored is not None:
+            verdict = reuse(stored, directives, self.policy, now_us, obeys=obeys)
+            if verdict is Reuse.SERVE:
+                return self._answer(stored, asked, now_us)
+            if verdict is Reuse.REFRESH:
+                return self._refreshing(stored, asked, now_us)
+        if obeys and "only-if-cached" in directives:
+            return Refused("NOT_CACHED", "The request takes only what is cached, and that cannot be served.")
+        reason = self._reason(asked, stored, obeys=obeys)
+        if not self._may_share(asked, stored, reason):
+            return Fill(self, asked, reason, stored)
+        return (yield from self._fly(asked, stored, reason, now_us))
+
+    def _invalidation(self, asked: Asked, may: Callable[[Request], bool]) -> Found | None:
+        """What becomes of a client's wish to invalidate; None where it is ignored."""
+        if may(asked.request):
+            return Fill(self, asked, "request")
+        if self.policy.unauthorized == "FAIL_WITH_403":
+            return Refused("ACCESS_DENIED", "This client may not invalidate what is cached.")
+        return None
+
+    def _allowed(self, asked: Asked, stored: StoredResponse | None) -> StoredResponse | None:
+        """The stored response that the request may be given: its own, or one that the app lets everybody have."""
+        if stored is None and asked.owner and self.policy.per is None:
+            return self.cache.find(self.key_of(asked, shared=True, search=None), asked.request.value)
+        if stored is None or asked.private or "authorization" not in asked.picked:
+            return stored
+        return stored if allows_authorization(stored.directives) else None
+
+    def _reason(self, asked: Asked, stored: StoredResponse | None, *, obeys: bool) -> str:
+        """Why a request goes to the app (RFC 9211, section 2.2)."""
+        if stored is None:
+            return "vary-miss" if self.cache.has(asked.key) else "uri-miss"
+        return "request" if obeys and _asks_anew(asked.directives) else "stale"
+
+    def _may_share(self, asked: Asked, stored: StoredResponse | None, reason: str) -> bool:
+        """Tell whether others may wait for the answer to this request, and it for theirs."""
+        if asked.request.method == "HEAD" or reason == "request" or "no-store" in asked.directives:
+            return False
+        if "authorization" in asked.picked and not asked.private:
+            return False
+        return stored is not None or _ALONE.isdisjoint(asked.picked)
+
+    def _fly(self, asked: Asked, stored: StoredResponse | None, reason: str, now_us: int) -> Steps[Found]:
+        """Ask the app, or wait for whoever is asking it the same."""
+        place = yield from self._joined(asked, now_us)
+        now_us = self.clock.now_us()
+        if isinstance(place, StoredResponse):
+            return self._answer(place, asked, now_us)
+        try:
+            landed = None if place is None else self.cache.find(asked.key, asked.request.value)  # since the look before
+            if landed is not None and landed is not stored and self._may_give(landed, asked, now_us):
+                return self._landed(landed, asked, place, now_us)
+            if self.cache.shared is not None:
+                found = yield from self.cache.shared.fetch(asked.key, asked.request.value, now_us)
+                if found is not None and self._may_give(found, asked, now_us):
+                    return self._landed(found, asked, place, now_us)
+                stored = stored if found is None else found
+            return Fill(self, asked, reason, stored, place)
+        except BaseException:
+            if place is not None:
+                place.fail()
+            raise
+
+    def _joined(self, asked: Asked, now_us: int) -> Steps[Lead[StoredResponse] | StoredResponse | None]:
+        """Lead a flight, or what another one has brought that the request may be given; None to go alone."""
+        seconds, key, value_of = self.policy.wait, asked.key, asked.request.value
+        for _ in range(_ROUNDS if seconds else 0):
+            place = self.cache.flights.join(key, now_us)
+            if isinstance(place, Wait):
+                place = yield Pause(partial(place.wait, seconds), partial(place.wait_async, seconds))
+                now_us = self.clock.now_us()
+            if isinstance(place, Lead):
+                return place
+            if not isinstance(place, StoredResponse):
+                return None
+            if matches(place.vary, value_of):
+                return place if self._may_give(place, asked, now_us) else None
+            names = [name for name, _ in place.vary]  # it is of another variant: fly with those of the same
+            key = (*asked.key, *[f"{name}={value!r}" for name, value in selected_fields(names, value_of)])
+        return None
+
+    def _landed(self, stored: StoredResponse, asked: Asked, lead: Lead[StoredResponse] | None, now_us: int) -> Answer:
+        if lead is not None:
+            lead.land(stored)
+        return self._answer(stored, asked, now_us)
+
+    def _may_give(self, stored: StoredResponse, asked: Asked, now_us: int) -> bool:
+        if not self.cache.is_valid(stored):
+            return False
+        obeys = self.policy.ttl is None
+        if reuse(stored, asked.directives, self.policy, now_us, obeys=obeys) is not Reuse.VALIDATE:
+            return True
+        return may_serve_on_error(stored, asked.directives, self.policy, now_us) and stored.fresh_until_us < now_us
+
+    def _answer(self, stored: StoredResponse, asked: Asked, now_us: int) -> Answer:
+        mode = "public" if stored.shared else asked.mode
+        made = answer(stored, asked.request.method, asked.picked, now_us, mode)
+        return warned(made) if self._warns and _asks_anew(asked.directives) else made
+
+    def _refreshing(self, stored: StoredResponse, asked: Asked, now_us: int) -> Answer:
+        """Serve it stale; whoever leads the flight has the app asked in the background (RFC 5861, section 3)."""
+        made = self._answer(stored, asked, now_us)
+        lead = self.cache.flights.join(asked.key, now_us)
+        if isinstance(lead, Lead):
+            unconditional = {name: value for name, value in asked.picked.items() if name not in _ALONE}
+            anew = asked._replace(picked=unconditional, directives=_NOTHING)
+            made = made.with_refresh(Fill(self, anew, "stale", stored, lead))
+        return made
+
+    # ---- for fills
+
+    def lifetime(self, status: int, headers: Headers, directives: Directives, wall: float, *, targeted: bool) -> float:
+        """For how many seconds a response is fresh: the policy's TTL where it has one for this status, less jitter."""
+        ttl = self.policy.ttl
+        if ttl is not None and is_lifetime_given(status, self.rules):
+            seconds = float(ttl)
+        else:
+            seconds = freshness_lifetime(
+                status, headers, directives, wall, targeted=targeted, heuristic=self.policy.heuristic
+            )
+        jitter = self.policy.jitter
+        return seconds * (1 - jitter * self._chance()) if jitter else seconds
+
+    def is_for_all(self, directives: Directives) -> bool:
+        """Tell whether the app lets everybody have a response that was made for one principal."""
+        return self.policy.per is None and ("public" in directives or "s-maxage" in directives)
+
+    def key_of(self, asked: Asked, *, shared: bool, search: SearchVariance | None) -> CacheKey:
+        """The key under which a response is put."""
+        owner = "" if shared else asked.owner
+        key = asked.key
+        if owner != asked.owner or search is not None:
+            key = self._key(asked.request, asked.picked, owner, search)
+            if asked.digest:
+                key = (*key, asked.digest)
+        if search is not None:
+            self.cache.note_search(self._key.without_query(key), search)
+        return key
+
+    def scopes(self, request: Request, groups: Iterable[str]) -> tuple[str, ...]:
+        """What invalidates a response to a request."""
+        tags = self.policy.tags(request) if callable(self.policy.tags) else self.policy.tags
+        target, host = request.target, request.picked.get("host", "").lower()
+        return (
+            path_scope(target.path),
+            *self._scope,
+            *[tag_scope(tag) for tag in tags],
+            *[group_scope(target.scheme, host, group) for group in groups],
+        )
+
+
+def _directives(picked: Mapping[str, str]) -> Directives:
+    """The request's directives; the old Pragma counts where there is no Cache-Control (RFC 9111, section 5.4)."""
+    if "cache-control" in picked:
+        return parse_directives([picked["cache-control"]])
+    if "pragma" in picked and "no-cache" in parse_directives([picked["pragma"]]):
+        return Directives({"no-cache": None})
+    return _NOTHING
+
+
+def _asks_anew(directives: Directives) -> bool:
+    return "no-cache" in directives or directives.seconds("max-age") == 0

@@ -1,0 +1,77 @@
+"""Which fields of a response are kept with it.
+
+Rule: what belongs to one connection, one request or one client is not part of a stored response.
+
+Source: RFC 9111, section 3.1; RFC 9110, section 7.6.1.
+"""
+
+from collections.abc import Collection
+
+from apigate.caching.directives import parse_directives
+from apigate.caching.entry import FieldLines
+from apigate.core.message import Headers
+
+__all__ = ["PER_REQUEST", "connection_fields", "stored_fields"]
+
+_HOP_BY_HOP = frozenset(
+    {
+        "connection",
+        "keep-alive",
+        "proxy-authenticate",
+        "proxy-authentication-info",
+        "proxy-authorization",
+        "proxy-connection",
+        "te",
+        "trailer",
+        "transfer-encoding",
+        "upgrade",
+    }
+)
+
+PER_REQUEST = frozenset(
+    {
+        "age",  # the cache's own counts
+        "cache-status",
+        "ratelimit",
+        "ratelimit-policy",
+        "ratelimit-limit",
+        "ratelimit-remaining",
+        "ratelimit-reset",
+        "retry-after",
+        "server-timing",
+        "traceparent",
+        "tracestate",
+        "x-amzn-requestid",
+        "x-amzn-trace-id",
+        "x-correlation-id",
+        "x-ratelimit-limit",
+        "x-ratelimit-remaining",
+        "x-ratelimit-reset",
+        "x-request-id",
+        "x-trace-id",
+    }
+)
+"""What is about one request or one client, and would mislead the next one."""
+
+
+def connection_fields(headers: Headers) -> frozenset[str]:
+    """The lower-case names of the fields that belong to a message's connection (RFC 9110, section 7.6.1)."""
+    named = {part.strip().lower() for value in headers.get_all("connection") for part in value.split(",")}
+    return _HOP_BY_HOP | named
+
+
+def stored_fields(fields: FieldLines, dropped: Collection[str], length: int | None) -> FieldLines:
+    """The field lines that are kept.
+
+    Left out is also what `no-cache="..."` and `private="..."` name: these must not be reused without asking the app.
+
+    Args:
+        fields: The field lines as they came.
+        dropped: Lower-case names that are left out too.
+        length: Bytes of the content, for Content-Length; None where the status has no content.
+    """
+    headers = Headers(fields)
+    said = parse_directives(headers.get_all("cache-control"))
+    left_out = connection_fields(headers) | said.fields("no-cache") | said.fields("private") | {"content-length"}
+    kept = [(name, value) for name, value in fields if (lower := name.lower()) not in left_out and lower not in dropped]
+    return kept if length is None else [*kept, ("Content-Length", str(length))]

@@ -1,0 +1,307 @@
+"""The cache between the gate and a WSGI app: tells an exchange what the app answers, as it passes.
+
+Rule: chunks go on as they come; nothing is held back but a response that the client does not get at all. A response is
+stored when its last declared byte has come, or its iterable has ended; what is closed before is not.
+
+Source: RFC 9111; PEP 3333.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from io import BytesIO
+from threading import BoundedSemaphore, Thread
+from types import TracebackType
+from typing import Any, Protocol, TypeAlias, cast, final
+
+from apigate.caching.answer import Answer
+from apigate.caching.exchange import Exchange
+from apigate.core.message import Field
+from apigate.core.policy import refuse_awaitable
+
+__all__ = ["read_body", "refresh", "serve_exchange"]
+
+Environ: TypeAlias = dict[str, Any]  # Any: as PEP 3333 has it, values of every type
+ExcInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+
+
+class Begin(Protocol):
+    """Begins a response, as PEP 3333 has it."""
+
+    def __call__(
+        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None, /
+    ) -> Callable[[bytes], object]:
+        """Take status and fields; return what writes the body of an old app."""
+        ...
+
+
+App: TypeAlias = Callable[[Environ, Begin], Iterable[bytes]]
+
+_refreshing = BoundedSemaphore(2)  # threads at once in a process; what is not refreshed now is by the next request
+
+
+def serve_exchange(
+    app: App, exchange: Exchange, environ: Environ, begin: Begin, send: Callable[[Answer], Iterable[bytes]]
+) -> Iterable[bytes]:
+    """Have the app answer a request, and let the exchange know.
+
+    Args:
+        app: The app.
+        exchange: What the cache does with the response.
+        environ: The request's environ.
+        begin: Where the response begins.
+        send: Begins what the cache answers instead, and gives its content.
+    """
+    listener = _Listener(exchange, begin, environ)
+    try:
+        body = app(_asking(environ, exchange), listener.start_response)
+    except Exception as error:
+        made = exchange.fail()
+        if made is None or listener.has_begun:
+            raise
+        _log_hidden(error)
+        return send(made)
+    except BaseException:
+        exchange.fail()
+        raise
+    if listener.is_file(body):
+        exchange.fail()  # the server sends the file by itself
+        return body
+    if isinstance(body, (list, tuple)) and listener.has_begun and not exchange.replies:
+        for chunk in body:
+            listener.hear(chunk)
+        exchange.finish()
+        settle(exchange)
+        return body
+    if exchange.replies:
+        return _replied(exchange, listener, body, send)
+    return _Kept(exchange, listener, body, send)
+
+
+def settle(exchange: Exchange) -> None:
+    """Do what is left to do.
+
+    Raises:
+        ProtocolError: It has to be awaited.
+    """
+    answer = exchange.settle()
+    if answer is not None:
+        refuse_awaitable(answer)
+
+
+def read_body(environ: Environ, most: int) -> bytes | None:
+    """The whole content of a request, which the app can read again; None if it is longer than `most` bytes.
+
+    Args:
+        environ: The request's environ; its `wsgi.input` is replaced.
+        most: Bytes.
+    """
+    declared: str = environ.get("CONTENT_LENGTH") or ""
+    stream = environ["wsgi.input"]
+    if declared.isascii() and declared.isdigit():
+        length = int(declared) if len(declared) < 16 else most + 1
+    elif environ.get("wsgi.input_terminated"):
+        length = most + 1
+    else:
+        length = 0  # PEP 3333: without Content-Length there is none
+    if length > most and declared:
+        return None
+    content: bytes = stream.read(length) if length else b""
+    environ["wsgi.input"] = BytesIO(content) if len(content) <= most else _Joined(content, stream)
+    return content if len(content) <= most and (not declared or len(content) == length) else None
+
+
+def refresh(app: App, exchange: Exchange, environ: Environ) -> None:
+    """Have the app asked anew in a thread, unless two do so already.
+
+    Args:
+        app: The app.
+        exchange: What the cache does with the response.
+        environ: An environ of its own for the request.
+    """
+    if not _refreshing.acquire(blocking=False):
+        exchange.fail()
+        return
+    try:
+        Thread(target=_refreshed, args=(app, exchange, environ), name="apigate refresh", daemon=True).start()
+    except RuntimeError:  # the interpreter is about to end
+        _refreshing.release()
+        exchange.fail()
+
+
+def _refreshed(app: App, exchange: Exchange, environ: Environ) -> None:
+    def begin(*_: object) -> Callable[[bytes], object]:
+        return len
+
+    try:
+        body = serve_exchange(app, exchange, environ, begin, lambda _: ())
+        try:
+            for _ in body:
+                pass
+        finally:
+            close = getattr(body, "close", None)
+            if close is not None:
+                close()
+    except Exception as error:  # noqa: BLE001 - no request is left that it could be told to
+        _log_hidden(error)
+    finally:
+        exchange.fail()
+        _refreshing.release()
+
+
+def _asking(environ: Environ, exchange: Exchange) -> Environ:
+    """The environ with what the cache asks the app itself."""
+    for name, value in exchange.questions:
+        key = f"HTTP_{name.upper().replace('-', '_')}"
+        if value is None:
+            environ.pop(key, None)
+        else:
+            environ[key] = value
+    return environ
+
+
+def _log_hidden(error: Exception) -> None:
+    """Log what the client is not told of, as a stale response was served instead, or as no client waits."""
+    from logging import getLogger
+
+    getLogger("apigate").error("the app failed behind the cache", exc_info=error)
+
+
+@final
+class _Listener:
+    """Hears the head of the app's response, and what old apps write."""
+
+    def __init__(self, exchange: Exchange, begin: Begin, environ: Environ) -> None:
+        self._exchange = exchange
+        self._begin = begin
+        self._wrapper: object = environ.get("wsgi.file_wrapper")
+        self.has_begun = False  # whether the server was given a head
+        self._was_called = False
+        self.left: int | None = None  # bytes that are still to come, if that is known
+
+    def start_response(
+        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None, /
+    ) -> Callable[[bytes], object]:
+        """Note the head, and pass it on; one that replaces another is not kept."""
+        exchange = self._exchange
+        if self._was_called:
+            exchange.fail()
+            added: tuple[Field, ...] = ()
+        else:
+            added = exchange.begin(int(status[:3]), headers)
+        self._was_called = True
+        if exchange.replies:
+            return exchange.feed
+        self.has_begun = True
+        lengths = [value for name, value in headers if name.lower() == "content-length"]
+        self.left = int(lengths[0]) if len(lengths) == 1 and lengths[0].isascii() and lengths[0].isdigit() else None
+        given = [*headers, *[field.text for field in added]] if added else headers
+        write = self._begin(status, given) if exc_info is None else self._begin(status, given, exc_info)
+
+        def written(chunk: bytes) -> None:
+            self.hear(chunk)
+            write(chunk)
+
+        return written
+
+    def hear(self, chunk: bytes) -> None:
+        """Note a chunk; after the last byte that was declared, the response is complete."""
+        self._exchange.feed(chunk)
+        if self.left is not None:
+            self.left -= len(chunk)
+            if self.left == 0:
+                self._exchange.finish()
+
+    def is_file(self, body: Iterable[bytes]) -> bool:
+        """Tell whether the server may send the body as a file."""
+        return isinstance(self._wrapper, type) and isinstance(body, self._wrapper)
+
+
+class _Kept:
+    """The app's iterable, which tells an exchange what passes."""
+
+    __slots__ = ("_body", "_exchange", "_listener", "_send")
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        listener: _Listener,
+        body: Iterable[bytes],
+        send: Callable[[Answer], Iterable[bytes]],
+    ) -> None:
+        self._exchange = exchange
+        self._listener = listener
+        self._body = body
+        self._send = send
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The app's chunks; or what is answered instead, where the app begins its response as late as here."""
+        exchange, listener = self._exchange, self._listener
+        try:
+            for chunk in self._body:
+                if exchange.replies:
+                    exchange.feed(chunk)
+                else:
+                    listener.hear(chunk)
+                    yield chunk
+        except Exception as error:
+            made = exchange.fail()
+            if made is None or listener.has_begun:
+                raise
+            _log_hidden(error)
+            yield from self._send(made)
+            return
+        made = exchange.finish()
+        if made is not None and not listener.has_begun:
+            yield from self._send(made)
+
+    def close(self) -> None:
+        """Close the app's iterable; what was not complete by now is not kept."""
+        try:
+            close = getattr(self._body, "close", None)
+            if close is not None:
+                close()
+        finally:
+            self._exchange.fail()
+            settle(self._exchange)
+
+
+def _replied(
+    exchange: Exchange, listener: _Listener, body: Iterable[bytes], send: Callable[[Answer], Iterable[bytes]]
+) -> Iterable[bytes]:
+    """What the cache answers, once the app's response has ended."""
+    kept = _Kept(exchange, listener, body, send)
+    try:
+        return list(kept)
+    finally:
+        kept.close()
+
+
+@final
+class _Joined:
+    """An input of which a part was read: that part, then the rest."""
+
+    def __init__(self, read: bytes, rest: Any) -> None:  # Any: whatever the server has for an input
+        self._read = BytesIO(read)
+        self._rest = rest
+
+    def read(self, size: int = -1) -> bytes:
+        """As many bytes as there are, or `size`."""
+        content = self._read.read(size)
+        if size is not None and 0 <= size <= len(content):
+            return content
+        return content + cast("bytes", self._rest.read(-1 if size is None or size < 0 else size - len(content)))
+
+    def readline(self, size: int = -1) -> bytes:
+        """One line."""
+        line = self._read.readline(size)
+        if line.endswith(b"\n") or 0 <= size <= len(line):
+            return line
+        return line + cast("bytes", self._rest.readline(*(() if size < 0 else (size - len(line),))))
+
+    def readlines(self, _hint: int = -1) -> list[bytes]:
+        """All lines."""
+        return list(self)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Line by line."""
+        while line := self.readline():
+            yield line
