@@ -30,8 +30,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "explain": GATEWAY,
     "lint": GATEWAY,
     "routing": {"core"},
-    "asgi": {*GATEWAY, "routing"},
-    "wsgi": {*GATEWAY, "routing"},
+    "asgi": {*GATEWAY, "routing", "asgi_exchange"},
+    "wsgi": {*GATEWAY, "routing", "wsgi_exchange"},
+    "asgi_exchange": {"core", "caching"},
+    "wsgi_exchange": {"core", "caching"},
     "decorators": {*GATEWAY, "routing"},
     "flask": {*GATEWAY, "routing", "wsgi", "audit", "cli"},
     "fastapi": {*GATEWAY, "routing", "asgi"},
@@ -51,7 +53,7 @@ EXCEPTIONS = {
 ONLY_IN = {
     # a module from outside: where it may be imported; a room stands for all that is in it
     "time": {"core.clock"},
-    "asyncio": {"asgi", "caching.coalescing", "django", "core.clock", "core.loops", "demo", "stores", "testing"},
+    "asyncio": {"asgi", "asgi_exchange", "caching.coalescing", "django", "core.clock", "core.loops", "demo", "stores", "testing"},
     "flask": {"demo", "flask", "routing.flask"},
     "werkzeug": {"flask", "routing.flask"},
     "fastapi": {"demo"},
@@ -63,6 +65,7 @@ ONLY_IN = {
     "pydantic": {"demo"},
     "waitress": {"demo"},
     "pytest": {"testing"},
+    "cryptography": {"caching.encryption"},
 }
 
 AT_FIRST_USE = {"limits", "wrapt", "redis", "valkey"}  # only inside functions: heavy, or extras

@@ -11,6 +11,7 @@ import apigate
 PUBLIC = {
     "CORS",
     "ApigateError",
+    "CachePolicy",
     "ConfigurationError",
     "Decision",
     "Gateway",
@@ -20,6 +21,7 @@ PUBLIC = {
     "ProtocolError",
     "Rate",
     "Reservation",
+    "ResponseCache",
     "Stage",
     "StoreError",
     "StoreTimeoutError",
