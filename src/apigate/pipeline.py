@@ -5,9 +5,7 @@ from threading import Lock
 from typing import Any, NamedTuple, cast, final
 
 from apigate.caching.cache import ResponseCache
-from apigate.caching.lookup import Lookup
 from apigate.caching.mark import CacheMark
-from apigate.caching.policy import CachingPolicy
 from apigate.caching.settings import CachePolicy
 from apigate.config import UNSET, Method, Stage, Unset
 from apigate.core.clock import Clock
@@ -192,6 +190,9 @@ class Compiler:
         cache = None if policy is None or wanted else self.cache_of(stage)
         if cache is None or policy is None:
             return []
+        from apigate.caching.lookup import Lookup
+        from apigate.caching.policy import CachingPolicy
+
         self.cache_policies.add(policy)
         lookup = Lookup(cache, policy, self.clock, names[0])
         return [CachingPolicy(lookup, self._responses, self._counted(stage.name, names[0]))]

@@ -1,19 +1,20 @@
-"""The response cache of one stage: its tiers, its flights, and what operators do with it."""
+"""The response cache of one stage: its tiers, its flights, and what operators do with it.
+
+What is behind it is imported when the first cache is made: `import apigate` is not to pay for it.
+"""
 
 from collections.abc import Mapping
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
-from apigate.caching.coalescing import Flights
-from apigate.caching.entry import CacheKey, StoredResponse
-from apigate.caching.generations import Generations
-from apigate.caching.invalidation import method_scope, path_scope, tag_scope
-from apigate.caching.memory import MemoryTier
-from apigate.caching.search import SearchVariance
 from apigate.caching.settings import CachePolicy, cache_policy
 from apigate.caching.sizes import parse_size
-from apigate.caching.variance import FieldValue, matches
 from apigate.core.clock import Clock, SystemClock
 from apigate.core.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from apigate.caching.entry import CacheKey, StoredResponse
+    from apigate.caching.search import SearchVariance
+    from apigate.caching.variance import FieldValue
 
 __all__ = ["ResponseCache"]
 
@@ -52,6 +53,11 @@ class ResponseCache:
         is_detailed: bool = False,
     ) -> None:
         """Check every setting; nothing is stored yet."""
+        from apigate.caching.coalescing import Flights
+        from apigate.caching.generations import Generations
+        from apigate.caching.memory import MemoryTier
+        from apigate.caching.variance import matches
+
         self.max_bytes: int = parse_size(max_bytes, "cache max_bytes")
         self.max_item_bytes: int = parse_size(max_item_bytes, "cache max_item_bytes")
         self.policy: CachePolicy | None = cache_policy(policy, "cache policy")
@@ -64,6 +70,7 @@ class ResponseCache:
         self._tier = MemoryTier(
             self.max_bytes, max_entries, self.max_bytes, generations=self.generations
         )  # an item is bounded by its content
+        self._matches = matches
         self._bound_to: str | None = None
 
     # ---- what operators do
@@ -85,6 +92,8 @@ class ResponseCache:
         given = [value for value in (path, prefix, tag, method) if value is not None]
         if len(given) != 1 or not isinstance(given[0], str):
             raise ConfigurationError("invalidate: give exactly one of path=, prefix=, tag= and method=, a text")
+        from apigate.caching.invalidation import method_scope, path_scope, tag_scope
+
         if prefix is not None:
             self.generations.invalidate_prefix(prefix)
         elif path is not None:
@@ -122,7 +131,7 @@ class ResponseCache:
 
     # ---- for lookups and fills
 
-    def find(self, key: CacheKey, value_of: FieldValue) -> StoredResponse | None:
+    def find(self, key: "CacheKey", value_of: "FieldValue") -> "StoredResponse | None":
         """The latest valid response under a key that a request matches.
 
         Args:
@@ -130,27 +139,27 @@ class ResponseCache:
             value_of: Gives the request's fields.
         """
         for stored in self._tier.get(key):
-            if (not stored.vary or matches(stored.vary, value_of)) and self.generations.is_valid(stored):
+            if (not stored.vary or self._matches(stored.vary, value_of)) and self.generations.is_valid(stored):
                 return stored
         return None
 
-    def has(self, key: CacheKey) -> bool:
+    def has(self, key: "CacheKey") -> bool:
         """Tell whether there is any response under a key."""
         return bool(self._tier.get(key))
 
-    def is_valid(self, stored: StoredResponse) -> bool:
+    def is_valid(self, stored: "StoredResponse") -> bool:
         """Tell whether nothing has invalidated a response since its request was sent."""
         return self.generations.is_valid(stored)
 
-    def put(self, key: CacheKey, stored: StoredResponse, now_us: int) -> bool:
+    def put(self, key: "CacheKey", stored: "StoredResponse", now_us: int) -> bool:
         """Store a response; False where there is no room for it."""
         return self._tier.put(key, stored, now_us)
 
-    def remove(self, key: CacheKey, stored: StoredResponse) -> None:
+    def remove(self, key: "CacheKey", stored: "StoredResponse") -> None:
         """Forget one response."""
         self._tier.remove(key, stored)
 
-    def note_search(self, base: CacheKey | None, search: SearchVariance) -> None:
+    def note_search(self, base: "CacheKey | None", search: "SearchVariance") -> None:
         """Note how queries of a path are to be taken."""
         if base is not None:
             if len(self.searches) >= _MOST_SEARCHES:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from typing import Any
-from urllib.parse import unquote
 
 from apigate.core.message import PICKED, Headers, Reader, Request, Target
 
@@ -177,6 +176,8 @@ def plain_request(method: str, url: str, headers: Mapping[str, str], address: st
     >>> request.path, request.query, request.target.scheme, request.value("host")
     ('/pets', 'page=2', 'https', 'shop.example')
     """
+    from urllib.parse import unquote
+
     scheme, host = "http", ""
     if not url.startswith("/") and "://" in url:
         scheme, _, rest = url.partition("://")
