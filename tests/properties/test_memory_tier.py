@@ -111,7 +111,7 @@ class Model:
                 self.evictions += len(place.responses)
 
 
-KEYS = st.sampled_from([("GET", f"/{name}") for name in "abcdefghijklmnop"] + [("GET", "/ä"), ("G",), ()])
+KEYS = st.sampled_from([("GET", f"/{name}") for name in "abcde"] + [("GET", "/ä"), ("G",), ()])
 VARIES = st.sampled_from([(), (("accept", None),), (("accept", "a"),), (("accept", "a"), ("cookie", "b"))])
 SECONDS = st.integers(0, 5)
 ONE = stored().size + key_bytes(("GET", "/a"))
@@ -122,7 +122,7 @@ class TierMachine(RuleBasedStateMachine):
 
     @initialize(
         room=st.integers(ONE, 14 * ONE),
-        number=st.integers(1, 16),
+        number=st.integers(1, 4) | st.integers(5, 16),
         item=st.integers(900, 6_000),
         variants=st.integers(1, 3),
     )
