@@ -146,8 +146,9 @@ class Generations:
         """Remember a scope by its hash: of one size however long it is, and who shares its hash has but a miss."""
         floor, young, _ = self._marks
         if len(young) >= self._half_scopes:
-            self._marks = (max(floor, self._old_until), fresh := {}, young)
-            young, self._old_until = fresh, self._young_until
+            self._marks = (max(floor, self._old_until), {}, young)
+            self._old_until = self._young_until
+            young = self._marks[1]
         young[hash(scope)] = epoch
         self._young_until = epoch
 

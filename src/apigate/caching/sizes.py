@@ -10,7 +10,9 @@ from apigate.core.errors import ConfigurationError
 
 __all__ = ["parse_size"]
 
-_TEXT = re.compile(r"(?P<whole>[0-9]{1,18})(?:\.(?P<part>[0-9]{1,9}))? ?(?P<unit>(?:[KMGT]I?)?B)?", re.IGNORECASE)
+_TEXT = re.compile(
+    r"(?P<whole>[0-9]{1,18})(?:\.(?P<part>[0-9]{1,9}))? ?(?P<unit>(?:[KMGT]I?)?B)?", re.ASCII | re.IGNORECASE
+)
 
 _UNITS = {
     "b": 1,
@@ -61,4 +63,5 @@ def _bytes(size: object) -> int | None:
     if read is None:
         return None
     part = read["part"] or ""
-    return int(read["whole"] + part) * _UNITS[(read["unit"] or "b").lower()] // 10 ** len(part)
+    parts: int = 10 ** len(part)
+    return int(read["whole"] + part) * _UNITS[(read["unit"] or "b").lower()] // parts
