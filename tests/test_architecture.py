@@ -63,6 +63,7 @@ ONLY_IN = {
     "pydantic": {"demo"},
     "waitress": {"demo"},
     "pytest": {"testing"},
+    "cryptography": {"caching.encryption"},
 }
 
 AT_FIRST_USE = {"limits", "wrapt", "redis", "valkey"}  # only inside functions: heavy, or extras
