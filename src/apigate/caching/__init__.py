@@ -10,4 +10,11 @@ What is read from fields, each in a module of its own that never raises:
 - `search`: No-Vary-Search
 - `groups`: Cache-Groups, Cache-Group-Invalidation
 - `query`: the part of a query that is a key
+
+What workers share, beside their own memory:
+
+- `store`: the boundary, values and a log of invalidations
+- `shared`: generations that follow the log, responses that are put and found
+- `codec`: stored responses as bytes
+- `encryption`: the same, unreadable
 """

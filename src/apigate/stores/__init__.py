@@ -7,4 +7,7 @@ What begins with `file_` is the inside of the file store: kernel (locks), opened
 `redis_` that of Redis: address, clients, connection (threads), line (event loops), the two scripts, denials, leases,
 names, windows. Of windows on other servers: `written_windows`, `written_names`, `storage_connections`. Windows in
 memory for the package `limits` itself: `limits_storage`.
+
+What begins with `cache_` keeps responses: in a `file` (laid out by `layout`) or in `redis` (with its script), each
+`guarded` by a breaker; `address` opens them.
 """

@@ -5,7 +5,7 @@ follow the `?`, each a whole number, and who opens it; options, and errors about
 """
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar, cast
 
 from apigate.core.errors import ConfigurationError
 from apigate.core.names import nearest
@@ -16,18 +16,21 @@ from apigate.throttling.store import ThrottleStore
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
-__all__ = ["REDIS_OPTIONS", "are_hosts", "open_store"]
+__all__ = ["REDIS_OPTIONS", "AddressKind", "Options", "uri_of", "are_hosts", "open_address", "open_store"]
 
 _FLAGS = ("spread", "denial_cache")
 REDIS_OPTIONS = ("deadline_ms", "lease", *_FLAGS)
 """What may follow the `?` of an address of Redis or Valkey, beside what the client library takes."""
 
-_Options: TypeAlias = dict[str, Any]  # Any: whole numbers, which the stores' arguments of several types come from
+Options: TypeAlias = dict[str, Any]  # Any: whole numbers, which the stores' arguments of several types come from
+"""The options of an address that are ours."""
+
+T = TypeVar("T")
 
 _DIGITS = 19  # no machine keeps more buckets, and Python does not read numbers of any length
 
 
-class _Kind(NamedTuple):
+class AddressKind(NamedTuple, Generic[T]):
     """How the addresses of one scheme are opened.
 
     `opener` is given the parts of the address, their query without these options, and the options that were written;
@@ -37,7 +40,7 @@ class _Kind(NamedTuple):
 
     example: str
     options: tuple[str, ...]
-    opener: "Callable[[SplitResult, _Options], ThrottleStore | None]"
+    opener: "Callable[[SplitResult, Options], T | None]"
     others: bool = False
 
 
@@ -59,7 +62,7 @@ def open_store(store: ThrottleStore | str, on_fill: Callable[[int], None] | None
         ConfigurationError: It is neither.
     """
     if isinstance(store, str):
-        store = MemoryStore() if store == "memory://" else _open_address(store)
+        store = MemoryStore() if store == "memory://" else open_address(store, _KINDS, _ALLOWED)
     if on_fill is not None and getattr(store, "on_fill", on_fill) is None:
         cast("_Fills", store).on_fill = on_fill
     if not callable(getattr(store, "open", None)):
@@ -67,8 +70,17 @@ def open_store(store: ThrottleStore | str, on_fill: Callable[[int], None] | None
     return store
 
 
-def _open_address(address: str) -> ThrottleStore:
-    """The store of an address, by its row of the table."""
+def open_address(address: str, kinds: Mapping[str, AddressKind[T]], allowed: str) -> T:
+    """What is at an address, by its row of a table.
+
+    Args:
+        address: The address.
+        kinds: The table, by scheme.
+        allowed: Which there are, for an error.
+
+    Raises:
+        ConfigurationError: No row takes it.
+    """
     from urllib.parse import parse_qsl, urlencode, urlsplit
 
     try:
@@ -76,9 +88,9 @@ def _open_address(address: str) -> ThrottleStore:
         given = parse_qsl(parts.query, keep_blank_values=True)
     except ValueError:  # which may tell what is secret
         raise ConfigurationError(f"store: {shown(address)!r} is no address: no host has such a name") from None
-    kind = _KINDS.get(parts.scheme)
+    kind = kinds.get(parts.scheme)
     if kind is None:
-        raise ConfigurationError(f"store: {shown(address)!r} is unknown; {_meant(parts.scheme)}{_ALLOWED}")
+        raise ConfigurationError(f"store: {shown(address)!r} is unknown; {_meant(parts.scheme, kinds)}{allowed}")
     for name, value in given:
         if not (_is_number(value) if name in kind.options else kind.others):
             raise ConfigurationError(f"store: {shown(address)!r}: {_problem(name, kind)}, as in {kind.example!r}")
@@ -89,7 +101,7 @@ def _open_address(address: str) -> ThrottleStore:
     return store
 
 
-def _problem(name: str, kind: _Kind) -> str:
+def _problem(name: str, kind: AddressKind[T]) -> str:
     """What is wrong with an option, and which there are."""
     close = nearest(name, kind.options)
     meant = "" if close is None else f" (did you mean {close!r}?)"
@@ -98,7 +110,7 @@ def _problem(name: str, kind: _Kind) -> str:
     return f"{wrong}; {allowed} {', '.join(kind.options)}"
 
 
-def _instead(parts: "SplitResult", kind: _Kind) -> str:
+def _instead(parts: "SplitResult", kind: AddressKind[T]) -> str:
     """How to write an address of a kind."""
     path = f"{parts.netloc}{parts.path}"
     if parts.scheme == "file" and path.strip("/") and not path.endswith("/"):
@@ -106,8 +118,8 @@ def _instead(parts: "SplitResult", kind: _Kind) -> str:
     return f"write it as {kind.example.partition('?')[0]!r}"
 
 
-def _meant(scheme: str) -> str:
-    close = nearest(scheme, _KINDS)
+def _meant(scheme: str, kinds: Mapping[str, AddressKind[T]]) -> str:
+    close = nearest(scheme, kinds)
     return "" if close is None else f"did you mean '{close}://'? "
 
 
@@ -115,13 +127,13 @@ def _is_number(text: str) -> bool:
     return text.isdecimal() and len(text) < _DIGITS
 
 
-def _memory(parts: "SplitResult", options: _Options) -> ThrottleStore | None:
+def _memory(parts: "SplitResult", options: Options) -> ThrottleStore | None:
     if parts.netloc or parts.path:
         return None
     return MemoryStore(**options)
 
 
-def _file(parts: "SplitResult", options: _Options) -> ThrottleStore | None:
+def _file(parts: "SplitResult", options: Options) -> ThrottleStore | None:
     from urllib.parse import unquote
 
     from apigate.stores.file import FileStore
@@ -131,32 +143,32 @@ def _file(parts: "SplitResult", options: _Options) -> ThrottleStore | None:
     return FileStore(unquote(parts.path), **options)
 
 
-def _redis(parts: "SplitResult", options: _Options) -> ThrottleStore | None:
+def _redis(parts: "SplitResult", options: Options) -> ThrottleStore | None:
     if not (parts.netloc or parts.path.strip("/")):
         return None
     from apigate.stores.redis import RedisStore
 
     flags = {flag: bool(options[flag]) for flag in _FLAGS if flag in options}
-    return RedisStore(_address(parts), **{**options, **flags})
+    return RedisStore(uri_of(parts), **{**options, **flags})
 
 
-def _memcached(parts: "SplitResult", options: _Options) -> ThrottleStore | None:
+def _memcached(parts: "SplitResult", options: Options) -> ThrottleStore | None:
     from apigate.stores.memcached import MemcachedStore
 
     if not (are_hosts(parts.netloc) and not parts.path.strip("/") if parts.netloc else parts.path.strip("/")):
         return None
-    return MemcachedStore(_address(parts), **options)
+    return MemcachedStore(uri_of(parts), **options)
 
 
-def _mongodb(parts: "SplitResult", options: _Options) -> ThrottleStore | None:
+def _mongodb(parts: "SplitResult", options: Options) -> ThrottleStore | None:
     from apigate.stores.mongodb import MongoDBStore
 
     if not parts.netloc:
         return None
-    return MongoDBStore(_address(parts), **options)
+    return MongoDBStore(uri_of(parts), **options)
 
 
-def _address(parts: "SplitResult") -> str:
+def uri_of(parts: "SplitResult") -> str:
     """The address without our options."""
     return f"{parts.scheme}://{parts.netloc}{parts.path}" + (f"?{parts.query}" if parts.query else "")
 
@@ -171,13 +183,15 @@ def are_hosts(netloc: str) -> bool:
     return all(host and port.isdecimal() for host, _, port in (each.rpartition(":") for each in hosts))
 
 
-_MONGODB = _Kind("mongodb://host:27017/name?deadline_ms=100", ("deadline_ms",), _mongodb, others=True)
+_MONGODB: AddressKind[ThrottleStore] = AddressKind(
+    "mongodb://host:27017/name?deadline_ms=100", ("deadline_ms",), _mongodb, others=True
+)
 
-_KINDS: Mapping[str, _Kind] = {
-    "memory": _Kind("memory://?max_keys=1000000", ("max_keys",), _memory),
-    "file": _Kind("file:///run/app/apigate.state?deadline_ms=50", ("max_keys", "deadline_ms"), _file),
+_KINDS: Mapping[str, AddressKind[ThrottleStore]] = {
+    "memory": AddressKind("memory://?max_keys=1000000", ("max_keys",), _memory),
+    "file": AddressKind("file:///run/app/apigate.state?deadline_ms=50", ("max_keys", "deadline_ms"), _file),
     **{
-        f"{server}{kind}": _Kind(f"{server}{kind}://{place}?deadline_ms=50", REDIS_OPTIONS, _redis, others=True)
+        f"{server}{kind}": AddressKind(f"{server}{kind}://{place}?deadline_ms=50", REDIS_OPTIONS, _redis, others=True)
         for server in ("redis", "valkey")
         for kind, place in {
             "": "localhost:6379/0",
@@ -187,7 +201,7 @@ _KINDS: Mapping[str, _Kind] = {
             "+sentinel": "localhost:26379/mymaster",
         }.items()
     },
-    "memcached": _Kind("memcached://host:11211?deadline_ms=100", ("deadline_ms",), _memcached),
+    "memcached": AddressKind("memcached://host:11211?deadline_ms=100", ("deadline_ms",), _memcached),
     "mongodb": _MONGODB,
     "mongodb+srv": _MONGODB,
 }

@@ -91,12 +91,12 @@ def unpacked(data: bytes) -> bytes | None:
     >>> unpacked(b"$4\r\n1 0 \r\n"), unpacked(b"$4\r\n1 0"), unpacked(b"-READONLY You cannot\r\n")
     (b'1 0 ', None, b'-READONLY You cannot')
     """
-    head, ended, body = data.partition(b"\r\n")
-    if not ended:
+    end = data.find(b"\r\n")
+    if end < 0:
         return None
-    if not head.startswith(b"$"):
-        return head
-    return body[:-2] if len(body) == int(head[1:]) + 2 else None
+    if not data.startswith(b"$"):
+        return data[:end]
+    return data[end + 2 : -2] if len(data) == end + 4 + int(data[1:end]) else None
 
 
 @cache
@@ -216,6 +216,38 @@ class Connections:
             return [int(number) for number in reply.split()]
         except Exception as error:
             raise self.failure(command.operation, error) from error
+
+    def evaluate(self, operation: str, script: Script, *arguments: bytes) -> bytes:
+        """What a script answers, as it is.
+
+        Args:
+            operation: What it is called in errors.
+            script: What the server runs.
+            arguments: The number of keys, the keys, and what else it takes.
+
+        Raises:
+            StoreError: As `call`.
+        """
+        try:
+            say = self._say_in_time if self.is_cluster else self._say
+            try:
+                reply: bytes = say(b"EVALSHA", script.sha, *arguments)
+            except self.errors.NoScriptError:
+                reply = say(b"EVAL", script.text, *arguments)
+        except Exception as error:
+            raise self.failure(operation, error) from error
+        return reply
+
+    def say(self, operation: str, *words: bytes) -> None:
+        """Send one command, whose answer is of no importance; its second word is its key.
+
+        Raises:
+            StoreError: As `call`.
+        """
+        try:
+            (self._say_in_time if self.is_cluster else self._say)(*words)
+        except Exception as error:
+            raise self.failure(operation, error) from error
 
     def _say_in_time(self, *words: bytes) -> Any:
         """`_say` to a cluster."""

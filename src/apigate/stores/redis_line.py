@@ -5,8 +5,8 @@ round trips are under way as there may be gathers, and goes with the next.
 """
 
 from asyncio import CancelledError, Semaphore, Task, current_task, timeout
-from collections.abc import AsyncGenerator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, final
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, final
 
 from apigate.core.errors import StoreError
 from apigate.stores.redis_connection import BYTES, Command, Connections, Script, packed
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Future
 
 __all__ = ["Line"]
+
+T = TypeVar("T")
 
 _MOST = 128
 """Commands in one round trip: the server decides them in about a millisecond, in which nobody else is served."""
@@ -84,6 +86,35 @@ class Line:
         Raises:
             StoreError: As `Connections.call`.
         """
+        arguments = (b"%d" % len(command.keys), *command.keys, now, command.text)
+        return await self._by_itself(command.operation, lambda: self._call(command.script, *arguments), _numbers)
+
+    async def evaluate(self, operation: str, script: Script, *arguments: bytes) -> bytes:
+        """What a script answers, as it is.
+
+        Args:
+            operation: What it is called in errors.
+            script: What the server runs.
+            arguments: The number of keys, the keys, and what else it takes.
+
+        Raises:
+            StoreError: As `Connections.call`.
+        """
+        return await self._by_itself(operation, lambda: self._call(script, *arguments), bytes)
+
+    async def say(self, operation: str, *words: bytes) -> None:
+        """Send one command, whose answer is of no importance; its second word is its key.
+
+        Raises:
+            StoreError: As `Connections.call`.
+        """
+        await self._by_itself(operation, lambda: self._sent(*words), bool)
+
+    async def _sent(self, *words: bytes) -> Any:
+        return await self._say(self._client or await self._connected(), *words)
+
+    async def _by_itself(self, operation: str, ask: Callable[[], Awaitable[Any]], read: Callable[[Any], T]) -> T:
+        """Ask something that nothing else goes together with, within the deadline."""
         connections = self._connections
         until = self._loop.time() + connections.deadline_ms / 1_000
         in_time = False
@@ -91,12 +122,11 @@ class Line:
             with _Deadline(self._loop, until):
                 async with self._alone:
                     in_time = self._has_time(until)
-                    arguments = (b"%d" % len(command.keys), *command.keys, now, command.text)
-                    reply = await self._call(command.script, *arguments)
-            return [int(number) for number in reply.split()]
+                    reply = await ask()
+            return read(reply)
         except Exception as error:
             blames_store = in_time and not self._is_late(until)
-            raise connections.failure(command.operation, error, blames_store=blames_store) from error
+            raise connections.failure(operation, error, blames_store=blames_store) from error
 
     def _has_time(self, until: float) -> bool:
         """Whether so much is left that a server which does not answer by then is to blame, and not who asked late."""
@@ -318,14 +348,18 @@ class _FirstKey:
     async def initialize(self, node: object = None) -> None:
         """Nothing has to be learned."""
 
-    async def get_keys(self, _command: str, key: bytes) -> tuple[bytes]:
+    async def get_keys(self, _command: str, key: bytes, *_: bytes) -> tuple[bytes]:
         """The keys of a command other than EVAL and EVALSHA, which the client knows."""
         return (key,)
 
 
+def _numbers(reply: bytes | str) -> list[int]:
+    return [int(number) for number in reply.split()]
+
+
 def _read(commands: Sequence[Command], reply: bytes | str) -> list[list[int]]:
     """The numbers of each command: the verdict, and two for each of its keys; none for an adjust."""
-    numbers = [int(number) for number in reply.split()]
+    numbers = _numbers(reply)
     if len(commands) == 1:
         return [numbers]
     answers: list[list[int]] = []
