@@ -183,6 +183,9 @@ class _Listener:
         headers = message.get("headers", ())
         lines = [(bytes(name).decode("latin-1"), bytes(value).decode("latin-1")) for name, value in headers]
         added = exchange.begin(message["status"], lines)
+        told = exchange.publish()
+        if told is not None:
+            await told
         if not exchange.replies:
             await self._pass({**message, "headers": [*headers, *[field.raw for field in added]]})
 

@@ -191,6 +191,8 @@ class Gateway:
             x_rate_limit=_checked_flag("x_rate_limit", x_rate_limit),
             policies=_checked_sequence("policies", policies),
             on_shadow=self._would_deny,
+            shared_store=None if isinstance(opened, MemoryStore) else opened,
+            on_store_change=None if on_event is None else self._emit,
             settings=_global_settings(throttle, in_flight, modes),
         )
         self._claimed: dict[str, int] = {}

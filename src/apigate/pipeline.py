@@ -13,6 +13,7 @@ from apigate.core.context import RequestContext
 from apigate.core.counters import Counters
 from apigate.core.endpoints import Endpoint, Mark
 from apigate.core.errors import ConfigurationError
+from apigate.core.events import StoreOutage, StoreRecovered
 from apigate.core.message import Request, Response
 from apigate.core.policy import CompiledMethod, Phase, Policy
 from apigate.core.responses import GatewayResponses
@@ -122,6 +123,8 @@ class Compiler:
         policies: Sequence[Policy],
         on_shadow: Callable[[RequestContext, tuple[str, ...]], None],
         settings: GlobalSettings,
+        shared_store: ThrottleStore | None = None,
+        on_store_change: Callable[[StoreOutage | StoreRecovered], None] | None = None,
     ) -> None:
         """Keep the shared parts; `name` prefixes every bucket's."""
         self._name = name
@@ -136,6 +139,8 @@ class Compiler:
         self.on_change: Callable[[], None] = lambda: None
         self._policies = tuple(policies)
         self._on_shadow = on_shadow
+        self._shared_store = shared_store
+        self._on_store_change = on_store_change
         self._lock = Lock()
         self._limits: dict[str, Limit] = {}
         self._settling: tuple[Stage, bool] | None = None  # of the stage that is being compiled
@@ -177,8 +182,34 @@ class Compiler:
             cache = self._caches.get(stage.name) or ResponseCache()
         if cache is not None and self._caches.get(stage.name) is not cache:
             cache.bind(f"stage {stage.name!r} of gateway {self._name!r}", self.clock)
+            if cache.sharing is not None or self._shared_store is not None:
+                self._share(cache, stage.name)
             self._caches[stage.name] = cache
         return cache
+
+    def _share(self, cache: ResponseCache, stage: str) -> None:
+        """Have a cache share with other workers what it is to share, through the gateway's store or one of its own."""
+        from apigate.stores.cache_address import keeps_responses, open_response_store
+
+        own = cache.sharing
+        store = self._shared_store if own is None or own is True else own
+        if own is True and not keeps_responses(store):
+            raise ConfigurationError(
+                f"cache shared: the gateway's store keeps no responses; give it store='file:///...' or 'redis://...', "
+                f"or stage {stage!r} cache=ResponseCache(shared='file:///...')"
+            )
+        if store is None or isinstance(store, bool) or (own is None and not keeps_responses(store)):
+            return
+        opened = open_response_store(
+            store,
+            name=self._name,
+            stage=stage,
+            clock=self.clock,
+            on_event=self._on_store_change,
+            bodies=own is not None,
+            max_lag=cache.max_lag,
+        )
+        cache.share(opened, bodies=own is not None)
 
     def _caching(
         self, stage: Stage, names: Sequence[str | None], settings: Sequence[Method], marks: Sequence[Mark]

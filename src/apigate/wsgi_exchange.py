@@ -6,7 +6,7 @@ stored when its last declared byte has come, or its iterable has ended; what is 
 Source: RFC 9111; PEP 3333.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from io import BytesIO
 from threading import BoundedSemaphore, Thread
 from types import TracebackType
@@ -82,7 +82,10 @@ def settle(exchange: Exchange) -> None:
     Raises:
         ProtocolError: It has to be awaited.
     """
-    answer = exchange.settle()
+    _done(exchange.settle())
+
+
+def _done(answer: Awaitable[None] | None) -> None:
     if answer is not None:
         refuse_awaitable(answer)
 
@@ -187,6 +190,7 @@ class _Listener:
             added: tuple[Field, ...] = ()
         else:
             added = exchange.begin(int(status[:3]), headers)
+            _done(exchange.publish())
         self._was_called = True
         if exchange.replies:
             return exchange.feed

@@ -3,17 +3,22 @@
 What is behind it is imported when the first cache is made: `import apigate` is not to pay for it.
 """
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, final
 
 from apigate.caching.settings import CachePolicy, cache_policy
 from apigate.caching.sizes import parse_size
 from apigate.core.clock import Clock, SystemClock
 from apigate.core.errors import ConfigurationError
+from apigate.core.policy import refuse_awaitable
+from apigate.core.steps import Steps, run
 
 if TYPE_CHECKING:
+    from apigate.caching.encryption import Encryption
     from apigate.caching.entry import CacheKey, StoredResponse
     from apigate.caching.search import SearchVariance
+    from apigate.caching.shared import SharedGenerations, SharedResponses
+    from apigate.caching.store import Invalidation, ResponseStore
     from apigate.caching.variance import FieldValue
 
 __all__ = ["ResponseCache"]
@@ -31,6 +36,13 @@ class ResponseCache:
         max_item_bytes: The longest content that is stored; Amazon API Gateway's limit is 1,048,576 bytes.
         max_entries: How many responses are stored at most.
         policy: How the methods are cached that have no policy of their own.
+        shared: What workers share, in a gateway. None: invalidations, through the gateway's store where that is shared.
+            True: responses too. An address, `"file:///run/app/cache"` or `"redis://host:6379/0"`, or a
+            `ResponseStore`: responses and invalidations there. False: nothing.
+        max_lag: Seconds after which what others have invalidated is known at the latest, where the store is a server;
+            a file is known at once.
+        encryption: Keys of 32 bytes, also in Base64, by which responses are unreadable in what is shared; the first
+            encrypts, all decrypt. None for none.
         clock: The clock to go by; in a gateway, the gateway's.
         is_detailed: Whether Cache-Status says why a response was not stored; for development, as it tells clients
             about the app.
@@ -49,6 +61,9 @@ class ResponseCache:
         max_item_bytes: int | str = 1_048_576,
         max_entries: int = 1_000_000,
         policy: CachePolicy | Mapping[str, Any] | str = CachePolicy(),  # noqa: B008 - frozen. Any: a table
+        shared: "bool | str | ResponseStore | None" = None,
+        max_lag: float = 1.0,
+        encryption: Sequence[bytes | str] | None = None,
         clock: Clock | None = None,
         is_detailed: bool = False,
     ) -> None:
@@ -56,7 +71,7 @@ class ResponseCache:
         from apigate.caching.coalescing import Flights
         from apigate.caching.generations import Generations
         from apigate.caching.memory import MemoryTier
-        from apigate.caching.variance import matches
+        from apigate.caching.variance import matches, selected_fields
 
         self.max_bytes: int = parse_size(max_bytes, "cache max_bytes")
         self.max_item_bytes: int = parse_size(max_item_bytes, "cache max_item_bytes")
@@ -66,11 +81,16 @@ class ResponseCache:
         self.generations: Generations = Generations()
         self.flights: Flights[StoredResponse] = Flights()
         self.searches: dict[CacheKey, SearchVariance] = {}
-        self.shared: Any = None
+        self.sharing: bool | str | ResponseStore | None = _checked_sharing(shared)
+        self.max_lag: float = _checked_lag(max_lag)
+        self.news: SharedGenerations | None = None
+        self.shared: SharedResponses | None = None
+        self._encryption = None if encryption is None else _encryption(encryption)
         self._tier = MemoryTier(
             self.max_bytes, max_entries, self.max_bytes, generations=self.generations
         )  # an item is bounded by its content
         self._matches = matches
+        self._select = selected_fields
         self._bound_to: str | None = None
 
     # ---- what operators do
@@ -88,25 +108,37 @@ class ResponseCache:
 
         Raises:
             ConfigurationError: Not exactly one of them is given.
+            ProtocolError: What is shared has to be awaited; use `invalidate_async`.
         """
-        given = [value for value in (path, prefix, tag, method) if value is not None]
-        if len(given) != 1 or not isinstance(given[0], str):
-            raise ConfigurationError("invalidate: give exactly one of path=, prefix=, tag= and method=, a text")
-        from apigate.caching.invalidation import method_scope, path_scope, tag_scope
+        _wait_not(self.publish([_record(path, prefix, tag, method)]))
 
-        if prefix is not None:
-            self.generations.invalidate_prefix(prefix)
-        elif path is not None:
-            self.generations.invalidate(path_scope(path))
-        elif tag is not None:
-            self.generations.invalidate(tag_scope(tag))
-        elif method is not None:
-            self.generations.invalidate(method_scope(method))
+    async def invalidate_async(
+        self, *, path: str | None = None, prefix: str | None = None, tag: str | None = None, method: str | None = None
+    ) -> None:
+        """`invalidate` for tasks."""
+        answer = self.publish([_record(path, prefix, tag, method)])
+        if answer is not None:
+            await answer
 
     def flush(self) -> None:
-        """Forget every response."""
-        self.generations.invalidate("")
+        """Forget every response.
+
+        Raises:
+            ProtocolError: What is shared has to be awaited; use `flush_async`.
+        """
+        from apigate.caching.store import EVERYTHING
+
         self._tier.clear()
+        _wait_not(self.publish([EVERYTHING]))
+
+    async def flush_async(self) -> None:
+        """`flush` for tasks."""
+        from apigate.caching.store import EVERYTHING
+
+        self._tier.clear()
+        answer = self.publish([EVERYTHING])
+        if answer is not None:
+            await answer
 
     def stats(self) -> dict[str, int]:
         """What is stored now, and what had to go."""
@@ -129,7 +161,50 @@ class ResponseCache:
         self._bound_to = stage
         self.clock = clock
 
+    def share(self, store: "ResponseStore", *, bodies: bool) -> None:
+        """Share with other workers; for gateways.
+
+        Args:
+            store: What is shared.
+            bodies: Whether responses are, beside invalidations.
+        """
+        from apigate.caching.shared import SharedGenerations, SharedResponses
+
+        self.news = SharedGenerations(store, self.generations)
+        self.shared = SharedResponses(store, self.news, encryption=self._encryption) if bodies else None
+
     # ---- for lookups and fills
+
+    def publish(self, records: "Sequence[Invalidation]") -> Awaitable[None] | None:
+        """Have something forgotten here and everywhere; None if it is done, or an awaitable."""
+        for record in records:
+            if record.kind == "prefix":
+                self.generations.invalidate_prefix(record.text)
+            else:
+                self.generations.invalidate(record.text)
+        return None if self.news is None else run(self._published(self.news, records))
+
+    def _published(self, news: "SharedGenerations", records: "Sequence[Invalidation]") -> Steps[None]:
+        for record in records:
+            yield news.invalidate(record, self.clock.now_us())
+
+    def fetch(self, key: "CacheKey", value_of: "FieldValue", now_us: int) -> "Steps[StoredResponse | None]":
+        """The response that another worker has stored under a key, if it is valid; from now on it is here too."""
+        if self.shared is None:
+            return None
+        found: StoredResponse | None = yield self.shared.get(
+            key, lambda names: self._select(names, value_of), self.clock.wall(), now_us
+        )
+        if found is None or not self.generations.is_valid(found):
+            return None
+        self._tier.put(key, found, now_us)
+        return found
+
+    def give(self, key: "CacheKey", stored: "StoredResponse") -> Awaitable[None] | None:
+        """Let other workers find a response; None if that is done, or an awaitable."""
+        if self.shared is None:
+            return None
+        return self.shared.put(key, stored, self.clock.wall(), self.clock.now_us())
 
     def find(self, key: "CacheKey", value_of: "FieldValue") -> "StoredResponse | None":
         """The latest valid response under a key that a request matches.
@@ -144,8 +219,8 @@ class ResponseCache:
         return None
 
     def has(self, key: "CacheKey") -> bool:
-        """Tell whether there is any response under a key."""
-        return bool(self._tier.get(key))
+        """Tell whether there is any valid response under a key, for whatever request."""
+        return any(self.generations.is_valid(stored) for stored in self._tier.get(key))
 
     def is_valid(self, stored: "StoredResponse") -> bool:
         """Tell whether nothing has invalidated a response since its request was sent."""
@@ -169,3 +244,41 @@ class ResponseCache:
     def __repr__(self) -> str:
         """What is stored, and the budget."""
         return f"<ResponseCache {self._tier.entries} responses, {self._tier.bytes} of {self.max_bytes} bytes>"
+
+
+def _record(path: str | None, prefix: str | None, tag: str | None, method: str | None) -> "Invalidation":
+    from apigate.caching.invalidation import method_scope, path_scope, tag_scope
+    from apigate.caching.store import Invalidation
+
+    scopes = {"path": path_scope, "tag": tag_scope, "method": method_scope}
+    given: dict[str, object] = {"path": path, "prefix": prefix, "tag": tag, "method": method}
+    named = [(name, value) for name, value in given.items() if value is not None]
+    if len(named) == 1 and isinstance(named[0][1], str):
+        name, text = named[0][0], named[0][1]
+        return Invalidation("prefix", text) if name == "prefix" else Invalidation("scope", scopes[name](text))
+    raise ConfigurationError("invalidate: give exactly one of path=, prefix=, tag= and method=, a text")
+
+
+def _wait_not(answer: Awaitable[None] | None) -> None:
+    if answer is not None:
+        refuse_awaitable(answer)
+
+
+def _checked_sharing(shared: object) -> "bool | str | ResponseStore | None":
+    if shared is None or isinstance(shared, (bool, str)) or callable(getattr(shared, "learn", None)):
+        return shared  # type: ignore[return-value]  # one of these
+    raise ConfigurationError(
+        f"cache shared: {shared!r} is not True, False, None, the address of a store or a ResponseStore"
+    )
+
+
+def _checked_lag(max_lag: object) -> float:
+    if isinstance(max_lag, bool) or not isinstance(max_lag, (int, float)) or not 0.01 <= max_lag <= 3_600:
+        raise ConfigurationError(f"cache max_lag: {max_lag!r} is not a number of seconds from 0.01 to 3,600")
+    return float(max_lag)
+
+
+def _encryption(keys: Sequence[bytes | str]) -> "Encryption":
+    from apigate.caching.encryption import Encryption
+
+    return Encryption(keys)

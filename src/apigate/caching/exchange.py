@@ -76,6 +76,10 @@ class Exchange(Protocol):
         """
         ...
 
+    def publish(self) -> Awaitable[None] | None:
+        """What other workers have to know before the client has its answer; None, or an awaitable."""
+        ...
+
     def feed(self, chunk: bytes) -> None:
         """A part of its content has come."""
         ...

@@ -141,12 +141,12 @@ class Fill:
 
     def settle(self) -> Awaitable[None] | None:
         """See `Exchange`."""
-        shared, written = self._lookup.cache.shared, self._written
-        if shared is None or written is None:
-            return None
-        self._written = None
-        answer: Awaitable[None] | None = shared.write(self.key, written, self._came_us)
-        return answer
+        written, self._written = self._written, None
+        return None if written is None else self._lookup.cache.give(self.key, written)
+
+    def publish(self) -> Awaitable[None] | None:
+        """See `Exchange`."""
+        return None
 
     def fail(self) -> Answer | None:
         """See `Exchange`."""

@@ -13,6 +13,7 @@ from urllib.parse import unquote, urljoin, urlsplit
 from apigate.caching.answer import Answer
 from apigate.caching.entry import FieldLines
 from apigate.caching.groups import parse_groups
+from apigate.caching.store import Invalidation
 from apigate.core.message import Field, Headers, Request, Target
 
 if TYPE_CHECKING:
@@ -75,9 +76,11 @@ class Invalidating:
         """See `Exchange`."""
         if 200 <= status <= 399:
             self.scopes = tuple(dict.fromkeys(self._scopes(Headers(fields))))
-            for scope in self.scopes:
-                self._lookup.cache.generations.invalidate(scope)
         return self._lookup.note("method")
+
+    def publish(self) -> Awaitable[None] | None:
+        """See `Exchange`."""
+        return self._lookup.cache.publish([Invalidation("scope", scope) for scope in self.scopes])
 
     def feed(self, chunk: bytes) -> None:
         """See `Exchange`."""

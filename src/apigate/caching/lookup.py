@@ -145,6 +145,22 @@ class Lookup:
             An answer; an exchange, with which it goes to the app; that it passes by; or that it is refused. An
             awaitable of either (a `Pause` within, for threads) where another request or a shared tier is waited for.
         """
+        news = self.cache.news
+        if news is not None:
+            waiting = news.synchronise(now_us)
+            if waiting is not None:
+                return run(self._informed(waiting, request, now_us, owner, mode, private=private))
+        return self._look(request, now_us, owner, mode, private=private)
+
+    def _informed(
+        self, waiting: Awaitable[None], request: Request, now_us: int, owner: str, mode: str, *, private: bool
+    ) -> Steps[Found]:
+        """What becomes of a request, once it is known what other workers have invalidated."""
+        yield waiting
+        found: Found = yield self._look(request, now_us, owner, mode, private=private)
+        return found
+
+    def _look(self, request: Request, now_us: int, owner: str, mode: str, *, private: bool) -> Found | Awaitable[Found]:
         method = request.method
         picked = request.picked
         if method not in self._methods:
@@ -273,11 +289,10 @@ class Lookup:
             landed = None if place is None else self.cache.find(asked.key, asked.request.value)  # since the look before
             if landed is not None and landed is not stored and self._may_give(landed, asked, now_us):
                 return self._landed(landed, asked, place, now_us)
-            if self.cache.shared is not None:
-                found = yield from self.cache.shared.fetch(asked.key, asked.request.value, now_us)
-                if found is not None and self._may_give(found, asked, now_us):
-                    return self._landed(found, asked, place, now_us)
-                stored = stored if found is None else found
+            found = yield from self.cache.fetch(asked.key, asked.request.value, now_us)
+            if found is not None and self._may_give(found, asked, now_us):
+                return self._landed(found, asked, place, now_us)
+            stored = stored if found is None else found
             return Fill(self, asked, reason, stored, place)
         except BaseException:
             if place is not None:

@@ -16,7 +16,7 @@ from apigate.throttling.store import ThrottleStore
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
-__all__ = ["REDIS_OPTIONS", "AddressKind", "Options", "uri_of", "are_hosts", "open_address", "open_store"]
+__all__ = ["REDIS_OPTIONS", "AddressKind", "Options", "are_hosts", "open_address", "open_store", "uri_of"]
 
 _FLAGS = ("spread", "denial_cache")
 REDIS_OPTIONS = ("deadline_ms", "lease", *_FLAGS)

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from apigate.caching.store import ResponseStore
 from apigate.core.clock import Clock
 from apigate.core.errors import ConfigurationError
-from apigate.stores.address import AddressKind, Options, uri_of, open_address
+from apigate.stores.address import AddressKind, Options, open_address, uri_of
 from apigate.stores.breaker import StoreChange
 from apigate.stores.cache_guarded import GuardedResponses
 from apigate.throttling.store import ThrottleStore
@@ -19,7 +19,7 @@ from apigate.throttling.store import ThrottleStore
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
 
-__all__ = ["open_response_store"]
+__all__ = ["keeps_responses", "open_response_store"]
 
 _BESIDE = ".cache"
 """What comes after the name of a file of buckets, for that of the responses beside it."""
@@ -65,6 +65,14 @@ def open_response_store(
         else _beside(store, owner, given, bodies=bodies)
     )
     return GuardedResponses(found, clock, on_event)
+
+
+def keeps_responses(store: object) -> bool:
+    """Tell whether a gateway's store can have responses beside its buckets."""
+    from apigate.stores.file import FileStore
+    from apigate.stores.redis import RedisStore
+
+    return isinstance(store, (FileStore, RedisStore))
 
 
 def _beside(store: ResponseStore | ThrottleStore, owner: str, given: Options, *, bodies: bool) -> ResponseStore:
