@@ -138,7 +138,7 @@ class FlightsMachine(RuleBasedStateMachine):
             for _ in range(gone):
                 if request.key in self.flying:
                     self.cancel_request(flight.leader)
-                    flight.leader.loop.run()
+                    flight.leader.loop.run(1)  # not so far that the next one knows
                     self.promote(flight)
         self.run()
 
@@ -253,7 +253,7 @@ class FlightsMachine(RuleBasedStateMachine):
         assert self.flights.under_way == 0
 
 
-FlightsMachine.TestCase.settings = settings(UNHURRIED, max_examples=60, stateful_step_count=40)
+FlightsMachine.TestCase.settings = settings(UNHURRIED, max_examples=50, stateful_step_count=40)
 TestFlightsMachine = FlightsMachine.TestCase
 
 
@@ -430,30 +430,24 @@ def test_of_200_mixed_requests_each_leader_that_fails_is_followed_by_one(failing
 
 
 @pytest.mark.usefixtures("restless_interpreter")
-def test_200_mixed_requests_that_land_fail_are_lost_and_are_cancelled_never_hang_and_never_lead_twice():
+def test_200_mixed_requests_never_hang_and_never_lead_twice_however_they_end():
     flights = Flights()
     leading, told, lock = Counter(), Counter(), threading.Lock()
 
-    def lead_on(lead, key, random):
+    def take(got, key, random):
+        if not isinstance(got, Lead):
+            assert got is key
+            with lock:
+                told["landed"] += 1
+            return
         with lock:
             leading[key] += 1
+            told["led"] += 1
             assert leading[key] == 1
         with lock:
             leading[key] -= 1
-        what = random.randrange(3)
-        if what == 0:
-            lead.land(key)
-        elif what == 1:
-            lead.fail()
-
-    def take(got, key, random):
-        if isinstance(got, Lead):
-            lead_on(got, key, random)
-            got = Lead
-        else:
-            assert got is key
-        with lock:
-            told["led" if got is Lead else "landed"] += 1
+        end = random.choice([lambda: got.land(key), got.fail, lambda: None])  # in the end: lost
+        end()
 
     def in_thread(number):
         random = Random(number)
