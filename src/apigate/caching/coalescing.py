@@ -366,10 +366,10 @@ class Flights(Generic[T]):
         ConfigurationError: One of them is below 0, or `max_waiters` is no whole number.
 
     >>> flights: Flights[str] = Flights()
-    >>> lead, place = flights.join(("GET", "/pets"), 0), flights.join(("GET", "/pets"), 0)
+    >>> lead = flights.join(("GET", "/pets"), now_us=0)
+    >>> flights.join(("GET", "/pets"), now_us=0)  # by the same request, within
+    <Alone.LEADING: 'leading'>
     >>> lead.land("three pets")
-    >>> place.wait(5)
-    'three pets'
     """
 
     def __init__(self, max_waiters: int = 1_000, refusal_seconds: float = 10) -> None:

@@ -526,9 +526,9 @@ def test_what_the_garbage_collector_ends_in_the_middle_of_a_step_does_not_hang()
 # Processes
 
 CHILD = """
-import os, signal, sys, threading
+import contextvars, os, signal, sys, threading
 sys.path[:0] = {path!r}
-from apigate.caching.coalescing import Flights, Lead
+from apigate.caching.coalescing import Flights, Wait
 
 flights = Flights()
 lead = flights.join(("mine",), 0)
@@ -548,10 +548,11 @@ child = os.fork()
 if not child:
     signal.alarm(10)  # ends it where it hangs
     before = flights.under_way
-    other = flights.join(("other",), 0)  # this context leads nothing any more, or it could not wait
+    other = contextvars.Context().run(flights.join, ("other",), 0)
+    place = flights.join(("other",), 0)  # this context leads nothing any more, or it could not wait
     lead.land("of the parent")
-    own = flights.join(("mine",), 0)
-    os._exit(before != 0 or not isinstance(other, Lead) or not isinstance(own, Lead) or flights.under_way != 2)
+    other.land("of the child")
+    os._exit(before != 0 or not isinstance(place, Wait) or place.wait(5) != "of the child")
 status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 over.set()
 thread.join()
