@@ -114,9 +114,7 @@ def a_response(epoch: int = 0, *, body: bytes = b"hello", **settings: Any) -> St
     """A response that is fresh for a minute."""
     given = {"lifetime": 60.0, "grace": 0.0, "scopes": ("path:/pets/1", "tag:pets"), **settings}
     fields = (("content-type", "text/plain"),)
-    return StoredResponse(
-        status=200, fields=fields, body=body, initial_age=0.0, received_us=0, epoch=epoch, **given
-    )
+    return StoredResponse(status=200, fields=fields, body=body, initial_age=0.0, received_us=0, epoch=epoch, **given)
 
 
 def nothing_varies(names: Sequence[str]) -> Any:

@@ -53,7 +53,17 @@ EXCEPTIONS = {
 ONLY_IN = {
     # a module from outside: where it may be imported; a room stands for all that is in it
     "time": {"core.clock"},
-    "asyncio": {"asgi", "asgi_exchange", "caching.coalescing", "django", "core.clock", "core.loops", "demo", "stores", "testing"},
+    "asyncio": {
+        "asgi",
+        "asgi_exchange",
+        "caching.coalescing",
+        "django",
+        "core.clock",
+        "core.loops",
+        "demo",
+        "stores",
+        "testing",
+    },
     "flask": {"demo", "flask", "routing.flask"},
     "werkzeug": {"flask", "routing.flask"},
     "fastapi": {"demo"},

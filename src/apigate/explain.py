@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
+from apigate.caching.policy import CachingPolicy
 from apigate.core.native import plain_request
 from apigate.core.steps import Steps
 from apigate.pipeline import RefusalPolicy
@@ -93,6 +94,8 @@ def explain(
                 refused = "STORE_UNAVAILABLE" if decision.unavailable else "THROTTLED"
                 verdict = "admitted" if decision.allowed else refused
                 notes += ["the store cannot be reached: this process decides by itself"] if decision.local else []
+            case CachingPolicy():
+                notes += [f"cache: {sentence}" for sentence in policy.explain(context)]
             case InFlightPolicy():
                 notes += [f"at most {most} in flight at level {slots.level}" for slots, most, _ in policy.limits]
             case ThrottlePolicy() | RateLimitFieldsPolicy() | SettlementPolicy():

@@ -193,6 +193,7 @@ class Gateway:
             on_shadow=self._would_deny,
             shared_store=None if isinstance(opened, MemoryStore) else opened,
             on_store_change=None if on_event is None else self._emit,
+            on_look=None if on_event is None else self._looked,
             settings=_global_settings(throttle, in_flight, modes),
         )
         self._claimed: dict[str, int] = {}
@@ -303,7 +304,8 @@ class Gateway:
         """Requests by stage, method and kind, since the gateway was built.
 
         Kinds are `admitted`, the types of gateway responses such as `THROTTLED`, and `shadow:` with a level for
-        requests that it would have refused. Requests that matched no method stand under `*`, those that named no
+        requests that it would have refused; where there is a cache also `cache:hit`, `cache:stale`, `cache:miss` and
+        `cache:bypass`. Requests that matched no method stand under `*`, those that named no
         stage under the stage `(none)`.
         """
         stats = {name: stage.stats() for name, stage in self._stages.items()}
@@ -724,6 +726,11 @@ class Gateway:
             self._emit(
                 WouldDeny(context.stage, context.method, request.path, context.client, levels, context.request_id)
             )
+
+    def _looked(self, context: RequestContext, outcome: str) -> None:
+        from apigate.core.events import CacheLooked
+
+        self._emit(CacheLooked(outcome, context.stage, context.method, context.request.path, context.request_id))
 
     def _guarded(self, store: ThrottleStore, workers: int | None) -> ThrottleStore:
         """The store with what happens in its outages; memory has none."""

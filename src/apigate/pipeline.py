@@ -125,6 +125,7 @@ class Compiler:
         settings: GlobalSettings,
         shared_store: ThrottleStore | None = None,
         on_store_change: Callable[[StoreOutage | StoreRecovered], None] | None = None,
+        on_look: Callable[[RequestContext, str], None] | None = None,
     ) -> None:
         """Keep the shared parts; `name` prefixes every bucket's."""
         self._name = name
@@ -141,6 +142,7 @@ class Compiler:
         self._on_shadow = on_shadow
         self._shared_store = shared_store
         self._on_store_change = on_store_change
+        self._on_look = on_look
         self._lock = Lock()
         self._limits: dict[str, Limit] = {}
         self._settling: tuple[Stage, bool] | None = None  # of the stage that is being compiled
@@ -226,7 +228,8 @@ class Compiler:
 
         self.cache_policies.add(policy)
         lookup = Lookup(cache, policy, self.clock, names[0])
-        return [CachingPolicy(lookup, self._responses, self._counted(stage.name, names[0]))]
+        counters = self._counted(stage.name, names[0])
+        return [CachingPolicy(lookup, self._responses, counters, self._on_look)]
 
     def _cache_policy(
         self, stage: Stage, name: str | None, settings: Method, marked: CachePolicy | None

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["ResponseCache"]
 
 _MOST_SEARCHES = 1_024
+_MOST_OBJECTIONS = 256
 
 
 @final
@@ -81,6 +82,7 @@ class ResponseCache:
         self.generations: Generations = Generations()
         self.flights: Flights[StoredResponse] = Flights()
         self.searches: dict[CacheKey, SearchVariance] = {}
+        self.objections: dict[CacheKey, str] = {}
         self.sharing: bool | str | ResponseStore | None = _checked_sharing(shared)
         self.max_lag: float = _checked_lag(max_lag)
         self.news: SharedGenerations | None = None
@@ -233,6 +235,12 @@ class ResponseCache:
     def remove(self, key: "CacheKey", stored: "StoredResponse") -> None:
         """Forget one response."""
         self._tier.remove(key, stored)
+
+    def note_objection(self, key: "CacheKey", objection: str) -> None:
+        """Note why the last response under a key was not stored, for whoever asks."""
+        if len(self.objections) >= _MOST_OBJECTIONS:
+            self.objections.clear()
+        self.objections[key] = objection
 
     def note_search(self, base: "CacheKey | None", search: "SearchVariance") -> None:
         """Note how queries of a path are to be taken."""

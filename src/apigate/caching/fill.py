@@ -77,7 +77,6 @@ class Fill:
         self._has_ended = False
         self._is_unknown = True  # whether the head has not come
         self.key: CacheKey = asked.key
-        self.objection: str | None = None
         if stored is not None:
             own = dict(questions(stored))
             self.questions = (*own.items(), *[(name, None) for name in _CONDITIONS if name not in own])
@@ -170,18 +169,18 @@ class Fill:
         wall = lookup.clock.wall()
         self._head = status, fields, wall
         directives, targeted = cache_directives(headers)
-        self.objection = self._objection(status, headers, directives, targeted=targeted)
-        if self.objection is None:
+        objection = self._objection(status, headers, directives, targeted=targeted)
+        if objection is None:
             self._chunks = []
         else:
-            self._refuse(self.objection)
+            self._refuse(objection)
         changed = self._stored is not None and status < 500
         if changed and self._chunks is None and self._stored is not None:
             lookup.cache.remove(self.key, self._stored)  # it is no longer what the app answers
         note = forwarded_status(
             self._reason,
             stored=self._chunks is not None,
-            detail=self.objection if lookup.is_detailed and self.objection else "",
+            detail=objection if lookup.is_detailed and objection else "",
         )
         return (note, *lookup.varied)
 
@@ -277,7 +276,7 @@ class Fill:
             self.lead.land(response)
 
     def _refuse(self, objection: str) -> None:
-        self.objection = objection
+        self._lookup.cache.note_objection(self._asked.key, objection)
         self._chunks = None
         if self.lead is not None:
             self.lead.refuse(self._came_us)

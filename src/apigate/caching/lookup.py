@@ -7,6 +7,7 @@ Source: RFC 9111, section 4; docs/explanation/coalescing.md.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextvars import copy_context
 from functools import partial
 from random import random
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, final
@@ -47,7 +48,11 @@ _WITH_CONTENT = frozenset({"QUERY", "POST"})
 _NOTHING = Directives()
 _CONDITIONS = frozenset({"if-match", "if-unmodified-since"})
 _ALONE = frozenset({"range", "if-none-match", "if-modified-since"})  # their answers may not be what others wait for
-_ROUNDS = 3
+_VERDICTS = {
+    Reuse.SERVE: "it is served",
+    Reuse.REFRESH: "it is served, and the app is asked anew in the background",
+    Reuse.VALIDATE: "the app is asked whether it still holds",
+}
 
 
 class Passing(NamedTuple):
@@ -182,6 +187,34 @@ class Lookup:
         directives = _directives(picked) if odd else _NOTHING
         return run(self._consider(Asked(request, picked, directives, owner, private, mode, "", key), stored, now_us))
 
+    def explain(
+        self, request: Request, now_us: int, owner: str = "", mode: str = "public", *, private: bool = False
+    ) -> list[str]:
+        """What would become of a request, and why, in sentences; nothing is changed, and nobody waited for."""
+        picked, method = request.picked, request.method
+        if method not in self._methods:
+            return [f"{method} is not cached here" + ("" if method in SAFE_METHODS else "; it invalidates its path")]
+        passing = self._passes_by(picked)
+        if passing is not None:
+            return [f"it passes by: {passing.detail}"]
+        if method in _WITH_CONTENT:
+            return ["its content is part of the key, and is not known here"]
+        key = self._key(request, picked, owner)
+        if self.cache.searches:
+            key = self._searched(key, request, picked, owner)
+        asked = Asked(request, picked, _directives(picked), owner, private, mode, "", key)
+        stored = self._allowed(asked, self.cache.find(key, request.value))
+        if stored is None:
+            objection = self.cache.objections.get(key)
+            why = "" if objection is None else f"; the last answer was not stored: {objection}"
+            return [f"nothing that it may be given is stored, so the app is asked{why}"]
+        verdict = reuse(stored, asked.directives, self.policy, now_us, obeys=self.policy.ttl is None)
+        age, said = stored.age(now_us), f"a response of {stored.status}, keyed as {mode}"
+        standing = f"{said}, {age:.0f} s old, fresh for {stored.lifetime - age:.0f} s more"
+        if age >= stored.lifetime:
+            standing = f"{said}, stale for {age - stored.lifetime:.0f} s"
+        return [f"{standing}: {_VERDICTS[verdict]}"]
+
     def note(self, reason: str, detail: str = "") -> tuple[Field, ...]:
         """The Cache-Status of a request that passes by the cache."""
         return (forwarded_status(reason, detail=detail if self.is_detailed else ""),)
@@ -301,10 +334,12 @@ class Lookup:
 
     def _joined(self, asked: Asked, now_us: int) -> Steps[Lead[StoredResponse] | StoredResponse | None]:
         """Lead a flight, or what another one has brought that the request may be given; None to go alone."""
-        seconds, key, value_of = self.policy.wait, asked.key, asked.request.value
-        for _ in range(_ROUNDS if seconds else 0):
+        key, value_of = asked.key, asked.request.value
+        until_us = now_us + round(self.policy.wait * 1_000_000)
+        while now_us < until_us:
             place = self.cache.flights.join(key, now_us)
             if isinstance(place, Wait):
+                seconds = (until_us - now_us) / 1_000_000
                 place = yield Pause(partial(place.wait, seconds), partial(place.wait_async, seconds))
                 now_us = self.clock.now_us()
             if isinstance(place, Lead):
@@ -313,6 +348,8 @@ class Lookup:
                 return None
             if matches(place.vary, value_of):
                 return place if self._may_give(place, asked, now_us) else None
+            if len(key) > len(asked.key):
+                return None
             names = [name for name, _ in place.vary]  # it is of another variant: fly with those of the same
             key = (*asked.key, *[f"{name}={value!r}" for name, value in selected_fields(names, value_of)])
         return None
@@ -338,7 +375,8 @@ class Lookup:
     def _refreshing(self, stored: StoredResponse, asked: Asked, now_us: int) -> Answer:
         """Serve it stale; whoever leads the flight has the app asked in the background (RFC 5861, section 3)."""
         made = self._answer(stored, asked, now_us)
-        lead = self.cache.flights.join(asked.key, now_us)
+        # in a context of its own: what goes on in the background is not led by the request
+        lead = copy_context().run(self.cache.flights.join, asked.key, now_us)
         if isinstance(lead, Lead):
             unconditional = {name: value for name, value in asked.picked.items() if name not in _ALONE}
             anew = asked._replace(picked=unconditional, directives=_NOTHING)

@@ -3,7 +3,7 @@
 Source: RFC 9111, section 4.
 """
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, final
 
 from apigate.caching.answer import Answer
@@ -20,9 +20,13 @@ from apigate.core.steps import Steps, run
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["CachingPolicy"]
+__all__ = ["OUTCOMES", "CachingPolicy"]
+
+OUTCOMES = ("hit", "stale", "miss", "bypass")
+"""What may become of a request that is looked up."""
 
 _CLAIM = "claim:"
+_NOBODY = "nobody can tell whose the response would be, so it passes by the cache"
 
 
 @final
@@ -33,43 +37,64 @@ class CachingPolicy:
         lookup: The policy's lookup, which has the cache.
         responses: Makes gateway responses.
         counters: Counts requests by what became of them: `cache:hit`, `cache:stale`, `cache:miss`, `cache:bypass`.
+        on_look: Told of each request and what became of it, if anybody is.
     """
 
     phase = Phase.CACHE
 
-    def __init__(self, lookup: Lookup, responses: GatewayResponses, counters: Counters) -> None:
+    def __init__(
+        self,
+        lookup: Lookup,
+        responses: GatewayResponses,
+        counters: Counters,
+        on_look: Callable[[RequestContext, str], None] | None = None,
+    ) -> None:
         """Keep the parts."""
         self.lookup: Lookup = lookup
+        self._on_look = on_look
         self._responses = responses
-        self._hits: Iterator[int] = counters.counter("cache:hit")
-        self._stale: Iterator[int] = counters.counter("cache:stale")
-        self._misses: Iterator[int] = counters.counter("cache:miss")
-        self._bypasses: Iterator[int] = counters.counter("cache:bypass")
+        self._counts: dict[str, Iterator[int]] = {each: counters.counter(f"cache:{each}") for each in OUTCOMES}
+        self._hits = self._counts["hit"]
         per = lookup.policy.per
         self._owner = None if per is None or per == "public" else _Owner(per)
         self._by_principal = per is None
 
     def on_request(self, context: RequestContext) -> Outcome:
         """Answer the request, or send it on with an exchange."""
-        request = context.request
-        if context.principal is not None and self._by_principal:
-            found = self.lookup.ask(
-                request, context.now_us, f"principal:{context.principal}", "principal", private=True
-            )
-        elif self._owner is not None:
-            owner = self._owner.of(context)
-            if owner is None:
-                return self._judge(context, Passing("bypass", "nobody tells whose the response is"))
-            found = self.lookup.ask(request, context.now_us, owner, self._owner.mode, private=self._owner.private)
-        else:
-            found = self.lookup.ask(request, context.now_us)
-        if type(found) is Answer:
+        found = self._ask(context)
+        if type(found) is Answer and found.refresh is None and self._on_look is None:
             context.answer = found
             next(self._hits)
             return None
         if isinstance(found, Awaitable):
             return run(self._later(context, found))
         return self._judge(context, found)
+
+    def explain(self, context: RequestContext) -> list[str]:
+        """What would become of a request, and why, in sentences; nothing is changed."""
+        owned = self._owned(context)
+        if owned is None:
+            return [_NOBODY]
+        owner, mode, private = owned
+        return self.lookup.explain(context.request, context.now_us, owner, mode, private=private)
+
+    def _owned(self, context: RequestContext) -> tuple[str, str, bool] | None:
+        """Whose the response is, how it is keyed, and whether for one principal; None where nobody can tell."""
+        if context.principal is not None and self._by_principal:
+            return f"principal:{context.principal}", "principal", True
+        if self._owner is None:
+            return "", "public", False
+        owner = self._owner.of(context)
+        return None if owner is None else (owner, self._owner.mode, self._owner.private)
+
+    def _ask(self, context: RequestContext) -> Found | Awaitable[Found]:
+        if self._owner is None and (context.principal is None or not self._by_principal):
+            return self.lookup.ask(context.request, context.now_us)
+        owned = self._owned(context)
+        if owned is None:
+            return Passing("bypass", _NOBODY)
+        owner, mode, private = owned
+        return self.lookup.ask(context.request, context.now_us, owner, mode, private=private)
 
     def on_response(self, context: RequestContext, head: ResponseHead) -> None:
         """Say of a request that passed by why it did."""
@@ -80,18 +105,20 @@ class CachingPolicy:
         return self._judge(context, (yield found))
 
     def _judge(self, context: RequestContext, found: Found) -> Response | None:
+        if isinstance(found, Refused):
+            return self._responses.make(found.kind, context, found.detail)
         if isinstance(found, Answer):
             context.answer = found
-            next(self._hits if found.refresh is None else self._stale)
+            outcome = "hit" if found.refresh is None else "stale"
         elif isinstance(found, Passing):
             context.passing = found
-            next(self._bypasses)
-        elif isinstance(found, Refused):
-            return self._responses.make(found.kind, context, found.detail)
+            outcome = "bypass"
         else:
             context.exchange = found
-            if isinstance(found, Fill):
-                next(self._misses)
+            outcome = "miss" if isinstance(found, Fill) else "bypass"
+        next(self._counts[outcome])
+        if self._on_look is not None:
+            self._on_look(context, outcome)
         return None
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TypeAlias, final
 
-__all__ = ["Denied", "Event", "StoreFull", "StoreOutage", "StoreRecovered", "WouldDeny"]
+__all__ = ["CacheLooked", "Denied", "Event", "StoreFull", "StoreOutage", "StoreRecovered", "WouldDeny"]
 
 
 @final
@@ -58,6 +58,26 @@ class WouldDeny:
 
 @final
 @dataclass(frozen=True, slots=True)
+class CacheLooked:
+    """A request that was looked up in a stage's cache.
+
+    Attributes:
+        outcome: `hit`, `stale` (served while the app is asked anew), `miss` or `bypass`.
+        stage: The stage's name.
+        method: Verb and template of the matched method, or None.
+        path: The request's decoded path.
+        request_id: The request's id.
+    """
+
+    outcome: str
+    stage: str
+    method: str | None
+    path: str
+    request_id: str
+
+
+@final
+@dataclass(frozen=True, slots=True)
 class StoreFull:
     """Every place for a bucket is taken: new keys share overflow buckets until some are free again.
 
@@ -100,5 +120,5 @@ class StoreRecovered:
     seconds: float
 
 
-Event: TypeAlias = Denied | WouldDeny | StoreFull | StoreOutage | StoreRecovered
+Event: TypeAlias = Denied | WouldDeny | CacheLooked | StoreFull | StoreOutage | StoreRecovered
 """Whatever `on_event` may be given; later kinds are added here."""

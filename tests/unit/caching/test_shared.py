@@ -254,7 +254,9 @@ def test_a_response_is_kept_as_long_as_it_may_be_of_use(store):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"body": bytes(100_000)}, {"lifetime": 0.0}, {"scopes": ("x" * 100_000,)}], ids=["body", "time", "scopes"]
+    "settings",
+    [{"body": bytes(100_000)}, {"lifetime": 0.0}, {"scopes": ("x" * 100_000,)}],
+    ids=["body", "time", "scopes"],
 )
 def test_what_is_too_long_or_of_no_use_any_more_is_not_put(store, settings):
     process = Process(store)
