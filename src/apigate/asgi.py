@@ -6,17 +6,17 @@ that ends it. A websocket's messages are not touched at all.
 Source: ASGI specification 3.0, HTTP and WebSocket message format 2.4; "WebSocket Denial Response" extension.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from functools import partial
 from typing import Any, TypeAlias, cast, final
 
-from apigate.asgi_exchange import RequestBody, refresh, serve_exchange, stop_refreshing
+from apigate.asgi_exchange import RequestBody, ask, refresh, serve_exchange, stop_refreshing
 from apigate.caching.answer import Answer
 from apigate.caching.exchange import Exchange
 from apigate.core.context import RequestContext, current
 from apigate.core.endpoints import Routing
 from apigate.core.message import Response, ResponseHead
-from apigate.core.native import asgi_request, staged_path
+from apigate.core.native import asgi_request, plain_request, staged_path, warm_request
 from apigate.gateway import Gateway, check_app
 from apigate.routing import routing_of
 from apigate.throttling.decision import Throttled
@@ -147,6 +147,30 @@ class GatewayMiddleware:
         finally:
             if token is not None:
                 current.reset(token)
+
+    async def warm(self, requests: "Iterable[str | tuple[str, Mapping[str, str]]]") -> int:
+        """Have responses stored before clients ask for them, one after another.
+
+        Args:
+            requests: Whole URLs as clients write them, `https://shop.example/pets?page=1`, as host and scheme are part
+                of each key; or URLs with request fields.
+
+        Returns:
+            How many went to the app; the others are stored already, or would not be.
+
+        Raises:
+            ConfigurationError: A URL has no scheme or no host.
+        """
+        asked = 0
+        for url, headers in map(warm_request, requests):
+            request = plain_request("GET", url, headers)
+            context, exchange = self.gateway.enter_unasked(request, self.stage, self._find)
+            found = await exchange if isinstance(exchange, Awaitable) else exchange
+            if found is None:
+                continue
+            asked += 1
+            await ask(self.app, found, self._inner(context, {"http_version": "1.1", **request.native}, None))
+        return asked
 
     async def _serve(self, context: RequestContext, scope: Scope, receive: Receive, passage: "_Passage") -> None:
         """Hand an admitted request to the app."""

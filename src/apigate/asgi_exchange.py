@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, final
 from apigate.caching.answer import Answer
 from apigate.caching.exchange import Exchange
 
-__all__ = ["RequestBody", "refresh", "send_answer", "serve_exchange", "stop_refreshing"]
+__all__ = ["RequestBody", "ask", "refresh", "send_answer", "serve_exchange", "stop_refreshing"]
 
 Scope: TypeAlias = MutableMapping[str, Any]  # Any: as the specification has it, values of every type
 Message: TypeAlias = MutableMapping[str, Any]
@@ -83,6 +83,17 @@ def refresh(app: App, exchange: Exchange, scope: Scope) -> None:
     task = asyncio.get_running_loop().create_task(_refreshed(app, exchange, scope))
     _refreshes.add(task)
     task.add_done_callback(_refreshes.discard)
+
+
+async def ask(app: App, exchange: Exchange, scope: Scope) -> None:
+    """Have the app answer a request of nobody, so that its response is stored.
+
+    Args:
+        app: The app.
+        exchange: What the cache does with the response.
+        scope: A scope of its own for the request.
+    """
+    await _refreshed(app, exchange, scope)
 
 
 async def stop_refreshing() -> None:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from os import PathLike
 from threading import Lock
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Self, TypeVar, final
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, final
 
 from apigate.config import (
     OBJECTS,
@@ -55,6 +55,7 @@ from apigate.throttling.rate import RateLike
 from apigate.throttling.store import ThrottleStore, store_name
 
 if TYPE_CHECKING:
+    from apigate.caching.exchange import Exchange
     from apigate.core.events import Event
     from apigate.decorators import ThrottleDecorator
     from apigate.explain import Explanation
@@ -66,6 +67,9 @@ DEFAULT_STAGE = "default"
 NO_STAGE = "(none)"
 
 T = TypeVar("T")
+
+Unasked: TypeAlias = "tuple[RequestContext, Exchange | Awaitable[Exchange | None] | None]"
+"""A request that no client makes, and what the cache does with its response."""
 
 
 @final
@@ -519,6 +523,29 @@ class Gateway:
         else:
             await self.complete_async(context, None)
         return context
+
+    def enter_unasked(self, request: Request, stage: str | None = None, find: FindEndpoint | None = None) -> "Unasked":
+        """The context of a request that no client makes, and its exchange with the cache; for adapters that warm it.
+
+        It takes from no limit, and is nobody's: what is stored for a principal is not warmed.
+
+        Args:
+            request: The request.
+            stage: The stage, where the adapter fixes it.
+            find: As in `enter`.
+
+        Returns:
+            Context and exchange, or an awaitable of the exchange; None in its place where nothing has to be asked, as
+            a fresh response is stored or none would be.
+        """
+        from apigate.caching.policy import CachingPolicy
+
+        context = self.route(request, stage, find)
+        context.exempt = True
+        for policy in context.compiled.policies:
+            if isinstance(policy, CachingPolicy):
+                return context, policy.warm(context)
+        return context, None
 
     def is_preflight(self, context: RequestContext) -> bool:
         """Tell whether a request was routed as a CORS preflight; for explaining."""

@@ -10,7 +10,7 @@ or `wsgiref.validate` refuses the environ.
 Source: PEP 3333.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sized
 from functools import partial
 from http import HTTPStatus
 from io import BytesIO
@@ -22,11 +22,13 @@ from apigate.caching.exchange import Exchange
 from apigate.core.context import RequestContext, current
 from apigate.core.endpoints import Routing
 from apigate.core.message import Response, ResponseHead
-from apigate.core.native import wsgi_request
+from apigate.core.native import plain_environ, warm_request, wsgi_request
+from apigate.core.policy import refuse_awaitable
+from apigate.core.steps import block
 from apigate.gateway import Gateway, check_app
 from apigate.routing import routing_of
 from apigate.throttling.decision import Throttled
-from apigate.wsgi_exchange import read_body, refresh, serve_exchange
+from apigate.wsgi_exchange import ask, read_body, refresh, serve_exchange
 
 __all__ = ["Environ", "GatewayMiddleware", "StartResponse", "WSGIApp", "Write"]
 
@@ -98,6 +100,33 @@ class GatewayMiddleware:
         if outer is not None:
             context.outer = outer
         return self._serve(context, _inner(context, environ), passage)
+
+    def warm(self, requests: "Iterable[str | tuple[str, Mapping[str, str]]]") -> int:
+        """Have responses stored before clients ask for them, one after another.
+
+        Args:
+            requests: Whole URLs as clients write them, `https://shop.example/pets?page=1`, as host and scheme are part
+                of each key; or URLs with request fields.
+
+        Returns:
+            How many went to the app; the others are stored already, or would not be.
+
+        Raises:
+            ConfigurationError: A URL has no scheme or no host.
+            ProtocolError: What is shared has to be awaited.
+        """
+        asked = 0
+        for url, headers in map(warm_request, requests):
+            environ = plain_environ(url, headers)
+            context, exchange = self.gateway.enter_unasked(wsgi_request(environ), self.stage, self._find)
+            found = block(exchange) if isinstance(exchange, Awaitable) else exchange
+            if isinstance(found, Awaitable):
+                refuse_awaitable(found)
+            if found is None:
+                continue
+            asked += 1
+            ask(partial(_in_context, self.app, context), found, _inner(context, environ))
+        return asked
 
     def _serve(self, context: RequestContext, environ: Environ, passage: "_Passage") -> Iterable[bytes]:
         """Hand an admitted request to the app."""

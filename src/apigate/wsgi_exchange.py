@@ -17,7 +17,7 @@ from apigate.caching.exchange import Exchange
 from apigate.core.message import Field
 from apigate.core.policy import refuse_awaitable
 
-__all__ = ["read_body", "refresh", "serve_exchange"]
+__all__ = ["ask", "read_body", "refresh", "serve_exchange"]
 
 Environ: TypeAlias = dict[str, Any]  # Any: as PEP 3333 has it, values of every type
 ExcInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
@@ -130,7 +130,15 @@ def refresh(app: App, exchange: Exchange, environ: Environ) -> None:
         exchange.fail()
 
 
-def _refreshed(app: App, exchange: Exchange, environ: Environ) -> None:
+def ask(app: App, exchange: Exchange, environ: Environ) -> None:
+    """Have the app answer a request of nobody, so that its response is stored.
+
+    Args:
+        app: The app.
+        exchange: What the cache does with the response.
+        environ: An environ of its own for the request.
+    """
+
     def begin(*_: object) -> Callable[[bytes], object]:
         return len
 
@@ -147,6 +155,12 @@ def _refreshed(app: App, exchange: Exchange, environ: Environ) -> None:
         _log_hidden(error)
     finally:
         exchange.fail()
+
+
+def _refreshed(app: App, exchange: Exchange, environ: Environ) -> None:
+    try:
+        ask(app, exchange, environ)
+    finally:
         _refreshing.release()
 
 

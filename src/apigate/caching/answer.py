@@ -93,7 +93,7 @@ def _head(stored: StoredResponse, age: int, status: str) -> tuple[list[tuple[byt
     seconds = str(max(0, age))
     return (
         [*stored.raw, (b"age", seconds.encode()), (b"cache-status", status.encode("latin-1", "replace"))],
-        [*stored.text, ("Age", seconds), ("Cache-Status", status)],
+        [*stored.fields, ("Age", seconds), ("Cache-Status", status)],
     )
 
 

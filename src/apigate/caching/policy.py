@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, final
 
 from apigate.caching.answer import Answer
+from apigate.caching.exchange import Exchange
 from apigate.caching.fill import Fill
 from apigate.caching.lookup import Found, Lookup, Passing, Refused
 from apigate.caching.settings import Per
@@ -70,6 +71,14 @@ class CachingPolicy:
             return run(self._later(context, found))
         return self._judge(context, found)
 
+    def warm(self, context: RequestContext) -> Exchange | Awaitable[Exchange | None] | None:
+        """The exchange by which a response is stored before clients ask; None where there is nothing to do."""
+        found = self._ask(context)
+        return run(self._warmed(found)) if isinstance(found, Awaitable) else _fill_of(found)
+
+    def _warmed(self, found: Awaitable[Found]) -> Steps[Exchange | None]:
+        return _fill_of((yield found))
+
     def explain(self, context: RequestContext) -> list[str]:
         """What would become of a request, and why, in sentences; nothing is changed."""
         owned = self._owned(context)
@@ -120,6 +129,12 @@ class CachingPolicy:
         if self._on_look is not None:
             self._on_look(context, outcome)
         return None
+
+
+def _fill_of(found: Found) -> Exchange | None:
+    if isinstance(found, Answer):
+        return found.refresh
+    return found if isinstance(found, Fill) else None
 
 
 @final

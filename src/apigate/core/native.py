@@ -3,14 +3,17 @@
 from collections.abc import Mapping
 from typing import Any
 
+from apigate.core.errors import ConfigurationError
 from apigate.core.message import PICKED, Headers, Reader, Request, Target
 
 __all__ = [
     "asgi_request",
     "is_same_request",
     "path_below",
+    "plain_environ",
     "plain_request",
     "staged_path",
+    "warm_request",
     "wsgi_path",
     "wsgi_request",
 ]
@@ -159,6 +162,51 @@ def _wsgi_value(environ: Mapping[str, Any], name: str) -> str | None:
     key = name.upper().replace("-", "_")
     value: str | None = environ.get(f"HTTP_{key}")
     return value if value is not None or name not in ("content-type", "content-length") else environ.get(key)
+
+
+def warm_request(request: "str | tuple[str, Mapping[str, str]]") -> tuple[str, Mapping[str, str]]:
+    """URL and fields of a request that a cache is warmed with.
+
+    Raises:
+        ConfigurationError: The URL has no scheme or no host.
+    """
+    url, headers = (request, {}) if isinstance(request, str) else request
+    scheme, _, rest = url.partition("://")
+    if scheme not in ("http", "https") or not rest.partition("/")[0]:
+        raise ConfigurationError(f"warm: {url!r} is not a whole URL such as 'https://shop.example/pets'")
+    return url, headers
+
+
+def plain_environ(url: str, headers: Mapping[str, str]) -> dict[str, Any]:
+    """The environ of a GET request that came in no server.
+
+    Args:
+        url: The whole URL, percent-encoded.
+        headers: The request's fields.
+    """
+    from io import BytesIO
+
+    request = plain_request("GET", url, headers)
+    host, _, port = (request.value("host") or "").partition(":")
+    native, scheme = request.native, request.target.scheme
+    environ: dict[str, Any] = {
+        "REQUEST_METHOD": "GET",
+        "SCRIPT_NAME": "",
+        "PATH_INFO": request.path.encode("utf-8", "surrogateescape").decode("latin-1"),
+        "RAW_URI": request.target.raw,
+        "QUERY_STRING": request.query,
+        "SERVER_NAME": host,
+        "SERVER_PORT": port or ("443" if scheme == "https" else "80"),
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "wsgi.version": (1, 0),
+        "wsgi.url_scheme": scheme,
+        "wsgi.input": BytesIO(),
+        "wsgi.errors": BytesIO(),
+        "wsgi.multithread": True,
+        "wsgi.multiprocess": False,
+        "wsgi.run_once": False,
+    }
+    return {**environ, **{key: value for key, value in native.items() if key.startswith("HTTP_")}}
 
 
 def plain_request(method: str, url: str, headers: Mapping[str, str], address: str | None = None) -> Request:
