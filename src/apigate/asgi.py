@@ -330,7 +330,7 @@ class _Passage:
         if self.context.refusal is not None:
             return message
         self.trailers = message.get("trailers", False)
-        head = ResponseHead(message["status"])
+        head = ResponseHead(message["status"], self.context.added)
         for hook in self.context.compiled.on_response:
             hook(self.context, head)
         if not head.added:

@@ -216,7 +216,7 @@ class _Passage:
         if refused is not None and self.status == refused.status:
             self.gateway.refuse(self.context, refused)  # the app has its own words for it
         if self.context.refusal is None:
-            head = ResponseHead(self.status)
+            head = ResponseHead(self.status, self.context.added)
             for hook in self.context.compiled.on_response:
                 hook(self.context, head)
             if head.added:

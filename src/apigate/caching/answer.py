@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Answer", "answer", "warned"]
 
+_SPECIAL = frozenset({"if-none-match", "if-modified-since", "range"})  # fields that may ask for less than the whole
 _WARNING = '199 apigate "cache invalidation was not authorized"'
 
 
@@ -67,12 +68,16 @@ def answer(
         status: The Cache-Status, where it is not that of a hit.
     """
     age = int(stored.initial_age + (now_us - stored.received_us) / 1_000_000)
-    told = stored.told if status is None else None
-    if told is None or told[0] != age or told[1] != mode:
-        told = age, mode, *_head(stored, age, status or hit_status(int(stored.lifetime) - age, mode))
+    told = stored.told
+    if status is None and told is not None and told[0] == age and told[1] == mode:
+        whole: Answer = told[2]
+    else:
+        whole = _whole(stored, age, status or hit_status(int(stored.lifetime) - age, mode))
         if status is None:
-            stored.told = told
-    _, _, raw, text = told
+            stored.told = age, mode, whole
+    if method == "GET" and _SPECIAL.isdisjoint(picked):
+        return whole
+    raw, text = whole.raw, whole.text
     conditional = "if-none-match" in picked or "if-modified-since" in picked
     if conditional and is_not_modified(stored, picked.get("if-none-match"), picked.get("if-modified-since")):
         return _not_modified(raw, text)
@@ -80,7 +85,7 @@ def answer(
         part = _part(stored, picked, text)
         if part is not None:
             return part
-    return Answer(stored.status, raw, text, b"" if method == "HEAD" else stored.body)
+    return Answer(stored.status, raw, text, b"") if method == "HEAD" else whole
 
 
 def warned(made: Answer) -> Answer:
@@ -89,11 +94,13 @@ def warned(made: Answer) -> Answer:
     return Answer(made.status, [*made.raw, (b"warning", _WARNING.encode())], text, made.body)
 
 
-def _head(stored: StoredResponse, age: int, status: str) -> tuple[list[tuple[bytes, bytes]], list[tuple[str, str]]]:
+def _whole(stored: StoredResponse, age: int, status: str) -> Answer:
     seconds = str(max(0, age))
-    return (
+    return Answer(
+        stored.status,
         [*stored.raw, (b"age", seconds.encode()), (b"cache-status", status.encode("latin-1", "replace"))],
         [*stored.fields, ("Age", seconds), ("Cache-Status", status)],
+        stored.body,
     )
 
 

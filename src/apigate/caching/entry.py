@@ -7,7 +7,7 @@ Source: RFC 9111, section 3.
 """
 
 from collections.abc import Sequence
-from typing import TypeAlias, final
+from typing import Any, TypeAlias, final
 
 from apigate.caching.directives import Directives, parse_directives, targeted_directives
 from apigate.caching.etags import EntityTag, parse_entity_tag
@@ -24,8 +24,8 @@ CacheKey: TypeAlias = tuple[str, ...]
 Selected: TypeAlias = tuple[tuple[str, str | None], ...]
 """Request fields that `Vary` names, with the values of the request that the response was for, in order of name."""
 
-Told: TypeAlias = tuple[int, str, list[tuple[bytes, bytes]], list[tuple[str, str]]]
-"""The head of a hit as it was last sent: for which age in seconds, how it is keyed, and its field lines."""
+Told: TypeAlias = tuple[int, str, Any]
+"""The answer to the last hit: for which age in seconds, how it is keyed, and the `Answer`; Any: it knows this room."""
 
 TARGETS = ("apigate-cache-control", "cdn-cache-control")
 """The fields that may speak to this cache alone, the first that is valid instead of Cache-Control (RFC 9213)."""
@@ -141,7 +141,7 @@ class StoredResponse:
 
     def _size(self) -> int:
         lines = sum(2 * (len(name) + len(value)) + _LINE for name, value in self.fields)
-        parts = sum(len(scope) + _SCOPE for scope in self.scopes)
+        parts = sum((len(scope) if scope.isascii() else 4 * len(scope)) + _SCOPE for scope in self.scopes)
         selected = sum(len(name) + len(value or "") + _SELECTED for name, value in self.vary)
         return _BASE + len(self.body) + lines + parts + selected
 

@@ -72,8 +72,7 @@ class KeyMaker:
             owner: Whose the response is; empty where it is everybody's.
             search: What earlier responses of this path said about queries, if anything.
         """
-        scheme, path, raw = request.target
-        query = request.query
+        scheme, path, raw, query = request.reader.target(request.native)
         if self._normalize is not None:
             query = self._normalize(query)
         elif search is not None:

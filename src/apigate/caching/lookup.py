@@ -79,6 +79,12 @@ class Refused(NamedTuple):
     detail: str
 
 
+_PROTOCOL = Passing("bypass", "it asks for another protocol")
+_OVERRIDE = Passing("bypass", "it may stand for another method")
+_CONDITION = Passing("bypass", "its condition is for the app to judge")  # RFC 9111, section 4.3.2
+_COOKIES = Passing("bypass", "it has cookies, and the policy has a ttl and names none")
+_METHOD = Passing("method", "its method is not cached here")
+
 Found: TypeAlias = Answer | Exchange | Passing | Refused
 """What becomes of a request."""
 
@@ -125,6 +131,7 @@ class Lookup:
         self.dropped: frozenset[str] = PER_REQUEST
         self.varied: tuple[Field, ...] = (field("Vary", ", ".join(policy.vary)),) if policy.vary else ()
         self.is_detailed: bool = cache.is_detailed
+        self._notes: dict[tuple[str, str], tuple[Field, ...]] = {}
         self._methods = policy.methods if policy.stores else frozenset[str]()
         self._key = KeyMaker(policy)
         self._scope = () if method is None else (method_scope(method),)
@@ -155,19 +162,19 @@ class Lookup:
             waiting = news.synchronise(now_us)
             if waiting is not None:
                 return run(self._informed(waiting, request, now_us, owner, mode, private=private))
-        return self._look(request, now_us, owner, mode, private=private)
+        return self._look(request, now_us, owner, mode, private)
 
     def _informed(
         self, waiting: Awaitable[None], request: Request, now_us: int, owner: str, mode: str, *, private: bool
     ) -> Steps[Found]:
         """What becomes of a request, once it is known what other workers have invalidated."""
         yield waiting
-        found: Found = yield self._look(request, now_us, owner, mode, private=private)
+        found: Found = yield self._look(request, now_us, owner, mode, private)
         return found
 
-    def _look(self, request: Request, now_us: int, owner: str, mode: str, *, private: bool) -> Found | Awaitable[Found]:
+    def _look(self, request: Request, now_us: int, owner: str, mode: str, private: bool) -> Found | Awaitable[Found]:
         method = request.method
-        picked = request.picked
+        picked = request.reader.picked(request.native)
         if method not in self._methods:
             return self._other(request, picked)
         odd = not self._odd.isdisjoint(picked)
@@ -217,25 +224,30 @@ class Lookup:
 
     def note(self, reason: str, detail: str = "") -> tuple[Field, ...]:
         """The Cache-Status of a request that passes by the cache."""
-        return (forwarded_status(reason, detail=detail if self.is_detailed else ""),)
+        known = self._notes.get((reason, detail))
+        if known is None:
+            known = self._notes[reason, detail] = (
+                forwarded_status(reason, detail=detail if self.is_detailed else ""),
+            )
+        return known
 
     # ---- before anything is looked up
 
     def _other(self, request: Request, picked: Mapping[str, str]) -> Found:
         """A method that is not cached; if it is unsafe, it invalidates."""
         if request.method in SAFE_METHODS:
-            return Passing("method", f"{request.method} is not cached here")
+            return _METHOD
         return Invalidating(self, request, picked)
 
     def _passes_by(self, picked: Mapping[str, str]) -> Passing | None:
         if "upgrade" in picked:
-            return Passing("bypass", "it asks for another protocol")
+            return _PROTOCOL
         if not METHOD_OVERRIDES.isdisjoint(picked):
-            return Passing("bypass", "it may stand for another method")
+            return _OVERRIDE
         if not _CONDITIONS.isdisjoint(picked):
-            return Passing("bypass", "its condition is for the app to judge")  # RFC 9111, section 4.3.2
+            return _CONDITION
         if "cookie" in picked and not self._ignores_cookies:
-            return Passing("bypass", "it has cookies, and the policy has a ttl and names none")
+            return _COOKIES
         return None
 
     def _with_content(

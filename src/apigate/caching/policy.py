@@ -13,7 +13,7 @@ from apigate.caching.lookup import Found, Lookup, Passing, Refused
 from apigate.caching.settings import Per
 from apigate.core.context import RequestContext
 from apigate.core.counters import Counters
-from apigate.core.message import Response, ResponseHead
+from apigate.core.message import Response
 from apigate.core.policy import Outcome, Phase
 from apigate.core.responses import GatewayResponses
 from apigate.core.steps import Steps, run
@@ -59,14 +59,18 @@ class CachingPolicy:
         per = lookup.policy.per
         self._owner = None if per is None or per == "public" else _Owner(per)
         self._by_principal = per is None
+        self._is_public = self._owner is None
 
     def on_request(self, context: RequestContext) -> Outcome:
         """Answer the request, or send it on with an exchange."""
-        found = self._ask(context)
-        if type(found) is Answer and found.refresh is None and self._on_look is None:
-            context.answer = found
-            next(self._hits)
-            return None
+        if self._is_public and (context.principal is None or not self._by_principal):
+            found = self.lookup.ask(context.request, context.now_us)
+            if type(found) is Answer and found.refresh is None and self._on_look is None:
+                context.answer = found
+                next(self._hits)
+                return None
+        else:
+            found = self._ask(context)
         if isinstance(found, Awaitable):
             return run(self._later(context, found))
         return self._judge(context, found)
@@ -97,18 +101,11 @@ class CachingPolicy:
         return None if owner is None else (owner, self._owner.mode, self._owner.private)
 
     def _ask(self, context: RequestContext) -> Found | Awaitable[Found]:
-        if self._owner is None and (context.principal is None or not self._by_principal):
-            return self.lookup.ask(context.request, context.now_us)
         owned = self._owned(context)
         if owned is None:
             return Passing("bypass", _NOBODY)
         owner, mode, private = owned
         return self.lookup.ask(context.request, context.now_us, owner, mode, private=private)
-
-    def on_response(self, context: RequestContext, head: ResponseHead) -> None:
-        """Say of a request that passed by why it did."""
-        if context.passing is not None:
-            head.added += self.lookup.note(*context.passing)
 
     def _later(self, context: RequestContext, found: Awaitable[Found]) -> Steps[Response | None]:
         return self._judge(context, (yield found))
@@ -120,7 +117,7 @@ class CachingPolicy:
             context.answer = found
             outcome = "hit" if found.refresh is None else "stale"
         elif isinstance(found, Passing):
-            context.passing = found
+            context.added += self.lookup.note(found.reason, found.detail)
             outcome = "bypass"
         else:
             context.exchange = found

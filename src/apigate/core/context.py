@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, final
 
-from apigate.core.message import Request, Response
+from apigate.core.message import Field, Request, Response
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +35,7 @@ class RequestContext:
         refusal: The gateway's own response, or None where the app answers.
         answer: What the cache answers in the app's place, or None.
         exchange: What the cache does with the app's response while it passes, or None.
-        passing: Why the request passes by the cache, in the words of RFC 9211 and in ours, or None.
+        added: Fields that are added to whatever the app answers.
         outer: The context of a gateway that stands further out, or None.
         exempt: Whether the request takes from no level, by the rule of its method.
         endpoint: Where the framework sends it, or None where the gate cannot see that.
@@ -53,7 +53,7 @@ class RequestContext:
     refusal: Response | None = None
     answer: Any = None  # a caching.Answer; the core knows no domain
     exchange: Any = None  # a caching.Exchange
-    passing: "tuple[str, str] | None" = None
+    added: "tuple[Field, ...]" = ()
     exempt: bool = False
     outer: "RequestContext | None" = None
     endpoint: "Endpoint | None" = None

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from apigate.core.errors import ConfigurationError
-from apigate.core.message import PICKED, Headers, Reader, Request, Target
+from apigate.core.message import PICKED, Headers, Reader, Request
 
 __all__ = [
     "asgi_request",
@@ -121,9 +121,10 @@ def _wsgi_query(environ: Mapping[str, Any]) -> str:
     return query
 
 
-def _asgi_target(scope: Mapping[str, Any]) -> Target:
+def _asgi_target(scope: Mapping[str, Any]) -> tuple[str, str, str, str]:
     raw: bytes = scope.get("raw_path") or b""
-    return Target(scope.get("scheme", "http"), scope["path"], raw.decode("latin-1"))
+    query: bytes = scope.get("query_string", b"")
+    return scope.get("scheme", "http"), scope["path"], raw.decode("latin-1"), query.decode("latin-1")
 
 
 _PICKED_BYTES: Mapping[bytes, str] = {name.encode(): name for name in PICKED}
@@ -131,9 +132,10 @@ _PICKED_BYTES: Mapping[bytes, str] = {name.encode(): name for name in PICKED}
 
 def _asgi_picked(scope: Mapping[str, Any]) -> dict[str, str]:
     found: dict[str, str] = {}
+    name_of = _PICKED_BYTES.get
     for raw, value in scope.get("headers", ()):
-        if raw in _PICKED_BYTES:
-            name = _PICKED_BYTES[raw]
+        name = name_of(raw)
+        if name is not None:
             text: str = value.decode("latin-1")
             found[name] = f"{found[name]}, {text}" if name in found else text
     return found
@@ -145,17 +147,19 @@ def _asgi_value(scope: Mapping[str, Any], name: str) -> str | None:
     return b", ".join(values).decode("latin-1") if values else None
 
 
-def _wsgi_target(environ: Mapping[str, Any]) -> Target:
+def _wsgi_target(environ: Mapping[str, Any]) -> tuple[str, str, str, str]:
     raw: str = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""
     path: str = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
-    return Target(environ.get("wsgi.url_scheme", "http"), path, raw.partition("?")[0])
+    scheme: str = environ.get("wsgi.url_scheme", "http")
+    return scheme, path, raw.partition("?")[0], environ.get("QUERY_STRING", "")
 
 
-_PICKED_KEYS = tuple((name, f"HTTP_{name.upper().replace('-', '_')}") for name in PICKED)
+_PICKED_KEYS: Mapping[str, str] = {f"HTTP_{name.upper().replace('-', '_')}": name for name in PICKED}
+_PICKED_SET = frozenset(_PICKED_KEYS)
 
 
 def _wsgi_picked(environ: Mapping[str, Any]) -> dict[str, str]:
-    return {name: environ[key] for name, key in _PICKED_KEYS if key in environ}
+    return {_PICKED_KEYS[key]: environ[key] for key in _PICKED_SET.intersection(environ)}  # measured: the fastest way
 
 
 def _wsgi_value(environ: Mapping[str, Any], name: str) -> str | None:

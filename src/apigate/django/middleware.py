@@ -249,7 +249,7 @@ class GatewayMiddleware:
         """The project's response with the gateway's fields; settled when the server closes it."""
         context = visit.context
         if context.refusal is None:
-            head = ResponseHead(response.status_code)
+            head = ResponseHead(response.status_code, context.added)
             for hook in context.compiled.on_response:
                 hook(context, head)
             for added in head.added:
