@@ -113,17 +113,18 @@ class Model:
 
 KEYS = st.sampled_from([("GET", f"/{name}") for name in "abcde"] + [("GET", "/ä"), ("G",), ()])
 VARIES = st.sampled_from([(), (("accept", None),), (("accept", "a"),), (("accept", "a"), ("cookie", "b"))])
-SECONDS = st.integers(0, 5)
-ONE = stored().size + key_bytes(("GET", "/a"))
+SECONDS = st.integers(0, 5) | st.integers(10, 60)
+BODIES = st.integers(0, 300) | st.integers(0, 5_000)
+ONE = stored(scopes=("path:/a",), vary=(("accept", "a"),)).size + key_bytes(("GET", "/a"))
 
 
 class TierMachine(RuleBasedStateMachine):
     """Everything that can be seen is the model's, after every step."""
 
     @initialize(
-        room=st.integers(ONE, 14 * ONE),
+        room=st.integers(ONE, 14 * ONE) | st.just(10**6),
         number=st.integers(1, 4) | st.integers(5, 16),
-        item=st.integers(900, 6_000),
+        item=st.integers(1_500, 7_000),
         variants=st.integers(1, 3),
     )
     def build(self, room, number, item, variants):
@@ -132,19 +133,22 @@ class TierMachine(RuleBasedStateMachine):
         self.tier = MemoryTier(room, number, item, variants, self.generations)
         self.model = Model(room, number, item, variants)
 
-    @rule(key=KEYS, vary=VARIES, body=st.integers(0, 5_000), lifetime=SECONDS, grace=SECONDS, age=SECONDS)
-    def put(self, key, vary, body, lifetime, grace, age):
-        response = stored(
-            bytes(body),
-            vary=vary,
-            lifetime=lifetime,
-            grace=grace,
-            age=age,
-            received=self.now,
-            scopes=(f"path:{key}",),
-            epoch=self.generations.epoch,
-        )
-        assert self.tier.put(key, response, self.now * 1_000_000) is self.model.put(key, response, self.now * 1_000_000)
+    @rule(several=st.lists(st.tuples(KEYS, VARIES, BODIES, SECONDS, SECONDS, SECONDS), min_size=1, max_size=8))
+    def put(self, several):
+        now = self.now * 1_000_000
+        for key, vary, body, lifetime, grace, age in several:
+            response = stored(
+                bytes(body),
+                vary=vary,
+                lifetime=lifetime,
+                grace=grace,
+                age=age,
+                received=self.now,
+                scopes=(f"path:{key}",),
+                epoch=self.generations.epoch,
+            )
+            assert self.tier.put(key, response, now) is self.model.put(key, response, now)
+            self.counts_are_exact()
 
     @rule(key=KEYS)
     def put_again(self, key):

@@ -153,9 +153,9 @@ class MemoryTier:
                 kept = self._order[key] = _Kept(key, base)
                 self._ring.append(kept)
             else:
-                self._order.move_to_end(key)
                 rest = size - kept.size, len(chosen) - len(kept.responses)
                 self._make_room(self.max_bytes - rest[0], self.max_entries - rest[1], kept)
+                self._order.move_to_end(key)
             self._keep(kept, chosen)
             return True
 

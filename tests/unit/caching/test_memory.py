@@ -48,6 +48,13 @@ def test_the_variant_stored_first_goes_when_there_are_too_many():
     assert kept.evictions == 1
 
 
+def test_variants_of_one_key_are_entries_too():
+    kept = tier(max_entries=2)
+    for value in "123":
+        kept.put(A, stored(vary=(("x", value),)), 0)
+    assert (len(kept.get(A)), kept.entries, kept.evictions) == (2, 2, 1)
+
+
 @pytest.mark.parametrize(("room", "number"), [(0, 2), (-1, 1)])
 def test_variants_of_one_key_do_not_exceed_the_budget_together(room, number):
     kept = tier(max_bytes=key_bytes(A) + 2 * stored(vary=GZIP).size + room)
