@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from apigate.caching.policy import CachingPolicy
 from apigate.config import UNSET
 from apigate.core.endpoints import Endpoint
 from apigate.core.policy import CompiledMethod
@@ -61,6 +62,8 @@ def _limits(stage: RunningStage, compiled: CompiledMethod) -> Iterator[tuple[str
                 yield from (
                     (slots.level, f"{most} in flight", _mode(enforced)) for slots, most, enforced in policy.limits
                 )
+            case CachingPolicy():
+                yield "cache", policy.lookup.policy.terms, ""
             case ExemptPolicy() | RateLimitFieldsPolicy() | SettlementPolicy():
                 pass
             case _:

@@ -311,6 +311,24 @@ def multiplied_limits(gateway: "Gateway") -> Iterator[Finding]:
     )
 
 
+def cache_of_one_worker(gateway: "Gateway") -> Iterator[Finding]:
+    """Caches of which each of several workers has its own, where what one of them invalidates others still serve."""
+    shown = (gateway.workers_seen, workers_asked_for())
+    workers = next((each for each in shown if each is not None and each.several), None)
+    if workers is None:
+        return
+    sign = workers.sign
+    for stage in gateway.stages.values():
+        if stage.has_cache and stage.cache.news is None and stage.cache.sharing is None:
+            yield Finding(
+                "cache-of-one-worker",
+                f"stages.{stage.name}.cache",
+                f"{sign}, and each has a cache of its own: what one of them invalidates, the others serve until it is "
+                f"stale. Share invalidations: store='file:///run/app/apigate.state' among the workers of one host, "
+                f"store='redis://host:6379/0' among hosts; or say shared=False where that is meant",
+            )
+
+
 def _enforced(gateway: "Gateway") -> list[str]:
     """The levels at which anything is refused; a decorated function has limits of its own."""
     found = {limit.level for policy, _ in _throttles(gateway) for limit in policy.limits if limit.enforced}
@@ -369,6 +387,7 @@ CHECKS: Sequence[Callable[["Gateway"], Iterator[Finding]]] = (
     two_windows,
     unreadable_refusals,
     multiplied_limits,
+    cache_of_one_worker,
     multiplied_in_outage,
     without_outages,
 )

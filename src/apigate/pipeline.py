@@ -189,6 +189,10 @@ class Compiler:
             self._caches[stage.name] = cache
         return cache
 
+    def has_cache(self, stage: str) -> bool:
+        """Whether any method of a stage is cached."""
+        return stage in self._caches
+
     def _share(self, cache: ResponseCache, stage: str) -> None:
         """Have a cache share with other workers what it is to share, through the gateway's store or one of its own."""
         from apigate.stores.cache_address import keeps_responses, open_response_store
@@ -542,6 +546,11 @@ class RunningStage:
         return self.routes.settings
 
     @property
+    def has_cache(self) -> bool:
+        """Whether any method of it is cached."""
+        return self._compiler.has_cache(self.name)
+
+    @property
     def cache(self) -> ResponseCache:
         """The stage's cache, to invalidate what is in it.
 
@@ -611,11 +620,15 @@ class RunningStage:
 
 def _described(compiled: CompiledMethod) -> Iterator[str]:
     """Each policy of a method, in the order they run."""
+    from apigate.caching.policy import CachingPolicy
+
     for policy in compiled.policies:
         phase = policy.phase.name
         if isinstance(policy, ThrottlePolicy):
             for limit in policy.limits:
                 yield f"{phase:<9} {limit.policy} {limit.rate}{'' if limit.enforced else ' (shadow)'}"
+        elif isinstance(policy, CachingPolicy):
+            yield f"{phase:<9} cache {policy.lookup.policy.terms}"
         elif isinstance(policy, InFlightPolicy):
             for slots, most, enforced in policy.limits:
                 yield f"{phase:<9} {slots.level} at most {most} in flight{'' if enforced else ' (shadow)'}"

@@ -83,7 +83,7 @@ class KeyMaker:
             scheme,
             picked.get("host", "").lower(),
             path,
-            raw if self._raw else "",
+            raw if raw != path and self._raw else "",
             query,
             owner,
         )

@@ -226,9 +226,7 @@ class Lookup:
         """The Cache-Status of a request that passes by the cache."""
         known = self._notes.get((reason, detail))
         if known is None:
-            known = self._notes[reason, detail] = (
-                forwarded_status(reason, detail=detail if self.is_detailed else ""),
-            )
+            known = self._notes[reason, detail] = (forwarded_status(reason, detail=detail if self.is_detailed else ""),)
         return known
 
     # ---- before anything is looked up

@@ -195,6 +195,13 @@ class CachePolicy:
         return cls(**{"ttl": _AMAZON_TTL, "methods": ("GET",), **settings})
 
     @property
+    def terms(self) -> str:
+        """Lifetime, verbs and whose a response is, in a few words."""
+        lifetime = "as the app says" if self.ttl is None else f"{self.ttl:g} s"
+        whose = "" if self.per is None else f", per {self.per if isinstance(self.per, str) else 'function'}"
+        return f"{lifetime}, {' '.join(sorted(self.methods))}{whose}"
+
+    @property
     def stores(self) -> bool:
         """Whether anything is stored: a `ttl` of 0 turns that off."""
         return self.ttl != 0

@@ -1,0 +1,300 @@
+"""A cache as a setting of stages and methods, and what is told of it: lint, listings, explanations, events, warming."""
+
+import asyncio
+
+import pytest
+
+from apigate import CachePolicy, ConfigurationError, Gateway, Method, ResponseCache, Stage
+from apigate.asgi import GatewayMiddleware as ASGIGateway
+from apigate.audit import audit
+from apigate.caching.settings import KeyParts
+from apigate.core.events import CacheLooked
+from apigate.testing import FakeClock
+from apigate.wsgi import GatewayMiddleware as WSGIGateway
+
+TTL = {"*": Method(cache=CachePolicy(ttl=60))}
+
+
+class App:
+    """Counts what reaches it."""
+
+    def __init__(self, headers=()):
+        self.asked = []
+        self.headers = list(headers)
+
+    def wsgi(self, environ, start_response):
+        self.asked.append(f"{environ['REQUEST_METHOD']} {environ['PATH_INFO']}")
+        start_response("200 OK", [("Content-Type", "text/plain"), ("Content-Length", "5"), *self.headers])
+        return [b"three"]
+
+    async def asgi(self, scope, receive, send):
+        self.asked.append(f"{scope['method']} {scope['path']}")
+        headers = [(name.lower().encode(), value.encode()) for name, value in self.headers]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"three"})
+
+
+def ask(gate, path="/pets", verb="GET", **fields):
+    environ = {
+        "REQUEST_METHOD": verb,
+        "PATH_INFO": path,
+        "QUERY_STRING": "",
+        "HTTP_HOST": "shop.example",
+        "wsgi.url_scheme": "https",
+        **{f"HTTP_{name.upper()}": value for name, value in fields.items()},
+    }
+    told = {}
+
+    def start_response(status, headers, _=None):
+        told.update({name.lower(): value for name, value in headers}, status=status)
+
+    body = gate(environ, start_response)
+    content = b"".join(body)
+    getattr(body, "close", lambda: None)()
+    return told, content
+
+
+# ---- settings
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"cache": 5}, "cache: 5 is not a ResponseCache"),
+        ({"cache": {"max_byte": 1}}, "did you mean 'max_bytes'"),
+        ({"cache": {"max_bytes": "1 XB"}}, "is no size"),
+        ({"cache": {"max_bytes": 0}}, "max_bytes"),
+        ({"cache": {"shared": 7}}, "cache shared: 7 is not"),
+        ({"cache": {"shared": True}}, "keeps no responses"),
+        ({"cache": {"shared": "ftp://x"}}, "ftp"),
+        ({"cache": {"max_lag": 0}}, "max_lag: 0 is not a number of seconds"),
+        ({"cache": {"policy": {"ttl": -1}}}, "ttl: -1 is not a number of seconds"),
+        ({"methods": {"GET /x": {"cache": 7}}}, "not a CachePolicy"),
+        ({"methods": {"GET /x": {"cache": {"tll": 7}}}}, "did you mean 'ttl'"),
+        ({"methods": {"GET /x": {"cache": {"key": {"querry": "kept"}}}}}, "did you mean 'query'"),
+        ({"methods": {"GET /x": {"cache": {"key": {"query": "some"}}}}}, "'some' is unknown"),
+        ({"methods": {"GET /x": {"cache": {"key": {"headers": ["a b"]}}}}}, "'a b' is not the name of a field"),
+        ({"methods": {"GET /x": {"cache": {"methods": ["PUT"]}}}}, "'PUT' cannot be cached"),
+        ({"methods": {"GET /x": {"cache": {"statuses": [206]}}}}, "206 is not a status"),
+        ({"methods": {"GET /x": {"cache": {"per": "claim:"}}}}, "'claim:' is unknown"),
+        ({"methods": {"GET /x": {"cache": {"jitter": 2}}}}, "jitter: 2 is not a number from 0 to 1"),
+        ({"methods": {"GET /x": {"cache": {"unauthorized": "no"}}}}, "allowed are FAIL_WITH_403"),
+        ({"methods": {"GET /x": {"cache": {"cookies": "sid"}}}}, "'sid' is not a list of texts"),
+        ({"methods": {"GET /x": {"cache": {"invalidate": True}}}}, "True is not a function"),
+    ],
+)
+def test_what_cannot_be_used_is_said_when_the_gateway_is_built(settings, said):
+    with pytest.raises(ConfigurationError, match=said.replace("(", r"\(")):
+        Gateway.from_dict(settings)
+
+
+def test_the_same_cache_is_not_that_of_two_stages():
+    cache = ResponseCache()
+    with pytest.raises(ConfigurationError, match="make one for"):
+        Gateway(stages=[Stage("a", cache=cache, methods=TTL), Stage("b", cache=cache, methods=TTL)], stage_by="host")
+
+
+def test_a_table_says_the_same_as_the_objects():
+    table = {"cache": {"max_bytes": "1MB"}, "methods": {"GET /pets": {"cache": {"ttl": 60, "key": {"query": ["a"]}}}}}
+    policy = Gateway.from_dict(table).stage().settings.methods["GET /pets"].cache
+    assert policy == CachePolicy(ttl=60, key=KeyParts(query=["a"]))
+
+
+@pytest.mark.parametrize("off", [None, "off"])
+def test_a_method_or_a_stage_without_cache_asks_the_app_each_time(off):
+    for settings in (
+        {"cache": ResponseCache(), "methods": {**TTL, "GET /pets": Method(cache=off)}},
+        {"cache": off, "methods": TTL},
+    ):
+        app = App()
+        gate = WSGIGateway(app.wsgi, Gateway(**settings))
+        assert [ask(gate)[1], ask(gate)[1]] == [b"three", b"three"]
+        assert len(app.asked) == 2
+
+
+def test_a_method_with_a_policy_needs_no_cache_of_the_stage():
+    app = App()
+    gate = WSGIGateway(app.wsgi, Gateway(methods={"GET /pets": Method(cache={"ttl": 60})}))
+    ask(gate), ask(gate), ask(gate, "/others"), ask(gate, "/others")
+    assert app.asked == ["GET /pets", "GET /others", "GET /others"]
+
+
+def test_what_a_stage_has_stored_stays_when_its_settings_change():
+    app = App()
+    gateway = Gateway(cache=ResponseCache(), methods=TTL)
+    gate = WSGIGateway(app.wsgi, gateway)
+    ask(gate)
+    gateway.stage().update(throttle="100/second")
+    assert ask(gate)[0]["cache-status"].startswith("apigate; hit")
+    gateway.stage().update("*", cache=None)
+    ask(gate)
+    assert len(app.asked) == 2
+
+
+def test_two_methods_at_one_path_are_cached_only_if_they_are_cached_alike():
+    for other, times in ((CachePolicy(ttl=60), 1), (CachePolicy(ttl=30), 2), (None, 2)):
+        app = App()
+        methods = {"GET /{name}": Method(cache=other), "GET /{name}/": Method(cache=CachePolicy(ttl=60))}
+        gate = WSGIGateway(app.wsgi, Gateway(methods=methods))
+        ask(gate, "/pets/"), ask(gate, "/pets/")
+        assert len(app.asked) == times
+
+
+# ---- operators
+
+
+@pytest.mark.parametrize(
+    ("named", "gone"),
+    [
+        ({"path": "/pets"}, True),
+        ({"path": "/pet"}, False),
+        ({"prefix": "/pe"}, True),
+        ({"prefix": "/x"}, False),
+        ({"tag": "animals"}, True),
+        ({"tag": "plants"}, False),
+        ({"method": "GET /pets"}, True),
+        ({"method": "GET /plants"}, False),
+    ],
+)
+def test_what_is_invalidated_is_asked_for_again(named, gone):
+    app = App()
+    gateway = Gateway(methods={"GET /pets": Method(cache=CachePolicy(ttl=60, tags=["animals"]))})
+    gate = WSGIGateway(app.wsgi, gateway)
+    ask(gate)
+    gateway.stage().cache.invalidate(**named)
+    ask(gate)
+    assert len(app.asked) == (2 if gone else 1)
+
+
+@pytest.mark.parametrize("named", [{}, {"path": "/", "tag": "x"}, {"path": 5}])
+def test_an_invalidation_names_exactly_one_thing(named):
+    with pytest.raises(ConfigurationError, match="exactly one"):
+        ResponseCache().invalidate(**named)
+
+
+def test_a_flush_forgets_all_and_frees_the_room():
+    app = App()
+    gateway = Gateway(methods=TTL)
+    gate = WSGIGateway(app.wsgi, gateway)
+    ask(gate), ask(gate, "/others")
+    cache = gateway.stage().cache
+    assert cache.stats()["entries"] == 2
+    cache.flush()
+    assert cache.stats() == {"bytes": 0, "entries": 0, "evictions": 0, "expirations": 0}
+    asyncio.run(cache.flush_async())
+    ask(gate)
+    assert len(app.asked) == 3
+
+
+def test_a_stage_without_cache_says_so():
+    with pytest.raises(ConfigurationError, match="has no cache"):
+        _ = Gateway(cache=None).stage().cache
+
+
+def test_requests_are_counted_by_what_became_of_them():
+    app, clock, told = App(), FakeClock(), []
+    policy = CachePolicy(ttl=60, stale_while_revalidate=60)
+    gateway = Gateway(methods={"GET /pets": Method(cache=policy)}, clock=clock, on_event=told.append)
+    gate = WSGIGateway(app.wsgi, gateway)
+    ask(gate), ask(gate), ask(gate, cookie="a=b")
+    clock.advance(61)
+    ask(gate)
+    counts = gateway.stats()["default"]["GET /pets"]
+    assert counts == {"admitted": 4, "cache:hit": 1, "cache:stale": 1, "cache:miss": 1, "cache:bypass": 1}
+    assert [event.outcome for event in told if isinstance(event, CacheLooked)] == ["miss", "hit", "bypass", "stale"]
+    assert {event.path for event in told} == {"/pets"}
+
+
+# ---- explanations
+
+
+def notes(gateway, verb="GET", path="/pets", **fields):
+    return [note for note in gateway.explain(verb, path, fields).notes if note.startswith("cache:")]
+
+
+def test_an_explanation_says_what_would_be_served_and_why():
+    app, clock = App(), FakeClock()
+    gateway = Gateway(methods={"GET /pets": Method(cache=CachePolicy(ttl=60))}, clock=clock)
+    gate = WSGIGateway(app.wsgi, gateway)
+    asked = {"host": "shop.example"}
+    assert notes(gateway, **asked) == ["cache: nothing that it may be given is stored, so the app is asked"]
+    ask(gate)
+    url = "https://shop.example/pets"
+    clock.advance(20)
+    kept = "cache: a response of 200, keyed as public, 20 s old, fresh for 40 s more: it is served"
+    assert notes(gateway, path=url) == [kept]
+    assert notes(gateway, cookie="a=b") == [
+        "cache: it passes by: it has cookies, and the policy has a ttl and names none"
+    ]
+
+
+def test_an_explanation_says_why_the_last_answer_was_not_stored():
+    app = App([("Set-Cookie", "sid=1")])
+    gateway = Gateway(methods=TTL)
+    asyncio.run(ask_async(ASGIGateway(app.asgi, gateway)))
+    (note,) = notes(gateway, path="https://shop.example/pets")
+    assert note.endswith("the last answer was not stored: Set-Cookie of 'sid'")
+
+
+async def ask_async(gate, path="/pets"):
+    sent = []
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message):
+        sent.append(message)
+
+    headers = [(b"host", b"shop.example")]
+    scope = {"type": "http", "method": "GET", "scheme": "https", "path": path, "raw_path": path.encode()}
+    await gate({**scope, "query_string": b"", "headers": headers}, receive, send)
+    return dict(sent[0]["headers"]), sent[1]["body"]
+
+
+def test_lint_finds_a_cache_that_each_of_several_workers_has_for_itself(monkeypatch):
+    monkeypatch.setenv("WEB_CONCURRENCY", "4")
+    found = {finding.check for finding in Gateway(methods=TTL).lint()}
+    assert "cache-of-one-worker" in found
+    quiet = Gateway(cache=ResponseCache(shared=False), methods=TTL)
+    assert "cache-of-one-worker" not in {finding.check for finding in quiet.lint()}
+    assert "cache-of-one-worker" not in {finding.check for finding in Gateway().lint()}
+
+
+def test_a_listing_shows_what_is_cached():
+    gateway = Gateway(methods={"GET /pets": Method(cache=CachePolicy(ttl=60, per="principal"))})
+    assert any("60 s, GET HEAD QUERY, per principal" in line for line in audit(gateway))
+    assert "cache 60 s" in repr(gateway)
+
+
+# ---- warming
+
+URLS = ["https://shop.example/pets", ("https://shop.example/pets", {"accept": "text/html"}), "https://shop.example/a?b"]
+
+
+def test_what_was_warmed_is_there_for_the_first_client_and_took_from_no_limit():
+    app = App()
+    gate = ASGIGateway(app.asgi, Gateway(throttle="1/day", methods=TTL))
+
+    async def serve():
+        assert await gate.warm(URLS) == 2
+        return await ask_async(gate)
+
+    headers, body = asyncio.run(serve())
+    assert headers[b"cache-status"].startswith(b"apigate; hit")
+    assert body == b"three"
+    assert app.asked == ["GET /pets", "GET /a"]
+
+
+def test_a_wsgi_app_is_warmed_alike():
+    app = App()
+    gate = WSGIGateway(app.wsgi, Gateway(throttle="1/day", methods=TTL))
+    assert gate.warm(URLS) == 2
+    assert gate.gateway.stage().cache.stats()["entries"] == 2
+    assert gate.warm(URLS) == 0
+
+
+@pytest.mark.parametrize("url", ["/pets", "shop.example/pets", "ftp://shop.example/", "https://"])
+def test_only_whole_urls_can_be_warmed(url):
+    gate = WSGIGateway(App().wsgi, Gateway(methods=TTL))
+    with pytest.raises(ConfigurationError, match="whole URL"):
+        gate.warm([url])
