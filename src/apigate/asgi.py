@@ -177,7 +177,11 @@ class GatewayMiddleware:
         gateway = self.gateway
         passage.answer = partial(self._refuse_within, context, receive, passage)
         token = current.set(context) if gateway.marked else None
-        app = self.app if context.exchange is None else partial(serve_exchange, self.app, context.exchange)
+        app = (
+            self.app
+            if context.exchange is None
+            else partial(serve_exchange, self.app, context.exchange, lambda: context.inner_refusal is not None)
+        )
         try:
             if scope["type"] == "http" and not context.compiled.on_complete:
                 await app(scope, receive, passage.pass_on)

@@ -26,23 +26,27 @@ _MOST_REFRESHES = 100  # at once in a process; what is not refreshed now is by t
 _refreshes: set["asyncio.Task[None]"] = set()
 
 
-async def serve_exchange(app: App, exchange: Exchange, scope: Scope, receive: Receive, send: Send) -> None:
+async def serve_exchange(
+    app: App, exchange: Exchange, is_refused: Callable[[], bool], scope: Scope, receive: Receive, send: Send
+) -> None:
     """Have the app answer a request, and let the exchange know.
 
     Args:
         app: The app.
         exchange: What the cache does with the response.
+        is_refused: Tells whether something that the app called was throttled; what comes of that is not the app's
+            answer, and is neither stored nor replaced.
         scope: The request's scope.
         receive: Where the client is heard.
         send: Where the response goes.
     """
-    listener = _Listener(exchange, receive, send)
+    listener = _Listener(exchange, is_refused, receive, send)
     made: Answer | None = None
     try:
         await app(_asking(scope, exchange), listener.receive, listener.send)
     except Exception as error:
         made = exchange.fail()
-        if made is None or listener.has_begun:
+        if made is None or listener.has_begun or is_refused():
             raise
         _log_hidden(error)
     except BaseException:
@@ -120,9 +124,13 @@ async def _refreshed(app: App, exchange: Exchange, scope: Scope) -> None:
         """Send to nobody."""
 
     try:
-        await serve_exchange(app, exchange, scope, receive, send)
+        await serve_exchange(app, exchange, _never, scope, receive, send)
     except Exception as error:  # noqa: BLE001 - no request is left that it could be told to
         _log_hidden(error)
+
+
+def _never() -> bool:
+    return False
 
 
 def _asking(scope: Scope, exchange: Exchange) -> Scope:
@@ -146,8 +154,9 @@ def _log_hidden(error: Exception) -> None:
 class _Listener:
     """Hears the app's response and the client's leaving."""
 
-    def __init__(self, exchange: Exchange, receive: Receive, send: Send) -> None:
+    def __init__(self, exchange: Exchange, is_refused: Callable[[], bool], receive: Receive, send: Send) -> None:
         self._exchange = exchange
+        self._is_refused = is_refused
         self._receive = receive
         self._send = send
         self._has_left = False
@@ -187,7 +196,7 @@ class _Listener:
 
     async def _begin(self, message: Message) -> None:
         exchange = self._exchange
-        if message.get("trailers"):
+        if message.get("trailers") or self._is_refused():
             exchange.fail()
             await self._pass(message)
             return

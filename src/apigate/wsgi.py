@@ -136,7 +136,14 @@ class GatewayMiddleware:
             if context.exchange is None:
                 body = self.app(environ, passage.start_response)
             else:
-                body = serve_exchange(self.app, context.exchange, environ, passage.start_response, passage.send_answer)
+                body = serve_exchange(
+                    self.app,
+                    context.exchange,
+                    lambda: context.inner_refusal is not None,
+                    environ,
+                    passage.start_response,
+                    passage.send_answer,
+                )
         except Throttled as error:
             try:
                 return passage.refuse(error)

@@ -39,23 +39,30 @@ _refreshing = BoundedSemaphore(2)  # threads at once in a process; what is not r
 
 
 def serve_exchange(
-    app: App, exchange: Exchange, environ: Environ, begin: Begin, send: Callable[[Answer], Iterable[bytes]]
+    app: App,
+    exchange: Exchange,
+    is_refused: Callable[[], bool],
+    environ: Environ,
+    begin: Begin,
+    send: Callable[[Answer], Iterable[bytes]],
 ) -> Iterable[bytes]:
     """Have the app answer a request, and let the exchange know.
 
     Args:
         app: The app.
         exchange: What the cache does with the response.
+        is_refused: Tells whether something that the app called was throttled; what comes of that is not the app's
+            answer, and is neither stored nor replaced.
         environ: The request's environ.
         begin: Where the response begins.
         send: Begins what the cache answers instead, and gives its content.
     """
-    listener = _Listener(exchange, begin, environ)
+    listener = _Listener(exchange, is_refused, begin, environ)
     try:
         body = app(_asking(environ, exchange), listener.start_response)
     except Exception as error:
         made = exchange.fail()
-        if made is None or listener.has_begun:
+        if made is None or listener.has_begun or is_refused():
             raise
         _log_hidden(error)
         return send(made)
@@ -143,7 +150,7 @@ def ask(app: App, exchange: Exchange, environ: Environ) -> None:
         return len
 
     try:
-        body = serve_exchange(app, exchange, environ, begin, lambda _: ())
+        body = serve_exchange(app, exchange, lambda: False, environ, begin, lambda _: ())
         try:
             for _ in body:
                 pass
@@ -186,8 +193,9 @@ def _log_hidden(error: Exception) -> None:
 class _Listener:
     """Hears the head of the app's response, and what old apps write."""
 
-    def __init__(self, exchange: Exchange, begin: Begin, environ: Environ) -> None:
+    def __init__(self, exchange: Exchange, is_refused: Callable[[], bool], begin: Begin, environ: Environ) -> None:
         self._exchange = exchange
+        self.is_refused = is_refused
         self._begin = begin
         self._wrapper: object = environ.get("wsgi.file_wrapper")
         self.has_begun = False  # whether the server was given a head
@@ -199,7 +207,7 @@ class _Listener:
     ) -> Callable[[bytes], object]:
         """Note the head, and pass it on; one that replaces another is not kept."""
         exchange = self._exchange
-        if self._was_called:
+        if self._was_called or self.is_refused():
             exchange.fail()
             added: tuple[Field, ...] = ()
         else:
@@ -262,7 +270,7 @@ class _Kept:
                     yield chunk
         except Exception as error:
             made = exchange.fail()
-            if made is None or listener.has_begun:
+            if made is None or listener.has_begun or listener.is_refused():
                 raise
             _log_hidden(error)
             yield from self._send(made)

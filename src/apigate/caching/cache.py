@@ -81,8 +81,8 @@ class ResponseCache:
         self.is_detailed: bool = is_detailed
         self.generations: Generations = Generations()
         self.flights: Flights[StoredResponse] = Flights()
-        self.searches: dict[CacheKey, SearchVariance] = {}
-        self.objections: dict[CacheKey, str] = {}
+        self.searches: dict[int, SearchVariance] = {}  # by the hash of the key without its query
+        self.objections: dict[int, str] = {}  # by the hash of the key: of one size, however long it is
         self.sharing: bool | str | ResponseStore | None = _checked_sharing(shared)
         self.max_lag: float = _checked_lag(max_lag)
         self.news: SharedGenerations | None = None
@@ -179,12 +179,12 @@ class ResponseCache:
 
     def publish(self, records: "Sequence[Invalidation]") -> Awaitable[None] | None:
         """Have something forgotten here and everywhere; None if it is done, or an awaitable."""
-        for record in records:
-            if record.kind == "prefix":
-                self.generations.invalidate_prefix(record.text)
-            else:
-                self.generations.invalidate(record.text)
-        return None if self.news is None else run(self._published(self.news, records))
+        if self.news is not None:
+            return run(self._published(self.news, records))
+        from apigate.caching.generations import PREFIX
+
+        self.generations.apply([PREFIX + record.text if record.kind == "prefix" else record.text for record in records])
+        return None
 
     def _published(self, news: "SharedGenerations", records: "Sequence[Invalidation]") -> Steps[None]:
         for record in records:
@@ -240,14 +240,14 @@ class ResponseCache:
         """Note why the last response under a key was not stored, for whoever asks."""
         if len(self.objections) >= _MOST_OBJECTIONS:
             self.objections.clear()
-        self.objections[key] = objection
+        self.objections[hash(key)] = objection
 
     def note_search(self, base: "CacheKey | None", search: "SearchVariance") -> None:
         """Note how queries of a path are to be taken."""
         if base is not None:
             if len(self.searches) >= _MOST_SEARCHES:
                 self.searches.clear()
-            self.searches[base] = search
+            self.searches[hash(base)] = search
 
     def __repr__(self) -> str:
         """What is stored, and the budget."""

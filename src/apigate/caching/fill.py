@@ -239,8 +239,8 @@ class Fill:
         waited = (self._came_us - self._sent_us) / 1_000_000
         lifetime = lookup.lifetime(status, headers, directives, wall, targeted=targeted)
         names = varying_names(headers) or ()
-        if headers.get("access-control-allow-origin", "*") != "*":
-            names = tuple(sorted({*names, "origin"}))  # whose page may read it depends on who asked
+        if _depends_on_origin(headers, asked):
+            names = tuple(sorted({*names, "origin"}))
         shared = not asked.owner or lookup.is_for_all(directives)
         self.key = lookup.key_of(asked, shared=shared, search=parse_no_vary_search(headers.get_all("no-vary-search")))
         response = StoredResponse(
@@ -290,3 +290,12 @@ class Fill:
         reason = "stale" if self._stored is not None else self._reason
         note = forwarded_status(reason, 304 if stored is self._written else None, stored=stored is self._written)
         return answer(stored, asked.request.method, asked.picked, now_us, asked.mode, note.text[1])
+
+
+def _depends_on_origin(headers: Headers, asked: Asked) -> bool:
+    """Tell whether another origin's page may not be given a response, or not without fields that only it is sent.
+
+    Where no origin asked, the app may have left out what it would have told one, as CORS layers do.
+    """
+    allowed = headers.get("access-control-allow-origin")
+    return allowed != "*" if allowed is not None else asked.request.value("origin") is None

@@ -212,7 +212,7 @@ class Lookup:
         asked = Asked(request, picked, _directives(picked), owner, private, mode, "", key)
         stored = self._allowed(asked, self.cache.find(key, request.value))
         if stored is None:
-            objection = self.cache.objections.get(key)
+            objection = self.cache.objections.get(hash(key))
             why = "" if objection is None else f"; the last answer was not stored: {objection}"
             return [f"nothing that it may be given is stored, so the app is asked{why}"]
         verdict = reuse(stored, asked.directives, self.policy, now_us, obeys=self.policy.ttl is None)
@@ -264,7 +264,7 @@ class Lookup:
     def _searched(self, key: CacheKey, request: Request, picked: Mapping[str, str], owner: str) -> CacheKey:
         """The key as earlier responses of the path have said that queries are to be taken (No-Vary-Search)."""
         base = self._key.without_query(key)
-        search = None if base is None else self.cache.searches.get(base)
+        search = None if base is None else self.cache.searches.get(hash(base))
         return key if search is None else self._key(request, picked, owner, search)
 
     # ---- after the look

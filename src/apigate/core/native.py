@@ -138,6 +138,8 @@ def _asgi_picked(scope: Mapping[str, Any]) -> dict[str, str]:
         if name is not None:
             text: str = value.decode("latin-1")
             found[name] = f"{found[name]}, {text}" if name in found else text
+    if scope["type"] == "websocket":
+        found.setdefault("upgrade", "websocket")  # over HTTP/2 the field is not sent
     return found
 
 
