@@ -1,4 +1,4 @@
-"""What tests of shared responses stand on: a store in memory that fails on command, and generations that forget nothing."""
+"""What tests of shared responses stand on: a store that fails on command, and generations that forget nothing."""
 
 import os
 from collections.abc import Awaitable, Sequence

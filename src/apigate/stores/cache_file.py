@@ -17,7 +17,7 @@ from pathlib import Path
 from struct import error as struct_error
 from typing import Final, final
 
-from apigate.caching.store import LOG_BYTES, MARK_BYTES, Found, Invalidation, Mark, News, position_of
+from apigate.caching.store import MARK_BYTES, Found, Invalidation, Mark, News, log_of, position_of
 from apigate.core.errors import ConfigurationError, StoreError, StoreTimeoutError
 from apigate.core.forks import renew_after_fork
 from apigate.stores.cache_layout import MARK, CacheHeader, CacheTable, is_foreign, owner_of, read_header
@@ -96,7 +96,7 @@ class FileResponses:
         self.max_item_bytes: int = CacheHeader.new(self._bytes).capacity // _SHARE
         self._owner = owner_of(name)
         self._opened: OpenedFile[CacheTable] | None = None
-        self._watch: tuple[Callable[[], int], bytearray] | None = None
+        self._watch: tuple[Callable[[], int], bytes | bytearray] | None = None
         self._look_us = 0
         renew_after_fork(self)
 
@@ -128,12 +128,14 @@ class FileResponses:
                 table.append(records)
         with self._raising("learn"):
             news = self._reading("learn").news(known)
-        if news.mark[:LOG_BYTES] == known[:LOG_BYTES] and position_of(news.mark) < position_of(known):
-            with self._held("learn") as opened:  # the log was damaged, and does not know what was told
-                table = _table(opened)
+        is_another = log_of(news.mark) != log_of(known)
+        if not is_another and position_of(news.mark) >= position_of(known):
+            return news
+        with self._held("learn") as opened:  # so the file is looked at, which may have started anew
+            table = _table(opened)
+            if not is_another:  # the log was damaged, and does not know any more what was told
                 table.start_anew(opened.file.links_and_size()[1])
-                news = table.news(known)
-        return news
+            return table.news(known)
 
     def get(self, key: bytes, known: Mark) -> Found:  # noqa: ARG002 - what is news, `has_news` tells for less
         """The value of a key."""
@@ -165,11 +167,16 @@ class FileResponses:
         return call() != MARK_BYTES or mark != known
 
     def _reading(self, operation: str) -> CacheTable:
-        """What is in the file, for whoever only reads."""
+        """What is in the file, for whoever only reads: nobody else is waited for, unless it has to be made."""
         opened = self._opened
-        if opened is None or opened.table is None or opened.file.pid != os.getpid():
-            with self._held(operation) as opened:
-                return _table(opened)
+        if opened is None or opened.file.pid != os.getpid():
+            opened = self._opened = self._open()
+        if opened.table is None:
+            header = read_header(opened.file)
+            if header is None or exposed(os.fstat(opened.file.fd), _HARM) or not opened.file.holds(header.size):
+                with self._held(operation) as opened:
+                    return _table(opened)
+            opened.table = CacheTable(opened.file, header, self._owner)
         return opened.table
 
     @contextmanager

@@ -6,7 +6,7 @@ store is tried beside the requests, see `apigate.stores.breaker`. Whoever uses i
 
 from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
 from functools import partial
-from typing import Any, Generic, TypeVar, final
+from typing import Any, Generic, TypeVar, cast, final
 
 from apigate.caching.store import Found, Invalidation, Mark, News, ResponseStore
 from apigate.core.clock import Clock
@@ -103,7 +103,7 @@ class GuardedResponses:
         except StoreError as error:
             breaker.fail(error, turn)
             raise
-        return _Watched(breaker, turn, answer) if isinstance(answer, Awaitable) else answer
+        return _Watched(breaker, turn, cast("Awaitable[T]", answer)) if isinstance(answer, Awaitable) else answer
 
 
 @final

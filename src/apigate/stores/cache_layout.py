@@ -39,7 +39,7 @@ _WAYS = 8
 _SLOT = Struct("<16sQI4x")
 _SET = _WAYS * _SLOT.size
 _VALUE = Struct("<32sQI")
-_MEAN = 2_048  # bytes of a value, for the size of the index
+_MEAN = 512  # bytes for values to one place in the index; most have more, and so hardly a set is ever full
 _KINDS: tuple[Literal["all", "scope", "prefix"], ...] = ("all", "scope", "prefix")
 _TRIES = 3
 
@@ -155,6 +155,7 @@ class CacheTable:
 
     def news(self, known: Mark) -> News:
         """What the log holds beyond a mark, of this owner; without a lock, so again where somebody writes meanwhile."""
+        mark = b""
         for _ in range(_TRIES):
             mark = self._mark()
             last = position_of(mark)
@@ -163,7 +164,7 @@ class CacheTable:
             found = self._records(since, last)
             if found is not None:
                 return News(mark, found, since)
-        return News(mark, (), last)  # a record is damaged: everything before counts as invalidated
+        return News(mark, (), position_of(mark))  # a record is damaged: everything before counts as invalidated
 
     def _mark(self) -> Mark:
         """The mark of the last record.

@@ -95,7 +95,7 @@ class SharedFile:
         if done < len(raw):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    def watch(self, at: int, size: int) -> tuple[Callable[[], int], bytearray]:
+    def watch(self, at: int, size: int) -> tuple[Callable[[], int], bytes | bytearray]:
         """What reads some bytes of the file again and again, and tells how many there were; and where they are then.
 
         It takes half as long as `read`.

@@ -362,6 +362,20 @@ def test_while_a_store_does_not_answer_it_is_asked_once_in_half_the_bound(slow):
     assert process.wire.known_us == 0
 
 
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)], ids=["in order", "the other way round"])
+def test_what_two_trips_at_once_tell_of_holds_once(order):
+    async def scenario():
+        store = LoggedStore(max_lag_us=SECOND, is_awaited=True)
+        generations = ListedGenerations()
+        wire = SharedGenerations(store, generations)
+        under_way = wire.invalidate(PETS, 0), wire.invalidate(EVERYTHING, 0)
+        for place in order:
+            await under_way[place]
+        assert generations.told == [FLUSH, tuple(PETS), FLUSH]
+
+    asyncio.run(scenario())
+
+
 def test_an_invalidation_whose_caller_gives_up_holds_all_the_same():
     async def scenario():
         store = LoggedStore(max_lag_us=SECOND, is_awaited=True)
