@@ -182,3 +182,16 @@ def test_more_policies_than_are_remembered_still_work(cache):
     for seconds in range(1, 200):
         assert isinstance(cache.ask("GET", f"{PETS}/{seconds}", policy=CachePolicy(ttl=seconds)), Fill)
     assert len(cache.lookups) <= 64
+
+
+@pytest.mark.parametrize(("forgets", "reason"), [(True, "uri-miss"), (False, "vary-miss")])
+def test_what_was_invalidated_is_no_variant(cache, forgets, reason):
+    exchange = cache.ask("GET", PETS, {"Accept": "text/plain"})
+    assert isinstance(exchange, Fill)
+    exchange.begin(200, [("Vary", "Accept")])
+    exchange.finish()
+    if forgets:
+        cache.invalidate(path="/pets")
+    asked = cache.ask("GET", PETS, {"Accept": "text/html"})
+    assert isinstance(asked, Fill)
+    assert asked.begin(200, [])[0].text == ("Cache-Status", f"apigate; fwd={reason}; stored")
