@@ -123,8 +123,9 @@ class ResponseCache:
                 is given what is stored. None where it may be anybody's.
 
         Returns:
-            An `Answer` to send; or an `Exchange` to be told what the app answers (`begin`, `feed`, and `finish` or
-            `fail`: others may wait for the end); or that the request passes by the cache; or that it is refused.
+            An `Answer` to send; or an `Exchange` to be told what the app answers (`begin`, `publish`, `feed`, and
+            `finish` or `fail`: others may wait for the end); or that the request passes by the cache; or that it is
+            refused.
 
         Raises:
             ConfigurationError: The policy goes by a claim, which only a gateway knows.

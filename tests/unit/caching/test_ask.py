@@ -142,6 +142,7 @@ def test_unsafe_method_invalidates(cache):
     exchange = cache.ask("DELETE", PETS)
     assert isinstance(exchange, Invalidating)
     exchange.begin(204, [])
+    assert exchange.publish() is None
     exchange.finish()
     assert isinstance(cache.ask("GET", PETS), Fill)
 
