@@ -4,18 +4,21 @@ What is behind it is imported when the first cache is made: `import apigate` is 
 """
 
 from collections.abc import Awaitable, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, final
 
 from apigate.caching.settings import CachePolicy, cache_policy
 from apigate.caching.sizes import parse_size
 from apigate.core.clock import Clock, SystemClock
 from apigate.core.errors import ConfigurationError
+from apigate.core.native import plain_request
 from apigate.core.policy import refuse_awaitable
-from apigate.core.steps import Steps, run
+from apigate.core.steps import Steps, block, run
 
 if TYPE_CHECKING:
     from apigate.caching.encryption import Encryption
     from apigate.caching.entry import CacheKey, StoredResponse
+    from apigate.caching.lookup import Found, Lookup
     from apigate.caching.search import SearchVariance
     from apigate.caching.shared import SharedGenerations, SharedResponses
     from apigate.caching.store import Invalidation, ResponseStore
@@ -94,6 +97,74 @@ class ResponseCache:
         self._matches = matches
         self._select = selected_fields
         self._bound_to: str | None = None
+        self.lookups: dict[CachePolicy, Lookup] = {}  # of `ask`
+
+    # ---- without a gateway
+
+    def ask(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        *,
+        content: bytes = b"",
+        policy: CachePolicy | None = None,
+        principal: str | None = None,
+    ) -> "Found":
+        """What becomes of a request, for programs without a gateway; another one that asks the same is waited for.
+
+        Args:
+            method: The verb.
+            url: The whole URL, or a path with its query where `headers` has a Host.
+            headers: The request's fields.
+            content: Its content, part of the key of QUERY and POST.
+            policy: How it is cached; None for the cache's own policy.
+            principal: Whoever was verified to send it: unless the policy or the app says otherwise, only the same one
+                is given what is stored. None where it may be anybody's.
+
+        Returns:
+            An `Answer` to send; or an `Exchange` to be told what the app answers (`begin`, `publish`, `feed`, and
+            `finish` or `fail`: others may wait for the end); or that the request passes by the cache; or that it is
+            refused.
+
+        Raises:
+            ConfigurationError: The policy goes by a claim, which only a gateway knows.
+            ProtocolError: A shared tier has to be awaited; use `ask_async`.
+
+        >>> cache = ResponseCache(max_bytes="1MB", policy=CachePolicy(ttl=60))
+        >>> exchange = cache.ask("GET", "https://shop.example/pets")
+        >>> _ = exchange.begin(200, []), exchange.feed(b"three pets"), exchange.finish()
+        >>> cache.ask("GET", "https://shop.example/pets").body
+        b'three pets'
+        """
+        from apigate.caching.asking import asked
+
+        found = asked(self, plain_request(method, url, headers), content, policy, principal)
+        if isinstance(found, Awaitable):
+            found = block(found)
+        if isinstance(found, Awaitable):
+            refuse_awaitable(found)
+        return found
+
+    async def ask_async(
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str] = MappingProxyType({}),
+        *,
+        content: bytes = b"",
+        policy: CachePolicy | None = None,
+        principal: str | None = None,
+    ) -> "Found":
+        """`ask` for tasks: what is waited for is awaited. The arguments are the same.
+
+        Raises:
+            ConfigurationError: The policy goes by a claim, which only a gateway knows.
+        """
+        from apigate.caching.asking import asked
+
+        found = asked(self, plain_request(method, url, headers), content, policy, principal)
+        return await found if isinstance(found, Awaitable) else found
 
     # ---- what operators do
 
@@ -162,6 +233,7 @@ class ResponseCache:
             raise ConfigurationError(f"cache: this ResponseCache is of {self._bound_to}; make one for {stage}")
         self._bound_to = stage
         self.clock = clock
+        self.lookups.clear()
 
     def share(self, store: "ResponseStore", *, bodies: bool) -> None:
         """Share with other workers; for gateways.

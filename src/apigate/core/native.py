@@ -1,5 +1,6 @@
 """How native requests are read: an ASGI scope, a WSGI environ. For adapters and for readers of a framework's routes."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,6 +18,8 @@ __all__ = [
     "wsgi_path",
     "wsgi_request",
 ]
+
+_AFTER_HOST = re.compile("[/?]")
 
 
 def asgi_request(scope: Mapping[str, Any]) -> Request:  # Any: as the specification has it, values of every type
@@ -234,9 +237,9 @@ def plain_request(method: str, url: str, headers: Mapping[str, str], address: st
 
     scheme, host = "http", ""
     if not url.startswith("/") and "://" in url:
-        scheme, _, rest = url.partition("://")
-        host, slash, url = rest.partition("/")
-        url = slash + url
+        scheme, _, rest = url.partition("#")[0].partition("://")
+        host = _AFTER_HOST.split(rest, maxsplit=1)[0]
+        url = rest[len(host) :] if rest.startswith("/", len(host)) else f"/{rest[len(host) :]}"
     raw, _, query = url.partition("?")
     pairs = [(name.lower(), value) for name, value in headers.items()]
     if host and all(name != "host" for name, _ in pairs):

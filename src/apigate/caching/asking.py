@@ -1,0 +1,66 @@
+"""A response cache without a gateway: what a gate knows of a request is told by the program.
+
+Rule: whoever is told to be asking is believed. A policy that goes by something that the program has not told is passed
+by or refused; never is a response then everybody's.
+"""
+
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING
+
+from apigate.caching.lookup import Found, Lookup, Passing
+from apigate.caching.settings import CachePolicy
+from apigate.core.errors import ConfigurationError
+from apigate.core.message import Request
+
+if TYPE_CHECKING:
+    from apigate.caching.cache import ResponseCache
+
+__all__ = ["asked"]
+
+_MOST_LOOKUPS = 64  # policies, each worked out once
+
+
+def asked(
+    cache: "ResponseCache", request: Request, content: bytes, policy: CachePolicy | None, principal: str | None
+) -> Found | Awaitable[Found]:
+    """What becomes of a request; see `ResponseCache.ask`.
+
+    Args:
+        cache: The cache.
+        request: The request.
+        content: Its content.
+        policy: How it is cached; None for the cache's own policy.
+        principal: Whoever was verified to send it.
+
+    Raises:
+        ConfigurationError: The policy goes by a claim.
+        ValueError: The policy's function gave something else than a text or None.
+    """
+    policy = policy or cache.policy
+    if policy is None:
+        return Passing("bypass", "the cache has no policy")
+    request.read_body = lambda most: content if len(content) <= most else None
+    lookup, now_us, per = _lookup(cache, policy), cache.clock.now_us(), policy.per
+    if per == "public" or (per is None and principal is None):
+        return lookup.ask(request, now_us)
+    owner: object = per(request) if callable(per) else principal
+    if owner is not None and not isinstance(owner, str):
+        raise ValueError(f"cache per: {owner!r} is neither a text nor None")
+    if owner is None:
+        return Passing("bypass", "nobody tells whose the response is")
+    mode = "function" if callable(per) else "principal"
+    return lookup.ask(request, now_us, f"{mode}:{owner}", mode, private=mode == "principal")
+
+
+def _lookup(cache: "ResponseCache", policy: CachePolicy) -> Lookup:
+    """The lookup of a policy, made once."""
+    found = cache.lookups.get(policy)
+    if found is None:
+        if isinstance(policy.per, str) and policy.per.startswith("claim:"):
+            raise ConfigurationError(
+                f"cache per: {policy.per!r} is known to a gateway alone; give a function of the request"
+            )
+        if len(cache.lookups) >= _MOST_LOOKUPS:
+            cache.lookups.clear()
+        found = cache.lookups[policy] = Lookup(cache, policy, cache.clock)
+    return found

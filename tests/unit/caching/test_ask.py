@@ -1,0 +1,198 @@
+"""`ResponseCache.ask`: the cache of a program without a gateway."""
+
+import asyncio
+from threading import Thread
+
+import pytest
+
+from apigate import CachePolicy, ConfigurationError, ResponseCache
+from apigate.caching.answer import Answer
+from apigate.caching.fill import Fill
+from apigate.caching.invalidation import Invalidating
+from apigate.caching.lookup import Passing
+from apigate.testing import FakeClock
+
+PETS = "https://shop.example/pets"
+MINUTE = CachePolicy(ttl=60)
+
+
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock()
+
+
+@pytest.fixture
+def cache(clock: FakeClock) -> ResponseCache:
+    return ResponseCache(max_bytes="1MB", policy=MINUTE, clock=clock)
+
+
+def stored(cache: ResponseCache, url: str = PETS, body: bytes = b"three pets", **settings: object) -> None:
+    exchange = cache.ask("GET", url, **settings)
+    assert isinstance(exchange, Fill)
+    exchange.begin(200, [("Content-Type", "text/plain")])
+    exchange.feed(body)
+    assert exchange.finish() is None
+
+
+def test_what_was_stored_is_the_answer_with_its_age(cache, clock):
+    stored(cache)
+    clock.advance(7)
+    answer = cache.ask("GET", PETS)
+    assert isinstance(answer, Answer)
+    assert (answer.status, answer.body) == (200, b"three pets")
+    assert dict(answer.text) == {
+        "Content-Type": "text/plain",
+        "Content-Length": "10",
+        "Age": "7",
+        "Cache-Status": "apigate; hit; ttl=53; detail=public",
+    }
+    clock.advance(53)
+    assert isinstance(cache.ask("GET", PETS), Fill)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "http://shop.example/pets",
+        "https://other.example/pets",
+        "https://shop.example/pets?page=2",
+        "https://shop.example/pets/",
+        "https://shop.example",
+    ],
+)
+def test_every_part_of_the_url_tells_responses_apart(cache, other):
+    stored(cache)
+    assert isinstance(cache.ask("GET", other), Fill)
+
+
+def test_url_without_a_path_is_the_root(cache):
+    stored(cache, "https://shop.example?page=1")
+    assert isinstance(cache.ask("GET", "https://shop.example/?page=1"), Answer)
+
+
+def test_path_with_a_host_is_the_same_as_the_url(cache):
+    stored(cache, "http://shop.example/pets")
+    assert isinstance(cache.ask("GET", "/pets", {"Host": "shop.example"}), Answer)
+
+
+def test_policy_of_the_call_counts_before_that_of_the_cache(cache):
+    stored(cache, policy=CachePolicy(ttl=5))
+    cache.clock.advance(5)
+    assert isinstance(cache.ask("GET", PETS), Fill)
+
+
+def test_cache_without_a_policy_is_passed_by(clock):
+    cache = ResponseCache(policy="off", clock=clock)
+    assert cache.ask("GET", PETS) == Passing("bypass", "the cache has no policy")
+    stored(cache, policy=MINUTE)
+
+
+def test_each_principal_has_its_own(cache):
+    stored(cache, body=b"alice's", principal="alice")
+    assert isinstance(cache.ask("GET", PETS, principal="bob"), Fill)
+    assert isinstance(cache.ask("GET", PETS), Fill)
+    answer = cache.ask("GET", PETS, principal="alice")
+    assert isinstance(answer, Answer)
+    assert answer.body == b"alice's"
+
+
+def test_public_policy_knows_no_principal(cache):
+    public = CachePolicy(ttl=60, per="public")
+    stored(cache, policy=public, principal="alice")
+    assert isinstance(cache.ask("GET", PETS, policy=public, principal="bob"), Answer)
+
+
+def test_policy_per_principal_passes_by_who_is_nobody(cache):
+    assert cache.ask("GET", PETS, policy=CachePolicy(ttl=60, per="principal")) == Passing(
+        "bypass", "nobody tells whose the response is"
+    )
+
+
+def test_function_of_the_policy_tells_whose_it_is(cache):
+    policy = CachePolicy(ttl=60, per=lambda request: request.headers.get("x-tenant"))
+    stored(cache, headers={"X-Tenant": "blue"}, policy=policy)
+    assert isinstance(cache.ask("GET", PETS, {"X-Tenant": "blue"}, policy=policy), Answer)
+    assert isinstance(cache.ask("GET", PETS, {"X-Tenant": "red"}, policy=policy), Fill)
+    assert isinstance(cache.ask("GET", PETS, policy=policy), Passing)
+
+
+def test_function_that_gives_no_text_is_an_error(cache):
+    with pytest.raises(ValueError, match="7 is neither a text nor None"):
+        cache.ask("GET", PETS, policy=CachePolicy(per=lambda _: 7))
+
+
+def test_claim_is_refused_as_nobody_knows_any(cache):
+    with pytest.raises(ConfigurationError, match="'claim:tenant' is known to a gateway alone"):
+        cache.ask("GET", PETS, policy=CachePolicy(per="claim:tenant"))
+
+
+def test_content_of_a_query_is_part_of_its_key(cache):
+    exchange = cache.ask("QUERY", PETS, content=b"cats")
+    assert isinstance(exchange, Fill)
+    exchange.begin(200, [])
+    exchange.feed(b"one cat")
+    exchange.finish()
+    assert isinstance(cache.ask("QUERY", PETS, content=b"cats"), Answer)
+    assert isinstance(cache.ask("QUERY", PETS, content=b"dogs"), Fill)
+    assert isinstance(cache.ask("QUERY", PETS, content=b"x" * 65_537), Passing)
+
+
+def test_unsafe_method_invalidates(cache):
+    stored(cache)
+    exchange = cache.ask("DELETE", PETS)
+    assert isinstance(exchange, Invalidating)
+    exchange.begin(204, [])
+    assert exchange.publish() is None
+    exchange.finish()
+    assert isinstance(cache.ask("GET", PETS), Fill)
+
+
+def test_thread_waits_for_the_one_that_leads(cache):
+    leading = cache.ask("GET", PETS)
+    assert isinstance(leading, Fill)
+    found: list[object] = []
+    waiting = Thread(target=lambda: found.append(cache.ask("GET", PETS)))
+    waiting.start()
+    leading.begin(200, [])
+    leading.feed(b"three pets")
+    leading.finish()
+    waiting.join(10)
+    assert [type(each) for each in found] == [Answer]
+
+
+def test_task_waits_for_the_one_that_leads(cache):
+    async def lead() -> None:
+        leading = await cache.ask_async("GET", PETS)
+        assert isinstance(leading, Fill)
+        await asyncio.sleep(0)
+        leading.begin(200, [])
+        leading.feed(b"three pets")
+        leading.finish()
+
+    async def main() -> list[object]:
+        first = asyncio.ensure_future(lead())  # in its own task: who was begun by a leader never waits
+        waiting = [asyncio.ensure_future(cache.ask_async("GET", PETS)) for _ in range(3)]
+        await first
+        return await asyncio.gather(*waiting)
+
+    found = asyncio.run(main())
+    assert [type(each) for each in found] == [Answer] * 3
+
+
+def test_more_policies_than_are_remembered_still_work(cache):
+    for seconds in range(1, 200):
+        assert isinstance(cache.ask("GET", f"{PETS}/{seconds}", policy=CachePolicy(ttl=seconds)), Fill)
+    assert len(cache.lookups) <= 64
+
+
+@pytest.mark.parametrize(("forgets", "reason"), [(True, "uri-miss"), (False, "vary-miss")])
+def test_what_was_invalidated_is_no_variant(cache, forgets, reason):
+    exchange = cache.ask("GET", PETS, {"Accept": "text/plain"})
+    assert isinstance(exchange, Fill)
+    exchange.begin(200, [("Vary", "Accept")])
+    exchange.finish()
+    if forgets:
+        cache.invalidate(path="/pets")
+    asked = cache.ask("GET", PETS, {"Accept": "text/html"})
+    assert isinstance(asked, Fill)
+    assert asked.begin(200, [])[0].text == ("Cache-Status", f"apigate; fwd={reason}; stored")
