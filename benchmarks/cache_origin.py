@@ -41,7 +41,7 @@ BODY = json.dumps(PETS, separators=(",", ":")).encode()
 FIELDS = {
     "content-type": "application/json",
     "content-length": str(len(BODY)),
-    "cache-control": f"public, max-age={TTL}",
+    "cache-control": f"max-age={TTL}",
     "etag": '"pets-1"',
 }
 NO_STORE = FIELDS | {"cache-control": "no-store"}
