@@ -97,22 +97,22 @@ def hishel_fixed() -> ASGIApp:
 
 
 def endpoint() -> Callable[..., Any]:
-    """What FastAPI calls; it says what it returns, which spares FastAPI four fifths of the work."""
+    """What FastAPI calls."""
 
-    async def pets(key: str = "") -> list[dict[str, Any]]:
+    async def pets(key: str = "") -> Any:
         return counted()
 
     return pets
 
 
 def fastapi(pets: Callable[..., Any] | None = None) -> Any:
-    """FastAPI with that endpoint, at both paths."""
+    """FastAPI with that endpoint, at both paths. It is told what comes, which spares it four fifths of the work."""
     from fastapi import FastAPI
 
     app = FastAPI()
     pets = pets or endpoint()
-    app.get("/pets")(pets)
-    app.get("/pets/{key}")(pets)
+    for path in ("/pets", "/pets/{key}"):
+        app.get(path, response_model=list[dict[str, Any]])(pets)
     return app
 
 
