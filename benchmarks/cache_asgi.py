@@ -41,7 +41,7 @@ def caching_gateway(rate: Rate | None = None, **settings: Any) -> Gateway:
 
 def uncaching_gateway() -> Gateway:
     """A cache that no method uses."""
-    return Gateway(cache=ResponseCache(max_bytes="64MB"), methods={"*": Method(), "GET /pets": Method()})
+    return Gateway(cache=ResponseCache(max_bytes="64MB"), methods={"*": Method(cache=None), "GET /pets": Method()})
 
 
 def raw() -> ASGIApp:
