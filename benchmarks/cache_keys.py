@@ -19,7 +19,7 @@ from benchmarks.drive import Driver, asgi_batch, wsgi_batch
 from benchmarks.measure import Batch, Case, Figure, Group, Plan, missing
 from benchmarks.subjects import Subject
 
-__all__ = ["figures", "groups"]
+__all__ = ["HELD_OF_ACCOUNTED", "figures", "groups"]
 
 SIZES = (10, 10_000, 1_000_000)
 ROOM = 10_000
@@ -29,6 +29,7 @@ KEPT = 10_000
 
 MEMORY = "Cache: memory of an entry"
 RATIO = "Cache: hit ratio"
+HELD_OF_ACCOUNTED = "apigate, held of what it accounts"
 CACHES = {
     "floor": lambda room: cache_asgi.floor(entries=room),
     "apigate": lambda room: cache_asgi.apigate(max_entries=room),
@@ -57,6 +58,7 @@ def figures(plan: Plan) -> Iterator[Figure]:
             yield Figure(f"{name}, {_said(plan.keys(size))} keys", hits, "%", RATIO)
     for driver, subject in MEASURED:
         yield _memory(driver, subject, plan.keys(KEPT))
+    yield from _accounted(plan.keys(KEPT))
 
 
 def _said(number: int) -> str:
@@ -99,6 +101,16 @@ def _memory(driver: Driver, subject: Subject, entries: int) -> Figure:
     if (module := missing(subject.needs)) is not None:
         return Figure(what, None, "bytes", MEMORY, f"{module} is not installed")
     return Figure(what, _held(driver(subject.app(), paths=new_paths()), entries) / entries, "bytes", MEMORY)
+
+
+def _accounted(entries: int) -> Iterator[Figure]:
+    """What a gateway says of its own memory, and how much of that is there."""
+    app = cache_asgi.apigate(raw_asgi_fresh)
+    held = _held(asgi_batch(app, paths=new_paths()), entries) / entries
+    told = app.gateway.stage("default").cache.stats()
+    each = told["bytes"] / told["entries"]
+    yield Figure("apigate, as it accounts", each, "bytes", MEMORY)
+    yield Figure(HELD_OF_ACCOUNTED, held / each, "", MEMORY)
 
 
 def _held(batch: Batch, entries: int) -> int:

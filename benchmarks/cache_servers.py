@@ -23,7 +23,7 @@ def _row(subject: Subject) -> Row:
     return Row(subject.name, subject, mark=(subject.field, "") if subject.field else None)
 
 
-ENDPOINTS = {subject.name: subject for subject in cache_asgi.ENDPOINTS}
+SUBJECTS = {subject.name: subject for subject in (*cache_asgi.ENDPOINTS, *cache_wsgi.FLASK_GATES)}
 TABLES = (
     Table(
         "uvicorn, cache hits",
@@ -31,7 +31,7 @@ TABLES = (
         (
             *map(_row, (cache_asgi.BARE, cache_asgi.FLOOR, cache_asgi.APIGATE)),
             *map(_row, (cache_asgi.FULL_FLOOR, cache_asgi.FULL_GATE, cache_asgi.HISHEL[0], cache_asgi.FASTAPI)),
-            *(_row(ENDPOINTS[f"FastAPI {name}"]) for name in ("behind apigate", "+ apigate", "+ fastapi-cache2")),
+            *(_row(SUBJECTS[f"FastAPI {name}"]) for name in ("behind apigate", "+ apigate", "+ fastapi-cache2")),
             Row("nginx proxy_cache in front", front=nginx.CACHE, mark=("x-cache", "HIT")),
             Row("Varnish in front", front=varnish.CACHE, mark=("x-cache", "HIT")),
         ),
@@ -40,7 +40,7 @@ TABLES = (
     Table(
         "gunicorn sync, cache hits",
         "gunicorn",
-        tuple(map(_row, (cache_wsgi.FLASK, cache_wsgi.FLASK_GATES[0], cache_wsgi.FLASK_GATES[2]))),
+        (_row(cache_wsgi.FLASK), *(_row(SUBJECTS[f"Flask + {name}"]) for name in ("apigate", "Flask-Caching"))),
         connections=8,
     ),
 )
