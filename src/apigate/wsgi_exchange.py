@@ -312,9 +312,9 @@ class _Joined:
     def read(self, size: int = -1) -> bytes:
         """As many bytes as there are, or `size`."""
         content = self._read.read(size)
-        if size is not None and 0 <= size <= len(content):
+        if 0 <= size <= len(content):
             return content
-        return content + cast("bytes", self._rest.read(-1 if size is None or size < 0 else size - len(content)))
+        return content + cast("bytes", self._rest.read(*(() if size < 0 else (size - len(content),))))
 
     def readline(self, size: int = -1) -> bytes:
         """One line."""

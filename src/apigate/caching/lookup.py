@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import copy_context
 from functools import partial
 from random import random
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias, final
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast, final
 
 from apigate.caching.answer import Answer, answer, warned
 from apigate.caching.coalescing import Lead, Wait
@@ -347,13 +347,13 @@ class Lookup:
         key, value_of = asked.key, asked.request.value
         until_us = now_us + round(self.policy.wait * 1_000_000)
         while now_us < until_us:
-            place = self.cache.flights.join(key, now_us)
+            place: object = self.cache.flights.join(key, now_us)
             if isinstance(place, Wait):
                 seconds = (until_us - now_us) / 1_000_000
                 place = yield Pause(partial(place.wait, seconds), partial(place.wait_async, seconds))
                 now_us = self.clock.now_us()
             if isinstance(place, Lead):
-                return place
+                return cast("Lead[StoredResponse]", place)
             if not isinstance(place, StoredResponse):
                 return None
             if matches(place.vary, value_of):

@@ -192,7 +192,8 @@ class CachePolicy:
         Args:
             settings: What is to be different.
         """
-        return cls(**{"ttl": _AMAZON_TTL, "methods": ("GET",), **settings})
+        given: dict[str, Any] = {"ttl": _AMAZON_TTL, "methods": ("GET",), **settings}
+        return cls(**given)
 
     @property
     def terms(self) -> str:

@@ -125,7 +125,7 @@ class ResponseStore(Protocol):
     max_lag_us: int
     max_item_bytes: int
 
-    def has_news(self, known: Mark, now_us: int) -> bool:
+    def has_news(self, known: Mark, now_us: int, /) -> bool:
         """Whether the log may hold more than is known; asked at each hit where the lag is 0, so cheap and never wrong.
 
         Args:

@@ -179,7 +179,8 @@ def warm_request(request: "str | tuple[str, Mapping[str, str]]") -> tuple[str, M
     Raises:
         ConfigurationError: The URL has no scheme or no host.
     """
-    url, headers = (request, {}) if isinstance(request, str) else request
+    none: Mapping[str, str] = {}
+    url, headers = (request, none) if isinstance(request, str) else request
     scheme, _, rest = url.partition("://")
     if scheme not in ("http", "https") or not rest.partition("/")[0]:
         raise ConfigurationError(f"warm: {url!r} is not a whole URL such as 'https://shop.example/pets'")

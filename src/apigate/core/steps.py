@@ -71,7 +71,7 @@ class _Rest(Generic[T]):
 
     def __init__(self, steps: Steps[T], answer: Any) -> None:
         self._steps = steps
-        self._answer = answer
+        self._answer: Any = answer
 
     def __await__(self) -> Generator[Any, Any, T]:
         return self._finish().__await__()
@@ -99,7 +99,7 @@ class _Rest(Generic[T]):
         steps, answer = self._steps, self._answer
         try:
             while True:
-                if isinstance(answer, (Pause, _Rest)):
+                if hasattr(answer, "block"):  # a Pause, or steps of another course
                     try:
                         answer = answer.block()
                     except BaseException as error:  # noqa: BLE001 - as in _finish
