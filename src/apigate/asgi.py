@@ -120,7 +120,7 @@ class GatewayMiddleware:
     async def _answer(self, context: RequestContext, answer: Answer, scope: Scope, send: Send) -> None:
         """Send what the cache answers in the app's place, with the gateway's fields."""
         gateway, compiled = self.gateway, context.compiled
-        headers = answer.raw
+        headers = answer.raw.copy()  # what stands further out may add to it, and the next hit is made of the same
         if compiled.on_response:
             head = ResponseHead(answer.status)
             for hook in compiled.on_response:

@@ -62,7 +62,7 @@ async def serve_exchange(
 
 async def send_answer(answer: Answer, send: Send) -> None:
     """Send what the cache answers."""
-    await send({"type": "http.response.start", "status": answer.status, "headers": answer.raw})
+    await send({"type": "http.response.start", "status": answer.status, "headers": answer.raw.copy()})
     await send({"type": "http.response.body", "body": answer.body, "more_body": False})
 
 

@@ -107,7 +107,7 @@ def read_body(environ: Environ, most: int) -> bytes | None:
     declared: str = environ.get("CONTENT_LENGTH") or ""
     stream = environ["wsgi.input"]
     if declared.isascii() and declared.isdigit():
-        length = int(declared) if len(declared) < 16 else most + 1
+        length = int(declared) if _is_length(declared) else most + 1
     elif environ.get("wsgi.input_terminated"):
         length = most + 1
     else:
@@ -189,6 +189,11 @@ def _log_hidden(error: Exception) -> None:
     getLogger("apigate").error("the app failed behind the cache", exc_info=error)
 
 
+def _is_length(text: str) -> bool:
+    """Tell whether it is a number of bytes that anything may have; of thousands of digits Python makes no number."""
+    return text.isascii() and text.isdigit() and len(text) < 16
+
+
 @final
 class _Listener:
     """Hears the head of the app's response, and what old apps write."""
@@ -218,7 +223,7 @@ class _Listener:
             return exchange.feed
         self.has_begun = True
         lengths = [value for name, value in headers if name.lower() == "content-length"]
-        self.left = int(lengths[0]) if len(lengths) == 1 and lengths[0].isascii() and lengths[0].isdigit() else None
+        self.left = int(lengths[0]) if len(lengths) == 1 and _is_length(lengths[0]) else None
         given = [*headers, *[field.text for field in added]] if added else headers
         write = self._begin(status, given) if exc_info is None else self._begin(status, given, exc_info)
 

@@ -314,12 +314,20 @@ class ResponseCache:
             self.objections.clear()
         self.objections[hash(key)] = objection
 
-    def note_search(self, base: "CacheKey | None", search: "SearchVariance") -> None:
+    def search(self, base: "CacheKey") -> "SearchVariance | None":
+        """How queries of a path are to be taken; None if every difference counts."""
+        return self.searches.get(hash(base))
+
+    def note_search(self, base: "CacheKey | None", search: "SearchVariance | None") -> None:
         """Note how queries of a path are to be taken."""
-        if base is not None:
-            if len(self.searches) >= _MOST_SEARCHES:
-                self.searches.clear()
-            self.searches[hash(base)] = search
+        if base is None:
+            return
+        if search is None:
+            self.searches.pop(hash(base), None)
+            return
+        if len(self.searches) >= _MOST_SEARCHES:
+            self.searches.clear()
+        self.searches[hash(base)] = search
 
     def __repr__(self) -> str:
         """What is stored, and the budget."""

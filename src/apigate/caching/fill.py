@@ -21,7 +21,7 @@ from apigate.caching.reuse import may_serve_on_error, stale_windows
 from apigate.caching.search import parse_no_vary_search
 from apigate.caching.status import forwarded_status
 from apigate.caching.storability import storage_objection
-from apigate.caching.storedfields import connection_fields, stored_fields
+from apigate.caching.storedfields import connection_fields, stored_fields, withheld_fields
 from apigate.caching.validation import freshened_fields, questions
 from apigate.caching.variance import selected_fields, varying_names
 from apigate.core.message import Field, Headers
@@ -95,7 +95,8 @@ class Fill:
         if stored is not None and status == 304:
             self.replies = True
             wall = lookup.clock.wall()
-            left_out = {*connection_fields(headers), *lookup.dropped}
+            withheld = withheld_fields(headers, cache_directives(headers)[0])
+            left_out = {*connection_fields(headers), *withheld, *lookup.dropped}
             merged = freshened_fields(stored, fields, left_out)
             self._keep(stored.status, merged, headers, stored.body, wall)
             return ()
@@ -114,7 +115,7 @@ class Fill:
             self._refuse("it is longer than max_item_bytes")
             return
         if chunk:
-            self._chunks.append(chunk)
+            self._chunks.append(bytes(chunk))  # a copy of a buffer, which the app may use again
 
     def finish(self) -> Answer | None:
         """See `Exchange`."""
@@ -126,8 +127,10 @@ class Fill:
             self._has_ended = True
             status, fields, wall = self._head
             body = b"".join(self._chunks)
-            lines = stored_fields(fields, self._lookup.dropped, None if status in _NO_CONTENT else len(body))
-            self._keep(status, lines, Headers(fields), body, wall)
+            came = Headers(fields)
+            length = None if status in _NO_CONTENT else len(body)
+            lines = stored_fields(fields, cache_directives(came)[0], self._lookup.dropped, length)
+            self._keep(status, lines, came, body, wall)
         self._has_ended = True
         if self.lead is not None:
             self.lead.refuse(self._came_us)  # without effect where it has landed
@@ -174,9 +177,8 @@ class Fill:
             self._chunks = []
         else:
             self._refuse(objection)
-        changed = self._stored is not None and status < 500
-        if changed and self._chunks is None and self._stored is not None:
-            lookup.cache.remove(self.key, self._stored)  # it is no longer what the app answers
+        if self._stored is not None and status < 500 and self._chunks is None:
+            lookup.forget(asked=self._asked, stored=self._stored)  # it is no longer what the app answers
         note = forwarded_status(
             self._reason,
             stored=self._chunks is not None,
@@ -202,8 +204,10 @@ class Fill:
 
     def _unfit(self, headers: Headers) -> str | None:
         """What about the content forbids to keep it."""
-        length = headers.get("content-length")
-        if length is not None:
+        lengths = set(headers.get_all("content-length"))
+        if len(lengths) > 1:
+            return "it has several Content-Lengths"
+        for length in lengths:
             if not (length.isascii() and length.isdigit() and len(length) < 16):
                 return "its Content-Length is not a number"
             self._expected = int(length)
@@ -242,7 +246,8 @@ class Fill:
         if _depends_on_origin(headers, asked):
             names = tuple(sorted({*names, "origin"}))
         shared = not asked.owner or lookup.is_for_all(directives)
-        self.key = lookup.key_of(asked, shared=shared, search=parse_no_vary_search(headers.get_all("no-vary-search")))
+        search = parse_no_vary_search(headers.get_all("no-vary-search"))
+        self.key = lookup.key_of(asked, shared=shared, search=search)
         response = StoredResponse(
             status=status,
             fields=fields,
@@ -261,11 +266,16 @@ class Fill:
         )
         objection = self._objection(status, headers, directives, targeted=targeted)  # a 304 may have brought one
         if objection is not None:
-            lookup.cache.remove(self.key, response)
+            if self._stored is not None:
+                lookup.forget(asked=asked, stored=self._stored)
             self._refuse(objection)
         elif lookup.cache.put(self.key, response, self._came_us):
             self._written = response
-            self._land(response)
+            lookup.note_search(self.key, search)
+            if lookup.is_for_waiters(asked, self.key):
+                self._land(response)
+            else:
+                self._refuse("it is of another query than those who wait have")
         else:
             self._refuse("it is longer than max_item_bytes")
         self._answer = response

@@ -7,6 +7,7 @@ stored under a key that others ask for, but by asking for just that.
 Source: RFC 9111, section 2.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from hashlib import blake2b
 from typing import final
@@ -17,7 +18,10 @@ from apigate.caching.search import SearchVariance
 from apigate.caching.settings import CachePolicy, KeyParts
 from apigate.core.message import Request
 
-__all__ = ["METHOD_OVERRIDES", "KeyMaker", "content_digest"]
+__all__ = ["METHOD_OVERRIDES", "QUERY", "KeyMaker", "content_digest"]
+
+QUERY = 5
+"""Where in a key the query stands."""
 
 METHOD_OVERRIDES = frozenset({"x-http-method", "x-http-method-override", "x-method-override"})
 """Fields by which some apps take a request for one of another verb; such a request passes by the cache."""
@@ -37,6 +41,8 @@ _FORWARDED = (
 )
 _FORWARDED_SET = frozenset(_FORWARDED)
 _NO_COOKIES: tuple[str, ...] = ()
+_OCTETS = r"[!#-+\--:<-\[\]-~]*+"
+_COOKIES = rf"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]++=(?:\"{_OCTETS}\"|{_OCTETS})(?:; (?!\Z)|\Z))*+"
 
 
 @final
@@ -99,15 +105,16 @@ class KeyMaker:
 
     def without_query(self, key: CacheKey) -> CacheKey | None:
         """What all queries of a path have in common; None where the policy decides about queries itself."""
-        return None if self._normalize is not None else (*key[:5], *key[6:])
+        return None if self._normalize is not None else (*key[:QUERY], *key[QUERY + 1 :])
 
     def _more(self, request: Request, picked: Mapping[str, str]) -> tuple[str, ...]:
         """The fields and cookies that the policy names; an absent one is told from an empty one."""
-        values = [request.value(name) for name in self._headers]
+        parts = [_part(name, request.value(name)) for name in self._headers]
         if self._cookies:
-            sent = _cookies(picked.get("cookie", ""))
-            values += [sent.get(name) for name in self._cookies]
-        return tuple(["-" if value is None else f"={value}" for value in values])
+            field = picked.get("cookie", "")
+            sent = _cookies(field)
+            parts += [f";{field}"] if sent is None else [_part(name, sent.get(name)) for name in self._cookies]
+        return tuple(parts)
 
 
 def content_digest(content: bytes, content_type: str | None, content_encoding: str | None) -> str:
@@ -132,10 +139,20 @@ def _proxied(forwarded: str) -> str:
     return ";".join(part for part in parts if not part.startswith(("for=", "by=")))
 
 
-def _cookies(field: str) -> dict[str, str]:
-    """All values of each cookie in a Cookie field (RFC 6265, section 4.2.1), as they were sent."""
+def _part(name: str, value: str | None) -> str:
+    return f"{name}-" if value is None else f"{name}={value}"
+
+
+def _cookies(field: str) -> dict[str, str] | None:
+    """All values of each cookie in a Cookie field, as they were sent.
+
+    None where the field is not as RFC 6265, section 4.2.1, has it: of quotes, white space and the like each app makes
+    its own, so what it takes for a cookie may be none here. Such a field counts as a whole.
+    """
+    if not re.fullmatch(_COOKIES, field):
+        return None
     found: dict[str, str] = {}
-    for pair in field.replace(", ", "; ").split(";"):
-        name, _, value = pair.strip().partition("=")
+    for pair in field.split("; ") if field else ():
+        name, _, value = pair.partition("=")
         found[name] = f"{found[name]};{value}" if name in found else value
     return found

@@ -27,7 +27,7 @@ from apigate.caching.invalidation import (
     path_scope,
     tag_scope,
 )
-from apigate.caching.key import METHOD_OVERRIDES, KeyMaker, content_digest
+from apigate.caching.key import METHOD_OVERRIDES, QUERY, KeyMaker, content_digest
 from apigate.caching.reuse import Reuse, may_serve_on_error, reuse
 from apigate.caching.search import SearchVariance
 from apigate.caching.settings import CachePolicy
@@ -264,7 +264,7 @@ class Lookup:
     def _searched(self, key: CacheKey, request: Request, picked: Mapping[str, str], owner: str) -> CacheKey:
         """The key as earlier responses of the path have said that queries are to be taken (No-Vary-Search)."""
         base = self._key.without_query(key)
-        search = None if base is None else self.cache.searches.get(hash(base))
+        search = None if base is None else self.cache.search(base)
         return key if search is None else self._key(request, picked, owner, search)
 
     # ---- after the look
@@ -273,7 +273,7 @@ class Lookup:
         """What becomes of a request whose key has nothing stored, or something that cannot be served at once."""
         directives, obeys = asked.directives, self.policy.ttl is None
         if self.policy.invalidate is not None and _asks_anew(directives):
-            decided = self._invalidation(asked, self.policy.invalidate)
+            decided = self._invalidation(asked, stored, self.policy.invalidate)
             if decided is not None:
                 return decided
             obeys = False
@@ -292,9 +292,13 @@ class Lookup:
             return Fill(self, asked, reason, stored)
         return (yield from self._fly(asked, stored, reason, now_us))
 
-    def _invalidation(self, asked: Asked, may: Callable[[Request], bool]) -> Found | None:
+    def _invalidation(
+        self, asked: Asked, stored: StoredResponse | None, may: Callable[[Request], bool]
+    ) -> Found | None:
         """What becomes of a client's wish to invalidate; None where it is ignored."""
         if may(asked.request):
+            if stored is not None:
+                self.forget(asked, stored)  # now: what the app answers may be a 304 or a part, which replaces nothing
             return Fill(self, asked, "request")
         if self.policy.unauthorized == "FAIL_WITH_403":
             return Refused("ACCESS_DENIED", "This client may not invalidate what is cached.")
@@ -303,7 +307,8 @@ class Lookup:
     def _allowed(self, asked: Asked, stored: StoredResponse | None) -> StoredResponse | None:
         """The stored response that the request may be given: its own, or one that the app lets everybody have."""
         if stored is None and asked.owner and self.policy.per is None:
-            return self.cache.find(self.key_of(asked, shared=True, search=None), asked.request.value)
+            found = self.cache.find(self._shared_key(asked), asked.request.value)
+            return found if found is not None and self.is_for_all(found.directives) else None
         if stored is None or asked.private or "authorization" not in asked.picked:
             return stored
         return stored if allows_authorization(stored.directives) else None
@@ -408,20 +413,48 @@ class Lookup:
         return seconds * (1 - jitter * self._chance()) if jitter else seconds
 
     def is_for_all(self, directives: Directives) -> bool:
-        """Tell whether the app lets everybody have a response that was made for one principal."""
-        return self.policy.per is None and ("public" in directives or "s-maxage" in directives)
+        """Tell whether the app lets everybody have a response that was made for one principal.
+
+        Where it says `private` as well, the restriction counts.
+        """
+        if self.policy.per is not None or ("private" in directives and not directives.fields("private")):
+            return False
+        return "public" in directives or "s-maxage" in directives
 
     def key_of(self, asked: Asked, *, shared: bool, search: SearchVariance | None) -> CacheKey:
         """The key under which a response is put."""
         owner = "" if shared else asked.owner
-        key = asked.key
-        if owner != asked.owner or search is not None:
-            key = self._key(asked.request, asked.picked, owner, search)
-            if asked.digest:
-                key = (*key, asked.digest)
-        if search is not None:
+        if owner == asked.owner and search is None and not self.cache.searches:
+            return asked.key
+        if asked.digest:
+            return (*self._key(asked.request, asked.picked, owner), asked.digest)
+        return self._key(asked.request, asked.picked, owner, search)
+
+    def note_search(self, key: CacheKey, search: SearchVariance | None) -> None:
+        """Note how queries of a path are to be taken from now on, as the response says that was just put."""
+        if search is not None or self.cache.searches:
             self.cache.note_search(self._key.without_query(key), search)
-        return key
+
+    def is_for_waiters(self, asked: Asked, key: CacheKey) -> bool:
+        """Tell whether a response is for all who wait for it.
+
+        Their queries may differ, as an earlier response has allowed; then this one has to allow it too.
+
+        Args:
+            asked: The request that it answers.
+            key: Where it was put.
+        """
+        query = asked.key[QUERY]
+        return key[QUERY] == query or query == self._key(asked.request, asked.picked)[QUERY]
+
+    def forget(self, asked: Asked, stored: StoredResponse) -> None:
+        """Forget a response that a request has found."""
+        self.cache.remove(self._shared_key(asked) if stored.shared and asked.owner else asked.key, stored)
+
+    def _shared_key(self, asked: Asked) -> CacheKey:
+        """Where a response to the request is that everybody may have."""
+        key = self.key_of(asked, shared=True, search=None)
+        return self._searched(key, asked.request, asked.picked, "") if self.cache.searches and not asked.digest else key
 
     def scopes(self, request: Request, groups: Iterable[str]) -> tuple[str, ...]:
         """What invalidates a response to a request."""

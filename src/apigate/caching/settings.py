@@ -109,7 +109,8 @@ class CachePolicy:
             where that gives None the request passes by the cache. Default per principal where an authorizer
             verified one, unless the app says `public` or `s-maxage`.
         cookies: The names of cookies that the app's answer depends on, which become part of the key, or `"ignore"`
-            where it depends on none. Default: with a `ttl`, a request with cookies passes by the cache.
+            where it depends on none. A Cookie field that is not as RFC 6265 has it counts as a whole, as apps read it
+            differently. Default: with a `ttl`, a request with cookies passes by the cache.
         set_cookies: Names of cookies that may be stored with a response and so set for everybody; `"*"` for all.
         tags: Names by which responses are invalidated together; a list, or a function of the request.
         stale_while_revalidate: Seconds after its lifetime in which a response is served while the app is asked anew

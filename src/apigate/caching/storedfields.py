@@ -7,11 +7,11 @@ Source: RFC 9111, section 3.1; RFC 9110, section 7.6.1.
 
 from collections.abc import Collection
 
-from apigate.caching.directives import parse_directives
+from apigate.caching.directives import Directives, parse_directives
 from apigate.caching.entry import FieldLines
 from apigate.core.message import Headers
 
-__all__ = ["PER_REQUEST", "connection_fields", "stored_fields"]
+__all__ = ["PER_REQUEST", "connection_fields", "stored_fields", "withheld_fields"]
 
 _HOP_BY_HOP = frozenset(
     {
@@ -27,6 +27,9 @@ _HOP_BY_HOP = frozenset(
         "upgrade",
     }
 )
+
+_GUIDES = frozenset({"cache-control", "cdn-cache-control", "apigate-cache-control", "vary"})
+"""What the cache itself goes by stays, whatever names it: without Vary, one client would get what was another's."""
 
 PER_REQUEST = frozenset(
     {
@@ -57,21 +60,37 @@ PER_REQUEST = frozenset(
 def connection_fields(headers: Headers) -> frozenset[str]:
     """The lower-case names of the fields that belong to a message's connection (RFC 9110, section 7.6.1)."""
     named = {part.strip().lower() for value in headers.get_all("connection") for part in value.split(",")}
-    return _HOP_BY_HOP | named
+    return (_HOP_BY_HOP | named) - _GUIDES
 
 
-def stored_fields(fields: FieldLines, dropped: Collection[str], length: int | None) -> FieldLines:
+def withheld_fields(headers: Headers, directives: Directives) -> frozenset[str]:
+    """The lower-case names of the fields that `no-cache="..."` and `private="..."` keep out of a stored response.
+
+    Args:
+        headers: The response's fields.
+        directives: The directives that count; those of Cache-Control keep fields out as well.
+
+    Source: RFC 9111, sections 5.2.2.4 and 5.2.2.7.
+    """
+    said = parse_directives(headers.get_all("cache-control"))
+    named = said.fields("no-cache") | said.fields("private")
+    return (named | directives.fields("no-cache") | directives.fields("private")) - _GUIDES
+
+
+def stored_fields(
+    fields: FieldLines, directives: Directives, dropped: Collection[str], length: int | None
+) -> FieldLines:
     """The field lines that are kept.
 
     Left out is also what `no-cache="..."` and `private="..."` name: these must not be reused without asking the app.
 
     Args:
         fields: The field lines as they came.
+        directives: The directives that count.
         dropped: Lower-case names that are left out too.
         length: Bytes of the content, for Content-Length; None where the status has no content.
     """
     headers = Headers(fields)
-    said = parse_directives(headers.get_all("cache-control"))
-    left_out = connection_fields(headers) | said.fields("no-cache") | said.fields("private") | {"content-length"}
+    left_out = connection_fields(headers) | withheld_fields(headers, directives) | {"content-length"}
     kept = [(name, value) for name, value in fields if (lower := name.lower()) not in left_out and lower not in dropped]
     return kept if length is None else [*kept, ("Content-Length", str(length))]
