@@ -342,11 +342,11 @@ def _is_file(body: Iterable[bytes], environ: Environ) -> bool:
 
 def status_line(status: int) -> str:
     """Code and reason phrase, as WSGI has them."""
-    return f"{status} {HTTPStatus(status).phrase if status in _PHRASES else 'Error'}"
+    return _STATUS_LINES.get(status) or f"{status} Error"
 
 
 def _write_nothing(_: bytes, /) -> None:
     """Take the body of a response that is kept back."""
 
 
-_PHRASES = frozenset(status.value for status in HTTPStatus)
+_STATUS_LINES = {status.value: f"{status.value} {status.phrase}" for status in HTTPStatus}

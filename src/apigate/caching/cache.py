@@ -75,7 +75,7 @@ class ResponseCache:
         from apigate.caching.coalescing import Flights
         from apigate.caching.generations import Generations
         from apigate.caching.memory import MemoryTier
-        from apigate.caching.variance import matches, selected_fields
+        from apigate.caching.variance import NO_ORIGIN, matches, selected_fields
 
         self.max_bytes: int = parse_size(max_bytes, "cache max_bytes")
         self.max_item_bytes: int = parse_size(max_item_bytes, "cache max_item_bytes")
@@ -95,6 +95,7 @@ class ResponseCache:
             self.max_bytes, max_entries, self.max_bytes, generations=self.generations
         )  # an item is bounded by its content
         self._matches = matches
+        self._no_origin = NO_ORIGIN
         self._select = selected_fields
         self._bound_to: str | None = None
         self.lookups: dict[CachePolicy, Lookup] = {}  # of `ask`
@@ -280,15 +281,19 @@ class ResponseCache:
             return None
         return self.shared.put(key, stored, self.clock.wall(), self.clock.now_us())
 
-    def find(self, key: "CacheKey", value_of: "FieldValue") -> "StoredResponse | None":
+    def find(self, key: "CacheKey", value_of: "FieldValue", origin: str | None = "") -> "StoredResponse | None":
         """The latest valid response under a key that a request matches.
 
         Args:
             key: The primary key.
             value_of: Gives the request's fields.
+            origin: The request's Origin, which most responses are selected by; empty where the caller has not read it.
         """
         for stored in self._tier.get(key):
-            if (not stored.vary or self._matches(stored.vary, value_of)) and self.generations.is_valid(stored):
+            vary = stored.vary
+            if vary and (vary is not self._no_origin or origin is not None) and not self._matches(vary, value_of):
+                continue
+            if self.generations.is_valid(stored):
                 return stored
         return None
 

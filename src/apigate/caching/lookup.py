@@ -188,7 +188,7 @@ class Lookup:
         key = self._key(request, picked, owner)
         if cache.searches:
             key = self._searched(key, request, picked, owner)
-        stored = cache.find(key, request.value)
+        stored = cache.find(key, request.value, picked.get("origin"))
         if stored is not None and not odd and now_us < stored.fresh_until_us and not stored.must_validate:
             return answer(stored, method, picked, now_us, mode)
         directives = _directives(picked) if odd else _NOTHING
@@ -210,7 +210,7 @@ class Lookup:
         if self.cache.searches:
             key = self._searched(key, request, picked, owner)
         asked = Asked(request, picked, _directives(picked), owner, private, mode, "", key)
-        stored = self._allowed(asked, self.cache.find(key, request.value))
+        stored = self._allowed(asked, self.cache.find(key, request.value, picked.get("origin")))
         if stored is None:
             objection = self.cache.objections.get(hash(key))
             why = "" if objection is None else f"; the last answer was not stored: {objection}"
@@ -257,7 +257,7 @@ class Lookup:
             return Passing("bypass", "its content cannot be read, or is longer than max_request_bytes")
         digest = content_digest(content, request.value("content-type"), request.value("content-encoding"))
         key = (*self._key(request, picked, owner), digest)
-        stored = self.cache.find(key, request.value)
+        stored = self.cache.find(key, request.value, picked.get("origin"))
         asked = Asked(request, picked, _directives(picked), owner, private, mode, digest, key)
         return (yield from self._consider(asked, stored, self.clock.now_us()))
 
@@ -307,7 +307,7 @@ class Lookup:
     def _allowed(self, asked: Asked, stored: StoredResponse | None) -> StoredResponse | None:
         """The stored response that the request may be given: its own, or one that the app lets everybody have."""
         if stored is None and asked.owner and self.policy.per is None:
-            found = self.cache.find(self._shared_key(asked), asked.request.value)
+            found = self.cache.find(self._shared_key(asked), asked.request.value, asked.picked.get("origin"))
             return found if found is not None and self.is_for_all(found.directives) else None
         if stored is None or asked.private or "authorization" not in asked.picked:
             return stored
@@ -334,7 +334,9 @@ class Lookup:
         if isinstance(place, StoredResponse):
             return self._answer(place, asked, now_us)
         try:
-            landed = None if place is None else self.cache.find(asked.key, asked.request.value)  # since the look before
+            landed = None
+            if place is not None:  # something may have landed since the look before
+                landed = self.cache.find(asked.key, asked.request.value, asked.picked.get("origin"))
             if landed is not None and landed is not stored and self._may_give(landed, asked, now_us):
                 return self._landed(landed, asked, place, now_us)
             found = yield from self.cache.fetch(asked.key, asked.request.value, now_us)

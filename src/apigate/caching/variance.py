@@ -8,10 +8,13 @@ from collections.abc import Callable, Iterable
 from apigate.caching.entry import Selected
 from apigate.core.message import Headers
 
-__all__ = ["FieldValue", "matches", "selected_fields", "varying_names"]
+__all__ = ["NO_ORIGIN", "FieldValue", "matches", "selected_fields", "varying_names"]
 
 FieldValue = Callable[[str], str | None]
 """Gives all values of a request field, by its lower-case name, joined by commas; None where it was not sent."""
+
+NO_ORIGIN: Selected = (("origin", None),)
+"""What selects a response to a request that came from no page of another origin; one object, to be told by identity."""
 
 _ANY = "*"
 _LANGUAGES = frozenset({"accept-language", "accept", "accept-encoding", "accept-charset"})
@@ -43,7 +46,8 @@ def selected_fields(names: Iterable[str], value_of: FieldValue) -> Selected:
         names: Lower-case names, in order.
         value_of: Gives the request's values.
     """
-    return tuple([(name, _normalized(name, value_of(name))) for name in names])
+    selected = tuple([(name, _normalized(name, value_of(name))) for name in names])
+    return NO_ORIGIN if selected == NO_ORIGIN else selected
 
 
 def matches(selected: Selected, value_of: FieldValue) -> bool:

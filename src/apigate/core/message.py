@@ -21,6 +21,7 @@ PICKED = (
     "if-none-match",
     "if-range",
     "if-unmodified-since",
+    "origin",
     "pragma",
     "range",
     "upgrade",
