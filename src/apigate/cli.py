@@ -112,12 +112,14 @@ def _demo(arguments: argparse.Namespace) -> int:
     framework.require()
     if not arguments.once:
         return _serve_demo(framework, 8000 if arguments.port is None else arguments.port, arguments.store)
+    from apigate.demo.cached import TourClock
     from apigate.demo.report import introduction, report
     from apigate.demo.settings import demo_gateway
     from apigate.demo.tour import share_a_limit, take_tour
 
     print(introduction(framework), flush=True)
-    tour = take_tour(demo_gateway("day"), arguments.port or 0, framework)._replace(shared=share_a_limit(framework))
+    tour = take_tour(demo_gateway("day", clock=TourClock()), arguments.port or 0, framework)
+    tour = tour._replace(shared=share_a_limit(framework))
     print(report(tour, colour=_is_coloured()), end="")
     return 0 if tour.ok else _FOUND
 

@@ -14,6 +14,7 @@ import pytest
 
 from apigate import Gateway
 from apigate.demo import settings, tour
+from apigate.demo.cached import LOOKS, Look, Seen, TourClock, look_at_cache
 from apigate.demo.frameworks import FRAMEWORKS, PLAIN, Framework
 from apigate.demo.report import report
 from apigate.demo.server import listening, served
@@ -28,7 +29,11 @@ LEVELS = ("method", "client-method", "client", "stage", "global")
 def gateway_with(old: str, new: str) -> Gateway:
     """The demo's gateway with one setting changed."""
     assert old in CONFIGURATION
-    return Gateway.from_dict(tomllib.loads(configuration("day").replace(old, new)))
+    return Gateway.from_dict(tomllib.loads(configuration("day").replace(old, new)), clock=TourClock())
+
+
+def day_gateway() -> Gateway:
+    return demo_gateway("day", clock=TourClock())
 
 
 def process(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -50,6 +55,8 @@ def test_once_as_a_process_goes_as_configured(option):
     assert f"{number} of {number} scenarios went as configured" in ended.stdout or "1 was skipped" in ended.stdout
     assert ("dev GET /pets/{number}/photo  2 admitted, 2 THROTTLED" in ended.stdout) is framework.decorated
     assert "HTTP/1.1 429 Too Many Requests" in ended.stdout
+    if framework.cached:
+        assert f"So did {len(LOOKS)} of {len(LOOKS)} requests to the cache." in ended.stdout
     assert "\033" not in ended.stdout
     assert ended.stdout.isascii()
     assert max(map(len, ended.stdout.splitlines())) <= 120
@@ -81,7 +88,7 @@ def test_other_limits_are_noticed(old, new, levels):
 
 
 def test_gateway_that_does_not_do_as_configured_exits_with_1(run, monkeypatch):
-    monkeypatch.setattr(settings, "demo_gateway", lambda period: gateway_with("burst=8", "burst=9"))
+    monkeypatch.setattr(settings, "demo_gateway", lambda period, clock: gateway_with("burst=8", "burst=9"))
     status, out, _ = run("demo", "--once")
     assert status == 1
     assert "stage        " in out
@@ -121,12 +128,56 @@ def test_empty_gateway_fails_and_is_reported():
 
 
 def test_gateway_that_counts_wrong_is_noticed(monkeypatch):
-    gateway = demo_gateway("day")
+    gateway = day_gateway()
     taken = take_tour(gateway)
     assert taken.ok
     miscounted = taken._replace(stats={**taken.stats, "dev": {"*": {"admitted": 6}}})
     assert not miscounted.ok
     assert "these are not the numbers that the clients saw" in report(miscounted)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "failing"),
+    [
+        ("ttl = 60,", "ttl = 600,", [3, 4]),
+        (", stale_while_revalidate = 600", "", [3]),
+        ("cache = {", "# cache = {", [*range(len(LOOKS))]),
+    ],
+)
+def test_other_cache_settings_are_noticed(old, new, failing, monkeypatch):
+    monkeypatch.setattr("apigate.demo.cached._TRIES", 3)
+    taken = take_tour(gateway_with(old, new))
+    assert [number for number, seen in enumerate(taken.cached) if not seen.ok] == failing
+    assert not taken.ok
+    assert failed(taken) == []
+    assert "FAILED" in report(taken)
+
+
+def test_time_is_moved_on_by_the_tour_alone():
+    gateway = demo_gateway("day")
+    with served(PLAIN.create_app(gateway), 0) as port:
+        seen = look_at_cache(port, gateway.clock)
+    assert [each.ok for each in seen] == [True, False, False, False, True, True, True]
+
+
+def test_cache_behind_a_server_that_does_not_answer_is_a_failure():
+    with create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    seen = look_at_cache(port, TourClock())
+    assert not any(each.ok for each in seen)
+    assert report(Tour([tour.Outcome(scenarios()[0], [])], {}, None, cached=seen)).count(
+        "ConnectionRefusedError"
+    ) == len(LOOKS)
+
+
+@pytest.mark.parametrize(
+    ("ages", "age", "ok"), [(None, None, True), (None, 0, False), ((5, 60), None, False), ((5, 60), 60, False)]
+)
+def test_age_is_part_of_what_is_expected(ages, age, ok):
+    look = Look("", "GET", 200, "hit", ages)
+    assert Seen(look, 200, "hit; ttl=5", age).ok is ok
+    assert not Seen(look, 304, "hit; ttl=5", age).ok
+    assert not Seen(look, 200, "fwd=uri-miss", age).ok
 
 
 def test_two_processes_share_a_limit():
@@ -136,7 +187,7 @@ def test_two_processes_share_a_limit():
 
 
 def test_processes_that_share_nothing_are_noticed(monkeypatch):
-    taken = take_tour(demo_gateway("day"))
+    taken = take_tour(day_gateway())
     with (
         served(PLAIN.create_app(demo_gateway("day")), 0) as one,
         served(PLAIN.create_app(demo_gateway("day")), 0) as two,
@@ -148,7 +199,7 @@ def test_processes_that_share_nothing_are_noticed(monkeypatch):
 
 def test_machine_with_one_address_skips_a_row_visibly(monkeypatch):
     monkeypatch.setattr(tour, "_is_ours", lambda address: False)
-    taken = take_tour(demo_gateway("day"))
+    taken = take_tour(day_gateway())
     assert taken.ok
     page = report(taken)
     assert "a second client, meanwhile      skipped: this machine does not have 127.0.0.2" in page
@@ -194,7 +245,7 @@ def test_comments_stay_in_one_column():
 
 
 def test_invitation_names_where_it_listens():
-    assert settings.invitation("http://127.0.0.1:1234").count("http://127.0.0.1:1234") == 10
+    assert settings.invitation("http://127.0.0.1:1234").count("http://127.0.0.1:1234") == 12
 
 
 def test_invitation_shows_the_store_that_others_share():
@@ -225,7 +276,7 @@ def test_settings_in_the_invitation_are_those_of_the_demo(tmp_path):
 @pytest.mark.parametrize("framework", OTHERS, ids=lambda framework: framework.option)
 def test_invitation_shows_the_decorated_view(framework: Framework):
     page = settings.invitation("http://127.0.0.1:1234", framework)
-    assert page.count("http://127.0.0.1:1234") == 11
+    assert page.count("http://127.0.0.1:1234") == 13
     assert "'http://127.0.0.1:1234/dev/pets/1/photo?[1-4]'" in page
     assert f"\napigate demo --framework {framework.option} --once\n" in page
 

@@ -33,7 +33,7 @@ def create_app(gateway: Gateway) -> ASGIHandler:
     @require_http_methods(["GET", "HEAD", "POST"])
     def all_pets(request: HttpRequest) -> JsonResponse:
         if request.method != "POST":
-            return JsonResponse(pets)
+            return JsonResponse(pets, headers={"ETag": f'"{len(pets)}"'})  # pets come, and never go
         try:
             name = str(json.loads(request.body)["name"])
         except (ValueError, TypeError, KeyError):

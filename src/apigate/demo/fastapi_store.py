@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import Depends, FastAPI, HTTPException
+from fastapi import Depends, FastAPI, HTTPException, Response
 from pydantic import BaseModel
 
 from apigate.asgi import GatewayMiddleware
@@ -26,7 +26,8 @@ def create_app(gateway: Gateway) -> FastAPI:
     pets = {1: "Rex", 2: "Mia", 3: "Tweety"}
 
     @app.get("/pets")
-    def all_pets() -> dict[int, str]:
+    def all_pets(response: Response) -> dict[int, str]:
+        response.headers["ETag"] = f'"{len(pets)}"'  # pets come, and never go
         return pets
 
     @app.post("/pets", status_code=201)

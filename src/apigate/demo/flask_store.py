@@ -20,7 +20,9 @@ def create_app(gateway: Gateway) -> Flask:
 
     @app.get("/pets")
     def all_pets() -> Response:
-        return jsonify(pets)
+        response = jsonify(pets)
+        response.set_etag(str(len(pets)))  # pets come, and never go
+        return response
 
     @app.post("/pets")
     def add_pet() -> tuple[Response, int]:

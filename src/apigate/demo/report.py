@@ -34,6 +34,8 @@ def report(tour: Tour, *, colour: bool = False) -> str:
         colour: Whether verdicts are coloured, for a terminal.
     """
     parts = [_table(tour, colour=colour), _notes(tour), _refusal(tour), _counts(tour), _summary(tour)]
+    if tour.cached:
+        parts.insert(3, _cache(tour, colour=colour))
     return "\n".join("".join(f"{line}\n" for line in part) for part in parts)
 
 
@@ -90,6 +92,22 @@ def _message(answer: Answer) -> str:
     return f"HTTP/1.1 {answer.status} {answer.reason}\n{fields}\n{json.dumps(json.loads(answer.body), indent=2)}"
 
 
+def _cache(tour: Tour, *, colour: bool) -> Iterator[str]:
+    """A line for each request that the cache was shown."""
+    yield "What the cache of the stage `cached` did, with its clock moved on instead of waiting:"
+    yield ""
+    cells = [("request", "status", "Age", "Cache-Status", "what happens")]
+    cells += [
+        (seen.look.request, str(seen.status), "-" if seen.age is None else str(seen.age), seen.cache, seen.look.title)
+        for seen in tour.cached
+    ]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    verdicts = ["ok", *(_verdict(ok=seen.ok, colour=colour) for seen in tour.cached)]
+    for line, verdict in zip(cells, verdicts, strict=True):
+        yield "  " + "  ".join([*map(str.ljust, line, widths), verdict])
+    yield from (f"  FAILED: {seen.failure}" for seen in tour.cached if seen.failure)
+
+
 def _counts(tour: Tour) -> Iterator[str]:
     """The gateway's own counters."""
     counts = {
@@ -108,6 +126,9 @@ def _counts(tour: Tour) -> Iterator[str]:
 
 def _summary(tour: Tour) -> Iterator[str]:
     good = sum(outcome.ok for outcome in tour.all_outcomes)
+    cached = ""
+    if tour.cached:
+        cached = f" So did {sum(seen.ok for seen in tour.cached)} of {len(tour.cached)} requests to the cache."
     skipped = "" if tour.left_out is None else ", 1 was skipped"
-    by_hand = f"To try it by hand: {tour.framework.command}"
-    yield f"{good} of {len(tour.all_outcomes)} scenarios went as configured{skipped}. {by_hand}"
+    yield f"{good} of {len(tour.all_outcomes)} scenarios went as configured{skipped}.{cached}"
+    yield f"To try it by hand: {tour.framework.command}"

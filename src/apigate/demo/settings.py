@@ -5,6 +5,7 @@ import re
 import shlex
 import tomllib
 
+from apigate.core.clock import Clock
 from apigate.demo.frameworks import PLAIN, Framework
 from apigate.gateway import Gateway
 
@@ -37,6 +38,10 @@ client_throttle = "10/minute; burst=2"        # level client-method: one bucket 
 throttle = "30/minute; burst=8"
 
 [stages.dev]                                  # no limit of its own, only the global level
+
+[stages.cached]                               # takes from no level; responses are kept for 60 s
+methods = { "*" = { exempt = true } }
+cache = { policy = { ttl = 60, stale_while_revalidate = 600 } }
 """
 """The settings, with rates per minute."""
 
@@ -53,9 +58,9 @@ def configuration(period: str = "minute") -> str:
     return "".join(line.replace("/minute", f"/{period}").replace(comment, moved, "/minute" in line) for line in lines)
 
 
-def demo_gateway(period: str = "minute", store: str = IN_MEMORY) -> Gateway:
+def demo_gateway(period: str = "minute", store: str = IN_MEMORY, clock: Clock | None = None) -> Gateway:
     """The gateway of `configuration(period)`, with its buckets in a store."""
-    return Gateway.from_dict(tomllib.loads(configuration(period)), name=NAME, store=store)
+    return Gateway.from_dict(tomllib.loads(configuration(period)), name=NAME, store=store, clock=clock)
 
 
 def invitation(url: str, framework: Framework = PLAIN, store: str = IN_MEMORY) -> str:
@@ -118,4 +123,5 @@ _TRIES = (
     ("another stage: 8 are admitted, then level stage refuses", f"{_STATUSES} 'URL/beta/pets?[1-10]'"),
     ("a stage without a limit of its own: until level global refuses", f"{_STATUSES} 'URL/dev/pets?[1-40]'"),
     ("exempt: admitted even then", "-i URL/prod/health"),
+    ("a response and the same from the cache, see Cache-Status and Age", "-i URL/cached/pets URL/cached/pets"),
 )
