@@ -122,7 +122,7 @@ class Seen(NamedTuple):
         if self.status != look.status or not self.cache.startswith(look.cache):
             return False
         if look.ages is None or self.age is None:
-            return look.ages is self.age
+            return look.ages is None and self.age is None
         return look.ages[0] <= self.age < look.ages[1]
 
 
