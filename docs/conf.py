@@ -33,7 +33,8 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(_thread|collections\.abc|contextvars|datetime|ipaddress|os|types|typing)\..*"),
     ("py:.*", r"(asgiref|django|fastapi|flask|starlette|werkzeug)\..*"),
-    ("py:class", r"timedelta|IPv[46]Address|Mapping"),
+    ("py:class", r"timedelta|IPv[46]Address|Mapping|SplitResult"),
+    ("py:class", r"T|Steps|Unasked|Fill|apigate\..*\._[A-Z]\w*"),  # aliases in quotes, and what is not public
     ("py:class", r"apigate\..*\.[A-Z]"),
 ]
 

@@ -40,8 +40,8 @@ def parse_http_date(text: str, now: float) -> int | None:
         now: Seconds since 1970. A year of two digits that would lie more than 50 years after it is one of the past.
 
     Returns:
-        Seconds since 1970, negative before; None where the text is no HTTP-date: another zone than GMT, a day that its
-        month does not have.
+        Seconds since 1970, negative before; None where the text is no HTTP-date, as with another zone than GMT or a day
+        that its month does not have.
 
     Source: RFC 9110, section 5.6.7; RFC 9111, section 4.2.
 

@@ -59,7 +59,7 @@ def parse_no_vary_search(values: Iterable[str]) -> SearchVariance | None:
         values: The value of each line, in order.
 
     Returns:
-        The variance; None where every difference counts: without the field, where it is invalid, or says so itself.
+        The variance; None where every difference counts, as without the field, where it is invalid, or says so itself.
 
     Source: draft-ietf-httpbis-no-vary-search, "Parse a URL search variance".
 
