@@ -134,7 +134,7 @@ class MemoryTier:
             now_us: The gateway's monotonic microseconds, for what else has become useless.
 
         Returns:
-            False if it is too large. Then the variant that it would have replaced is gone too, as it is known to be old.
+            False if it is too large. Then the variant that it would have replaced is gone too, being known to be old.
         """
         with self._lock:
             self._sweep(now_us)
