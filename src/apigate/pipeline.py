@@ -226,7 +226,7 @@ class Compiler:
         policy = wanted.pop()
         cache = None if policy is None or wanted else self.cache_of(stage)
         if cache is None or policy is None:
-            return []
+            return self._invalidating(stage, names)
         from apigate.caching.lookup import Lookup
         from apigate.caching.policy import CachingPolicy
 
@@ -234,6 +234,21 @@ class Compiler:
         lookup = Lookup(cache, policy, self.clock, names[0])
         counters = self._counted(stage.name, names[0])
         return [CachingPolicy(lookup, self._responses, counters, self._on_look)]
+
+    def _invalidating(self, stage: Stage, names: Sequence[str | None]) -> list[Policy]:
+        """What is left to do where nothing is cached: unsafe methods change what others are cached of."""
+        own = stage.cache.policy if isinstance(stage.cache, ResponseCache) else None
+        policies = [own, *[settings.cache for settings in stage.methods.values()]]
+        if stage.cache is None or not any(isinstance(policy, CachePolicy) for policy in policies):
+            return []
+        from apigate.caching.invalidation import SAFE_METHODS
+        from apigate.caching.lookup import Lookup
+        from apigate.caching.policy import InvalidatingPolicy
+
+        cache = self.cache_of(stage)
+        if cache is None or all(name and name.partition(" ")[0] in SAFE_METHODS for name in names):
+            return []
+        return [InvalidatingPolicy(Lookup(cache, CachePolicy(ttl=0), self.clock))]
 
     def _cache_policy(
         self, stage: Stage, name: str | None, settings: Method, marked: CachePolicy | None

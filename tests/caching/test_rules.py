@@ -80,8 +80,17 @@ def test_a_lifetime_is_guessed_only_where_the_policy_says_so(world):
 
 @pytest.mark.parametrize(
     ("said", "hit"),
-    [("", True), ("max-age=0", True), ("s-maxage=0", True), ("max-age=1", True), ("no-store", False), ("private", False),
-     ("no-cache", False), ("public", True), ("must-revalidate", True)],
+    [
+        ("", True),
+        ("max-age=0", True),
+        ("s-maxage=0", True),
+        ("max-age=1", True),
+        ("no-store", False),
+        ("private", False),
+        ("no-cache", False),
+        ("public", True),
+        ("must-revalidate", True),
+    ],
 )
 def test_a_ttl_replaces_lifetimes_and_no_restriction(world, said, hit):
     shop = world(numbered(("Cache-Control", said), ("Expires", "0")), TTL)
@@ -136,7 +145,9 @@ def test_jitter_shortens_a_lifetime_by_no_more_than_its_part(world):
     for number in range(200):
         shop.ask(f"/{number}")
     for _ in range(100):
-        ends.append(sum(entry.responses[0].fresh_until_us > shop.clock.now_us() for entry in shop.cache._tier._order.values()))
+        ends.append(
+            sum(entry.responses[0].fresh_until_us > shop.clock.now_us() for entry in shop.cache._tier._order.values())
+        )
         shop.clock.advance(1)
     assert ends[49] == 200
     assert 60 < ends[75] < 140
@@ -155,8 +166,15 @@ def test_jitter_may_take_all_and_never_more(world):
 
 @pytest.mark.parametrize(
     ("said", "hit"),
-    [("max-age=60", False), ("max-age=60, public", True), ("s-maxage=60", True), ("max-age=60, must-revalidate", True),
-     ("max-age=60, proxy-revalidate", False), ("max-age=60, immutable", False), ("public, private, max-age=60", False)],
+    [
+        ("max-age=60", False),
+        ("max-age=60, public", True),
+        ("s-maxage=60", True),
+        ("max-age=60, must-revalidate", True),
+        ("max-age=60, proxy-revalidate", False),
+        ("max-age=60, immutable", False),
+        ("public, private, max-age=60", False),
+    ],
 )
 def test_a_response_to_authorization_is_shared_only_as_the_standard_allows(world, said, hit):
     for policy in (CachePolicy(), TTL):
@@ -178,7 +196,9 @@ def test_what_was_stored_without_authorization_is_not_given_to_one_with_it(world
 
 @pytest.mark.parametrize("policy", [CachePolicy(), TTL, CachePolicy(ttl=60, per="principal")])
 def test_behind_an_authorizer_each_principal_has_its_own(world, policy):
-    shop = world(lambda seen: Reply(200, PUBLIC, (seen.fields["authorization"].encode(),)), policy, policies=[Principal()])
+    shop = world(
+        lambda seen: Reply(200, PUBLIC, (seen.fields["authorization"].encode(),)), policy, policies=[Principal()]
+    )
     for _ in range(2):
         for who in ("Bearer a", "Bearer b"):
             assert shop.ask(authorization=who).body == who.encode()
@@ -249,7 +269,12 @@ def test_without_a_ttl_the_app_says_whether_cookies_matter(world):
 # ---- what a request says
 
 
-ANEW = [{"cache_control": "no-cache"}, {"cache_control": "max-age=0"}, {"pragma": "no-cache"}, {"cache_control": "Max-Age=0"}]
+ANEW = [
+    {"cache_control": "no-cache"},
+    {"cache_control": "max-age=0"},
+    {"pragma": "no-cache"},
+    {"cache_control": "Max-Age=0"},
+]
 
 
 @pytest.mark.parametrize("fields", ANEW)
@@ -382,8 +407,14 @@ def ranged(world):
 
 @pytest.mark.parametrize(
     ("asked", "sent", "body"),
-    [("bytes=0-0", "bytes 0-0/10", b"0"), ("bytes=8-", "bytes 8-9/10", b"89"), ("bytes=-3", "bytes 7-9/10", b"789"),
-     ("bytes=5-99", "bytes 5-9/10", b"56789"), ("bytes=-99", "bytes 0-9/10", b"0123456789"), ("Bytes=1-2", "bytes 1-2/10", b"12")],
+    [
+        ("bytes=0-0", "bytes 0-0/10", b"0"),
+        ("bytes=8-", "bytes 8-9/10", b"89"),
+        ("bytes=-3", "bytes 7-9/10", b"789"),
+        ("bytes=5-99", "bytes 5-9/10", b"56789"),
+        ("bytes=-99", "bytes 0-9/10", b"0123456789"),
+        ("Bytes=1-2", "bytes 1-2/10", b"12"),
+    ],
 )
 def test_one_range_is_cut_from_what_is_stored(ranged, asked, sent, body):
     got = ranged.ask(range=asked)
@@ -408,13 +439,16 @@ def test_a_range_beyond_the_end_is_416(ranged, asked):
     assert (got.status, got.one("content-range"), got.body) == (416, "bytes */10", b"")
 
 
-@pytest.mark.parametrize("asked", ["bytes=a", "bytes=2-1", "lines=0-1", "bytes", "bytes=0-0,0-0", "0-1", "bytes=0-1;2-3"])
+@pytest.mark.parametrize(
+    "asked", ["bytes=a", "bytes=2-1", "lines=0-1", "bytes", "bytes=0-0,0-0", "0-1", "bytes=0-1;2-3"]
+)
 def test_a_range_that_cannot_be_read_is_ignored(ranged, asked):
     assert (ranged.ask(range=asked).status, ranged.ask(range=asked).body) == (200, b"0123456789")
 
 
 @pytest.mark.parametrize(
-    ("condition", "status"), [('"a"', 206), ('"b"', 200), ('W/"a"', 200), ("Thu, 01 Jan 2026 00:00:00 GMT", 200), ("x", 200)]
+    ("condition", "status"),
+    [('"a"', 206), ('"b"', 200), ('W/"a"', 200), ("Thu, 01 Jan 2026 00:00:00 GMT", 200), ("x", 200)],
 )
 def test_if_range_needs_the_strong_validator(ranged, condition, status):
     assert ranged.ask(range="bytes=0-0", if_range=condition).status == status
@@ -426,7 +460,9 @@ def test_a_head_has_no_range(ranged):
 
 
 def test_a_range_of_what_is_not_stored_is_the_apps_affair(world):
-    shop = world(lambda seen: Reply(206 if "range" in seen.fields else 200, [*PUBLIC, ("X", seen.fields.get("range", ""))]))
+    shop = world(
+        lambda seen: Reply(206 if "range" in seen.fields else 200, [*PUBLIC, ("X", seen.fields.get("range", ""))])
+    )
     assert shop.ask(range="bytes=0-0").one("x") == "bytes=0-0"
     assert shop.ask().body == b"body"
 
@@ -452,7 +488,9 @@ def test_a_range_of_what_is_not_stored_is_the_apps_affair(world):
     ],
 )
 def test_a_client_is_told_that_it_has_what_is_stored(world, fields, status):
-    app = numbered(*TAGGED, ("Last-Modified", "Wed, 31 Dec 2025 00:00:00 GMT"), ("Content-Type", "text/x"), ("X-Own", "1"))
+    app = numbered(
+        *TAGGED, ("Last-Modified", "Wed, 31 Dec 2025 00:00:00 GMT"), ("Content-Type", "text/x"), ("X-Own", "1")
+    )
     shop = world(app)
     shop.ask()
     for method in ("GET", "HEAD"):
@@ -511,7 +549,9 @@ def test_no_cache_is_validated_each_time(world):
 
 
 def test_an_answer_that_may_not_be_stored_ends_what_was_stored(world):
-    answers = iter([Reply(200, TAGGED, (b"1",)), Reply(200, [("Cache-Control", "no-store")], (b"2",)), Reply(404, (), (b"3",))])
+    answers = iter(
+        [Reply(200, TAGGED, (b"1",)), Reply(200, [("Cache-Control", "no-store")], (b"2",)), Reply(404, (), (b"3",))]
+    )
     shop = world(lambda _: next(answers), CachePolicy(stale_if_error=600))
     shop.ask()
     shop.clock.advance(61)
@@ -617,9 +657,22 @@ def test_an_unsafe_method_invalidates_its_path_unless_it_fails(world, method, st
 @pytest.mark.parametrize("name", ["Location", "Content-Location"])
 @pytest.mark.parametrize(
     ("value", "gone"),
-    [("/a", True), ("a", True), ("http://shop.example/a", True), ("HTTP://SHOP.EXAMPLE/a", True), ("//shop.example/a", True),
-     ("./x/../a", True), ("/a?q", True), ("http://other.example/a", False), ("https://shop.example/a", False),
-     ("//other.example/a", False), ("http://shop.example:81/a", False), ("http://[", False), ("/A", False), ("", False)],
+    [
+        ("/a", True),
+        ("a", True),
+        ("http://shop.example/a", True),
+        ("HTTP://SHOP.EXAMPLE/a", True),
+        ("//shop.example/a", True),
+        ("./x/../a", True),
+        ("/a?q", True),
+        ("http://other.example/a", False),
+        ("https://shop.example/a", False),
+        ("//other.example/a", False),
+        ("http://shop.example:81/a", False),
+        ("http://[", False),
+        ("/A", False),
+        ("", False),
+    ],
 )
 def test_what_an_unsafe_answer_points_to_is_invalidated_on_its_own_origin(world, name, value, gone):
     shop = world(lambda seen: Reply(200, PUBLIC) if seen.method == "GET" else Reply(201, [(name, value)]))
@@ -628,7 +681,9 @@ def test_what_an_unsafe_answer_points_to_is_invalidated_on_its_own_origin(world,
     assert shop.ask("/a").hit is not gone
 
 
-@pytest.mark.parametrize(("path", "location"), [("/caf%C3%A9", "/caf%C3%A9"), ("/a%20b", "/a%20b"), ("/%E2%82%AC", "/%e2%82%ac")])
+@pytest.mark.parametrize(
+    ("path", "location"), [("/caf%C3%A9", "/caf%C3%A9"), ("/a%20b", "/a%20b"), ("/%E2%82%AC", "/%e2%82%ac")]
+)
 def test_paths_beyond_ascii_are_invalidated_too(world, path, location):
     shop = world(lambda seen: Reply(200, PUBLIC) if seen.method == "GET" else Reply(201, [("Location", location)]))
     shop.ask(path)
@@ -763,7 +818,10 @@ def test_stale_if_error_serves_where_the_app_fails(world, failure, by):
 
 @pytest.mark.parametrize("said", ["must-revalidate", "proxy-revalidate", "s-maxage=60", "no-cache"])
 def test_no_error_makes_stale_what_may_not_be(world, said):
-    shop = world(numbered(("Cache-Control", f"max-age=60, stale-if-error=99, {said}"), ("ETag", '"a"')), CachePolicy(stale_if_error=99))
+    shop = world(
+        numbered(("Cache-Control", f"max-age=60, stale-if-error=99, {said}"), ("ETag", '"a"')),
+        CachePolicy(stale_if_error=99),
+    )
     shop.ask()
     shop.clock.advance(70)
     shop.respond = lambda _: Reply(500)
@@ -792,12 +850,46 @@ def test_a_failure_after_the_head_is_not_hidden(world):
 
 @pytest.mark.parametrize(
     "name",
-    ["RateLimit", "RateLimit-Policy", "RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset", "X-RateLimit-Limit",
-     "X-RateLimit-Remaining", "X-RateLimit-Reset", "Retry-After", "Connection", "Keep-Alive", "TE", "Trailer", "Upgrade",
-     "Transfer-Encoding", "Proxy-Authenticate", "Proxy-Authorization", "Proxy-Connection", "Proxy-Authentication-Info", "Age",
-     "X-Request-Id", "X-Correlation-Id", "Request-Id", "X-Trace-Id", "Traceparent", "Tracestate", "Server-Timing",
-     "X-Amzn-RequestId", "X-Amzn-Trace-Id", "X-Amz-Request-Id", "X-Amz-Cf-Id", "X-B3-TraceId", "X-B3-SpanId", "B3", "CF-Ray",
-     "X-Cloud-Trace-Context", "Authentication-Info", "Cache-Status"],
+    [
+        "RateLimit",
+        "RateLimit-Policy",
+        "RateLimit-Limit",
+        "RateLimit-Remaining",
+        "RateLimit-Reset",
+        "X-RateLimit-Limit",
+        "X-RateLimit-Remaining",
+        "X-RateLimit-Reset",
+        "Retry-After",
+        "Connection",
+        "Keep-Alive",
+        "TE",
+        "Trailer",
+        "Upgrade",
+        "Transfer-Encoding",
+        "Proxy-Authenticate",
+        "Proxy-Authorization",
+        "Proxy-Connection",
+        "Proxy-Authentication-Info",
+        "Age",
+        "X-Request-Id",
+        "X-Correlation-Id",
+        "Request-Id",
+        "X-Trace-Id",
+        "Traceparent",
+        "Tracestate",
+        "Server-Timing",
+        "X-Amzn-RequestId",
+        "X-Amzn-Trace-Id",
+        "X-Amz-Request-Id",
+        "X-Amz-Cf-Id",
+        "X-B3-TraceId",
+        "X-B3-SpanId",
+        "B3",
+        "CF-Ray",
+        "X-Cloud-Trace-Context",
+        "Authentication-Info",
+        "Cache-Status",
+    ],
 )
 def test_what_is_of_one_request_or_connection_is_passed_on_and_not_stored(world, name):
     shop = world(numbered(*PUBLIC, (name, "once")))
@@ -815,7 +907,14 @@ def test_what_connection_names_is_not_stored(world):
 
 
 def test_what_no_cache_and_private_name_is_not_stored(world):
-    shop = world(numbered(("Cache-Control", 'max-age=60, no-cache="X-A, X-B", private="x-c"'), ("X-A", "1"), ("X-C", "1"), ("X-D", "1")))
+    shop = world(
+        numbered(
+            ("Cache-Control", 'max-age=60, no-cache="X-A, X-B", private="x-c"'),
+            ("X-A", "1"),
+            ("X-C", "1"),
+            ("X-D", "1"),
+        )
+    )
     shop.ask()
     got = shop.ask()
     assert (got.hit, got.one("x-a"), got.one("x-c"), got.one("x-d")) == (True, None, None, "1")
@@ -844,7 +943,9 @@ class Refusing:
 
 def test_a_503_of_the_gateway_never_enters_nor_is_made_good_by_what_is_stale(world):
     gate = Refusing()
-    shop = world(numbered(("Cache-Control", "max-age=60, stale-if-error=600")), CachePolicy(stale_if_error=600), policies=[gate])
+    shop = world(
+        numbered(("Cache-Control", "max-age=60, stale-if-error=600")), CachePolicy(stale_if_error=600), policies=[gate]
+    )
     assert shop.ask().status == 503
     gate.shut = False
     assert shop.ask().body == b"1"
@@ -879,7 +980,10 @@ def test_an_endpoint_that_throttles_is_neither_hidden_by_what_is_stale_nor_store
 
 
 def test_vary_of_the_policy_is_added_to_that_of_the_app(world):
-    shop = world(lambda seen: Reply(200, [("Vary", "Accept")], (seen.fields.get("x-tenant", "").encode(),)), CachePolicy(ttl=60, vary=["X-Tenant"]))
+    shop = world(
+        lambda seen: Reply(200, [("Vary", "Accept")], (seen.fields.get("x-tenant", "").encode(),)),
+        CachePolicy(ttl=60, vary=["X-Tenant"]),
+    )
     got = shop.ask(x_tenant="a")
     assert ", ".join(got.all("vary")).lower() == "accept, x-tenant"
     assert shop.ask(x_tenant="b").body == b"b"
@@ -889,7 +993,14 @@ def test_vary_of_the_policy_is_added_to_that_of_the_app(world):
 
 @pytest.mark.parametrize(
     ("one", "other", "same"),
-    [("en", "EN", True), ("en,de", "en, de", True), (" en ", "en", True), ("en", "de", False), ("en", "", False), ("en,,de", "en,de", True)],
+    [
+        ("en", "EN", True),
+        ("en,de", "en, de", True),
+        (" en ", "en", True),
+        ("en", "de", False),
+        ("en", "", False),
+        ("en,,de", "en,de", True),
+    ],
 )
 def test_vary_compares_languages_as_their_grammar_has_it(world, one, other, same):
     shop = world(numbered(*PUBLIC, ("Vary", "Accept-Language")))
@@ -1014,13 +1125,18 @@ def test_an_age_is_never_below_zero(world):
 # ---- what it costs to be wrong
 
 
-def test_a_cache_that_is_off_by_default_still_hears_of_unsafe_methods(world):
-    methods = {"GET /pets": Method(cache=TTL)}
-    shop = world(numbered(), methods=methods, cache={"policy": "off"})
+@pytest.mark.parametrize("method", ["POST", "PUT", "FOO"])
+@pytest.mark.parametrize(
+    "others", [{}, {"POST /pets": Method(cache=None)}, {"POST /pets": Method()}, {"*": Method(cache=None)}]
+)
+@pytest.mark.parametrize("default", ["off", {"ttl": 0}, {}])
+def test_what_is_not_cached_itself_invalidates_what_is(world, default, others, method):
+    shop = world(numbered(), methods={"GET /pets": Method(cache=TTL), **others}, cache={"policy": default})
     shop.ask("/pets")
     assert shop.ask("/pets").hit
-    shop.ask("/pets", method="POST")
+    shop.ask("/pets", method=method)
     assert not shop.ask("/pets").hit
+    assert shop.ask("/dogs").all("cache-status") in ([], ["apigate; fwd=uri-miss"], ["apigate; fwd=method"])
 
 
 def test_two_policies_of_one_cache_do_not_meet_in_a_key(world):

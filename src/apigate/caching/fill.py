@@ -188,7 +188,7 @@ class Fill:
 
     def _objection(self, status: int, headers: Headers, directives: Directives, *, targeted: bool) -> str | None:
         asked, rules = self._asked, self._lookup.rules
-        if asked.request.method == "HEAD":
+        if asked.request.method == "HEAD" and self.lead is None:  # one that leads a flight is a refresh, and a GET
             return "a response to HEAD has no content"
         if asked.private:
             rules = rules._replace(private=True)

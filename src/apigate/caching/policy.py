@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, final
 from apigate.caching.answer import Answer
 from apigate.caching.exchange import Exchange
 from apigate.caching.fill import Fill
+from apigate.caching.invalidation import SAFE_METHODS, Invalidating
 from apigate.caching.lookup import Found, Lookup, Passing, Refused
 from apigate.caching.settings import Per
 from apigate.core.context import RequestContext
@@ -21,7 +22,7 @@ from apigate.core.steps import Steps, run
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["OUTCOMES", "CachingPolicy"]
+__all__ = ["OUTCOMES", "CachingPolicy", "InvalidatingPolicy"]
 
 OUTCOMES = ("hit", "stale", "miss", "bypass")
 """What may become of a request that is looked up."""
@@ -132,6 +133,29 @@ def _fill_of(found: Found) -> Exchange | None:
     if isinstance(found, Answer):
         return found.refresh
     return found if isinstance(found, Fill) else None
+
+
+@final
+class InvalidatingPolicy:
+    """Has unsafe methods that are not cached themselves invalidate what is cached of their path.
+
+    Args:
+        lookup: A lookup of the cache.
+
+    Source: RFC 9111, section 4.4.
+    """
+
+    phase = Phase.CACHE
+
+    def __init__(self, lookup: Lookup) -> None:
+        """Keep the lookup."""
+        self._lookup = lookup
+
+    def on_request(self, context: RequestContext) -> None:
+        """Send the request on with an exchange, if its method is unsafe."""
+        request = context.request
+        if request.method not in SAFE_METHODS:
+            context.exchange = Invalidating(self._lookup, request, request.picked)
 
 
 @final

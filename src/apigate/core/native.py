@@ -155,6 +155,8 @@ def _asgi_value(scope: Mapping[str, Any], name: str) -> str | None:
 def _wsgi_target(environ: Mapping[str, Any]) -> tuple[str, str, str, str]:
     raw: str = environ.get("RAW_URI") or environ.get("REQUEST_URI") or ""
     path: str = environ.get("SCRIPT_NAME", "") + environ.get("PATH_INFO", "")
+    if not path.isascii():
+        path = path.encode("latin-1", "replace").decode("utf-8", "surrogateescape")  # different octets stay different
     scheme: str = environ.get("wsgi.url_scheme", "http")
     return scheme, path, raw.partition("?")[0], environ.get("QUERY_STRING", "")
 
