@@ -8,6 +8,7 @@ Source: RFC 9111, section 4; docs/explanation/coalescing.md.
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import copy_context
+from copy import copy
 from functools import partial
 from random import random
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast, final
@@ -283,7 +284,7 @@ class Lookup:
             verdict = reuse(stored, directives, self.policy, now_us, obeys=obeys)
             if verdict is Reuse.SERVE:
                 return self._answer(stored, asked, now_us)
-            if verdict is Reuse.REFRESH:
+            if verdict is Reuse.REFRESH and not asked.digest:  # in the background its content is not there any more
                 return self._refreshing(stored, asked, now_us)
         if obeys and "only-if-cached" in directives:
             return Refused("NOT_CACHED", "The request takes only what is cached, and that cannot be served.")
@@ -396,7 +397,9 @@ class Lookup:
         lead = copy_context().run(self.cache.flights.join, asked.key, now_us)
         if isinstance(lead, Lead):
             unconditional = {name: value for name, value in asked.picked.items() if name not in _ALONE}
-            anew = asked._replace(picked=unconditional, directives=_NOTHING)
+            request = copy(asked.request)
+            request.method = "GET"  # where it was HEAD: only a whole response can be stored
+            anew = asked._replace(request=request, picked=unconditional, directives=_NOTHING)
             made = made.with_refresh(Fill(self, anew, "stale", stored, lead))
         return made
 
