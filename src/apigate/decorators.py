@@ -8,14 +8,16 @@ a 429, or a 503 where the store cannot be asked.
 """
 
 from collections.abc import AsyncGenerator, Callable
+from functools import partial
 from inspect import isasyncgenfunction, iscoroutinefunction
 from threading import Lock
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, final
 
-from apigate.core.context import RequestContext, current, current_context
-from apigate.core.endpoints import Endpoint, Served, is_partial, marks_on, place_of, set_mark
+from apigate.core.context import RequestContext, current_context
+from apigate.core.endpoints import Served, is_partial, marks_on, place_of, set_mark
 from apigate.core.errors import ConfigurationError, ProtocolError
-from apigate.routing import answered_by_framework, any_framework, served_by_framework
+from apigate.endpoint_gate import MISSING_GATE, EndpointGate
+from apigate.routing import answered_by_framework, any_framework
 from apigate.throttling.decision import Decision, Throttled, longest_wait
 from apigate.throttling.fields import retry_after_field, seconds_up
 from apigate.throttling.mark import ONE_BUCKET, Per, ThrottleMark
@@ -25,7 +27,7 @@ from apigate.throttling.throttle import Throttle
 if TYPE_CHECKING:
     from apigate.gateway import Gateway
 
-__all__ = ["ThrottleDecorator"]
+__all__ = ["ThrottleDecorator", "is_coroutine_function", "name_of"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -82,11 +84,11 @@ class ThrottleDecorator:
                 f"throttle: {type(function).__name__} has routes; decorate its endpoints, or limit them together by "
                 f"methods={{'* /prefix/{{rest+}}': Method(throttle=...)}}"
             )
-        limited = self._limited_as(_name(function))
+        limited = self._limited_as(name_of(function))
         wrapper: Any = limited.plain  # Any: each kind has a signature of its own
         if isasyncgenfunction(function):
             wrapper = limited.generator
-        elif _is_coroutine_function(function):
+        elif is_coroutine_function(function):
             wrapper = limited.coroutine
         wrapped = wrapt.FunctionWrapper(function, wrapper)
         if self._key is None:
@@ -121,14 +123,14 @@ class ThrottleDecorator:
         return _Limited(self._gateway, throttle, level, mark, self._key, self._cost)
 
 
-def _name(function: Any) -> str:  # Any: whatever is decorated
+def name_of(function: Any) -> str:  # Any: whatever is decorated
     """Module and qualified name; of a view made by a class, or of a method bound to one, that of the class."""
     place = place_of(function)
     if place is not None:
         return place
     instance: object = getattr(function.func, "__self__", None) if is_partial(function) else None
     if instance is not None:
-        return f"{_name(type(instance))}.{getattr(function.func, '__name__', '')}"
+        return f"{name_of(type(instance))}.{getattr(function.func, '__name__', '')}"
     view_class: object = getattr(function, "view_class", None) or getattr(function, "cls", None)
     if isinstance(view_class, type):
         return f"{view_class.__module__}.{view_class.__name__}"  # not the qualified one: `api_view` sets only this
@@ -136,7 +138,7 @@ def _name(function: Any) -> str:  # Any: whatever is decorated
     return f"{named.__module__}.{named.__qualname__}"
 
 
-def _is_coroutine_function(function: object) -> bool:
+def is_coroutine_function(function: object) -> bool:
     """Tell whether calling it gives a coroutine; before Python 3.12, asyncio had a marker of its own for saying so."""
     return iscoroutinefunction(function) or type(getattr(function, "_is_coroutine", None)) is object
 
@@ -163,7 +165,7 @@ class _Limited:
         self._key = key
         self._cost = cost
         self._warned = False
-        self._endpoints: dict[str, Endpoint] = {}
+        self._gate = EndpointGate(gateway)
 
     def plain(self, wrapped: Any, instance: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call it, or raise."""
@@ -173,7 +175,7 @@ class _Limited:
                 return wrapped(*args, **kwargs)
             served = self._served(instance, args, kwargs) if context is None else None
             if served is not None:
-                return self._serve(served, wrapped, args, kwargs)
+                return self._gate.serve(served, partial(wrapped, *args, **kwargs), self._prove)
             self._admit(self._acquired(self._asked_by(context)), context)
         else:
             self._admit(self._acquired(self._asked(instance, args, kwargs)), self._context())
@@ -197,7 +199,7 @@ class _Limited:
                 return await wrapped(*args, **kwargs)
             served = self._served(instance, args, kwargs) if context is None else None
             if served is not None:
-                return await self._serve_async(served, wrapped, args, kwargs)
+                return await self._gate.serve_async(served, partial(wrapped, *args, **kwargs), self._prove_async)
             self._admit(await self._throttle.acquire_async(*self._asked_by(context)), context)
         else:
             self._admit(await self._throttle.acquire_async(*self._asked(instance, args, kwargs)), self._context())
@@ -266,10 +268,8 @@ class _Limited:
             return self._asked_at(context)
         if self.mark.needs_request:
             raise ConfigurationError(
-                "throttle: this call needs the request it serves, and no gate stands around it; put one around the "
-                "app (FastAPI, Starlette: app.add_middleware(GatewayMiddleware, gateway=gateway); Flask: Apigate(app, "
-                "gateway); Django: 'apigate.django.GatewayMiddleware' in MIDDLEWARE), or use key= with the call's own "
-                "arguments"
+                f"throttle: this call needs the request it serves, and no gate stands around it; {MISSING_GATE}, or "
+                f"use key= with the call's own arguments"
             )
         self._warn(None)
         return {self._level: ONE_BUCKET}, self.mark.fixed_cost or 0
@@ -278,77 +278,22 @@ class _Limited:
         """Key and cost of one request, by its context."""
         return {self._level: self.mark.key(context)}, self.mark.cost(context.request)
 
-    def _served(
-        self, instance: object, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> tuple[Served, Endpoint] | None:
+    def _served(self, instance: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Served | None:
         """The request that a framework serves by calling this function as its view; where no gate has seen it."""
-        served = served_by_framework((*(() if instance is None else (instance,)), *args, *kwargs.values()))
-        if served is None or self.mark not in served.marks:
-            return None
-        self._gateway.check_stage(None)
-        self._warn(None)
-        endpoint = self._endpoints.get(served.method)
-        if endpoint is None:
-            endpoint = self._endpoints.setdefault(served.method, Endpoint(served.method, served.marks))
-        return served, endpoint
+        served = self._gate.served(self.mark, instance, args, kwargs)
+        if served is not None:
+            self._warn(None)
+        return served
 
-    def _serve(
-        self, found: tuple[Served, Endpoint], wrapped: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        """Be the gate, here at the endpoint."""
-        gateway = self._gateway
-        served, endpoint = found
-        context = gateway.enter(served.request, None, lambda _: endpoint)
-        if context.refusal is not None:
-            return served.respond(context.refusal)
-        status: int | None = None
-        token = current.set(context)
-        try:
-            if not (context.exempt or context.prove(self.mark)):  # a preflight, which the framework sends here
-                self._admit(self._throttle.acquire(*self._asked_at(context)), context)
-            response = wrapped(*args, **kwargs)
-            status = served.status(response)
-        except Throttled as error:
-            refusal = gateway.refuse(context, error)
-            status = refusal.status
-            return served.respond(refusal)
-        except Exception as error:
-            status = served.status(error)
-            raise
-        finally:
-            current.reset(token)
-            context.ended = True
-            gateway.complete(context, status)
-        return response
+    def _prove(self, context: RequestContext) -> None:
+        """Raise unless admitted, where the gate at the endpoint left that out: of a preflight that the view answers."""
+        if not (context.exempt or context.prove(self.mark)):
+            self._admit(self._throttle.acquire(*self._asked_at(context)), context)
 
-    async def _serve_async(
-        self, found: tuple[Served, Endpoint], wrapped: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        """`_serve` for tasks."""
-        gateway = self._gateway
-        served, endpoint = found
-        context = await gateway.enter_async(served.request, None, lambda _: endpoint)
-        if context.refusal is not None:
-            return served.respond(context.refusal)
-        status: int | None = None
-        token = current.set(context)
-        try:
-            if not (context.exempt or context.prove(self.mark)):  # as in _serve
-                self._admit(await self._throttle.acquire_async(*self._asked_at(context)), context)
-            response = await wrapped(*args, **kwargs)
-            status = served.status(response)
-        except Throttled as error:
-            refusal = await gateway.refuse_async(context, error)
-            status = refusal.status
-            return served.respond(refusal)
-        except Exception as error:
-            status = served.status(error)
-            raise
-        finally:
-            current.reset(token)
-            context.ended = True
-            await gateway.complete_async(context, status)
-        return response
+    async def _prove_async(self, context: RequestContext) -> None:
+        """`_prove` for tasks."""
+        if not (context.exempt or context.prove(self.mark)):
+            self._admit(await self._throttle.acquire_async(*self._asked_at(context)), context)
 
     def _warn(self, context: RequestContext | None) -> None:
         """Say once that no gate has carried out the mark, unless this is just a function that a view calls."""

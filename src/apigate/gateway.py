@@ -8,8 +8,9 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from os import PathLike
 from threading import Lock
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, final
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, Unpack, final
 
+from apigate.caching.settings import CachePolicy, CacheSettings
 from apigate.config import (
     OBJECTS,
     UNSET,
@@ -55,6 +56,7 @@ from apigate.throttling.rate import RateLike
 from apigate.throttling.store import ThrottleStore, store_name
 
 if TYPE_CHECKING:
+    from apigate.cache_decorator import CacheDecorator
     from apigate.caching.exchange import Exchange
     from apigate.core.events import Event
     from apigate.decorators import ThrottleDecorator
@@ -391,6 +393,27 @@ class Gateway:
 
         return ThrottleDecorator(self, rate, per, key, cost)
 
+    def cache(self, policy: CachePolicy | None = None, /, **settings: Unpack[CacheSettings]) -> "CacheDecorator":
+        """A decorator that caches the responses of one endpoint; it keeps its signature and its kind.
+
+        The gate around the app carries it out, so a response that is served from the cache costs no call. A setting of
+        the endpoint's method in `methods` comes before it.
+
+        Args:
+            policy: The policy; or its settings by name, as `CachePolicy` takes them.
+            settings: As above.
+
+        Raises:
+            ConfigurationError: A setting cannot be used, or both are given.
+
+        >>> gateway = Gateway()
+        >>> @gateway.cache(ttl=60)
+        ... def report(id): ...
+        """
+        from apigate.cache_decorator import CacheDecorator
+
+        return CacheDecorator(self, policy, settings)
+
     def __repr__(self) -> str:
         """The flat order of the gates, for every stage and method."""
         return "\n".join([f"<Gateway {self.name}", *(repr(stage) for stage in self._stages.values())]) + ">"
@@ -691,9 +714,15 @@ class Gateway:
         self.caches = bool(policies)
         self.reads_content = any(not {"QUERY", "POST"}.isdisjoint(policy.methods) for policy in policies)
 
-    def mark(self) -> None:
-        """Note that a function is decorated, so that adapters make the context of a request known to it."""
+    def mark(self, policy: CachePolicy | None = None) -> None:
+        """Note that a function is decorated, so that adapters make the context of a request known to it.
+
+        Args:
+            policy: How its responses are cached, if they are.
+        """
         self.marked = True
+        if policy is not None:
+            self._compiler.cache_policies.add(policy)
         self._changed()
 
     def check_mark(self, mark: ThrottleMark, others: Sequence[Mark]) -> None:

@@ -93,7 +93,7 @@ WRONG = {
     ),
     "gateway misspelt": ({"GATWAY": "a.b"}, "APIGATE: 'GATWAY' is no setting; did you mean 'GATEWAY'?"),
     "stage misspelt": ({"GATEWAY": "a.b", "STGE": "prod"}, "APIGATE: 'STGE' is no setting; did you mean 'STAGE'?"),
-    "no setting at all": ({"ZZZ": 1}, "APIGATE: 'ZZZ' is no setting; allowed are CLIENT, CLIENT_IN_FLIGHT, "),
+    "no setting at all": ({"ZZZ": 1}, "APIGATE: 'ZZZ' is no setting; allowed are CACHE, CLIENT, CLIENT_IN_FLIGHT, "),
     "setting of a method that is none": (
         {"METHODS": {"GET /x": {"throtle": "1/second"}}},
         "'throtle' is no setting; did you mean 'throttle'?",

@@ -5,13 +5,22 @@ Rule: a policy that says nothing is safe: it reuses what the app said may be reu
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, Self, TypeAlias, cast, final
+from typing import Any, Literal, Self, TypeAlias, TypedDict, cast, final
 
 from apigate.core.errors import ConfigurationError
 from apigate.core.message import Request
 from apigate.core.names import nearest
 
-__all__ = ["UNAUTHORIZED", "CachePolicy", "KeyParts", "Per", "Query", "Unauthorized", "cache_policy"]
+__all__ = [
+    "UNAUTHORIZED",
+    "CachePolicy",
+    "CacheSettings",
+    "KeyParts",
+    "Per",
+    "Query",
+    "Unauthorized",
+    "cache_policy",
+]
 
 Query: TypeAlias = Literal["kept", "sorted"] | Collection[str]
 """The query in the key: as it was sent, sorted by name, or only the parameters named, sorted."""
@@ -207,6 +216,28 @@ class CachePolicy:
     def stores(self) -> bool:
         """Whether anything is stored: a `ttl` of 0 turns that off."""
         return self.ttl != 0
+
+
+class CacheSettings(TypedDict, total=False):
+    """What `CachePolicy` takes, by name; each setting is said there."""
+
+    ttl: float | None
+    key: KeyParts | Mapping[str, Any]  # Any: as CachePolicy
+    vary: Collection[str]
+    methods: Collection[str]
+    statuses: Collection[int] | None
+    per: Per | None
+    cookies: Collection[str] | Literal["ignore"] | None
+    set_cookies: Collection[str]
+    tags: Collection[str] | Callable[[Request], Collection[str]]
+    stale_while_revalidate: float | None
+    stale_if_error: float | None
+    jitter: float
+    heuristic: bool
+    wait: float
+    max_request_bytes: int
+    invalidate: Callable[[Request], bool] | None
+    unauthorized: Unauthorized
 
 
 def cache_policy(value: object, setting: str) -> CachePolicy | None:

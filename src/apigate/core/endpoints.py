@@ -13,6 +13,7 @@ from apigate.core.message import Request, Response
 
 __all__ = [
     "VERBS",
+    "Carrier",
     "Endpoint",
     "FindEndpoint",
     "Mark",
@@ -108,6 +109,26 @@ def status_of(outcome: object) -> int:
     return 500 if isinstance(outcome, BaseException) else 200
 
 
+class Carrier(Protocol):
+    """Between the cache and a view of some framework, where the view is its own gate. Any: the core knows no domain."""
+
+    def ask(self, exchange: Any) -> Callable[[], None]:
+        """Set for the view what an exchange asks; gives what takes that back."""
+        ...
+
+    def answer(self, answer: Any) -> Any:
+        """What the cache answers, as the framework's own kind of response."""
+        ...
+
+    def carry(self, exchange: Any, returned: Any) -> Any:
+        """Have an exchange hear what the view returned, and give what the framework gets in its place."""
+        ...
+
+    def read_content(self, most: int) -> bytes | None:
+        """The whole content of the request, which the view can read again; None if it is longer than `most` bytes."""
+        ...
+
+
 class Served(NamedTuple):
     """A request that a framework is serving by a view of its own, found at the view and not by a gate.
 
@@ -117,6 +138,7 @@ class Served(NamedTuple):
         marks: Those of the view that the framework called.
         respond: Makes the framework's own kind of response of one of ours.
         status: Tells the status of what the view returned or raised.
+        carrier: How responses pass the cache; None where a view cannot be its own gate for that.
     """
 
     request: Request
@@ -124,6 +146,7 @@ class Served(NamedTuple):
     marks: tuple[Mark, ...]
     respond: Callable[[Response], Any]  # Any: each framework has its own kind
     status: Callable[[object], int] = status_of
+    carrier: Carrier | None = None
 
 
 def method_name(verb: str, template: str) -> str:

@@ -4,17 +4,18 @@ Rule: a request is counted before the project works for it, by the view that it 
 on the way (another path, another verb, another URL configuration) is seen just before the view, and counted instead.
 """
 
-from asyncio import AbstractEventLoop, current_task, get_running_loop, run_coroutine_threadsafe
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from concurrent.futures import Future
+from asyncio import current_task, get_running_loop
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any, cast, final
+from typing import Any, final
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.http import HttpRequest, HttpResponseBase
 from django.http.response import StreamingHttpResponse
 from django.urls import get_script_prefix, set_script_prefix
 
+from apigate.caching.answer import Answer
+from apigate.caching.status import forwarded_status
 from apigate.core.context import RequestContext, current
 from apigate.core.endpoints import Endpoint, FindEndpoint
 from apigate.core.message import Request, Response, ResponseHead
@@ -22,13 +23,19 @@ from apigate.core.native import wsgi_request
 from apigate.core.policy import refuse_awaitable
 from apigate.django.configuration import gateway_of_settings
 from apigate.django.cors import GetResponse, add_cors_fields, cors_middleware
+from apigate.django.followed import Followed, FollowedAsync
+from apigate.django.refreshing import refresh_in_task, refresh_in_thread
+from apigate.django.settling import later_of, when_closed
 from apigate.gateway import Gateway, empty_context
 from apigate.routing.django import DjangoRouting, django_response
+from apigate.routing.django_exchange import add_fields, answered, ask, carry, closers, do_nothing, is_file, read_content
+from apigate.routing.kept_chunks import end
 from apigate.throttling.decision import Throttled
 
 __all__ = ["GatewayMiddleware"]
 
 _SERVER_ERROR = 500
+_WITH_CONTENT = ("QUERY", "POST")  # methods whose content may be part of a cache key
 
 
 class _Visit:
@@ -37,13 +44,15 @@ class _Visit:
     Attributes:
         context: Where it was sent; another one, if the project turned out to call another view.
         settled: Whether its end has been noted.
+        take_back: Takes back what the cache asks the project itself.
     """
 
-    __slots__ = ("context", "settled")
+    __slots__ = ("context", "settled", "take_back")
 
     def __init__(self, context: RequestContext) -> None:
         self.context = context
         self.settled = False
+        self.take_back: Callable[[], None] = do_nothing
 
 
 @final
@@ -90,6 +99,8 @@ class GatewayMiddleware:
                 request._apigate_loop = get_running_loop()  # type: ignore[attr-defined]  # noqa: SLF001 - ours
             passed_on: HttpResponseBase | Awaitable[HttpResponseBase] = self._get_response(request)
             return passed_on
+        if self.gateway.reads_content and request.method in _WITH_CONTENT:
+            asked.read_body = partial(read_content, request)
         return self._serve_async(request, asked, outer) if self._is_async else self._serve(request, asked, outer)
 
     def _serve(self, request: HttpRequest, asked: Request, outer: RequestContext | None) -> HttpResponseBase:
@@ -98,6 +109,9 @@ class GatewayMiddleware:
         visit = _handed_over(request, context, outer)
         if context.refusal is not None:
             return self._refusal(request, context, context.refusal)
+        if context.answer is not None:
+            return self._answer(request, visit, context.answer)
+        visit.take_back = ask(request, context.exchange)
         token = current.set(context) if gateway.marked else None
         try:
             response: HttpResponseBase = self._get_response(request)
@@ -105,6 +119,7 @@ class GatewayMiddleware:
             self._settle(visit, _outcome(error))
             raise
         finally:
+            visit.take_back()
             if token is not None:
                 current.reset(token)
         context = visit.context
@@ -122,6 +137,9 @@ class GatewayMiddleware:
         visit = _handed_over(request, context, outer)
         if context.refusal is not None:
             return self._refusal(request, context, context.refusal)
+        if context.answer is not None:
+            return self._answer(request, visit, context.answer)
+        visit.take_back = ask(request, context.exchange)
         token = current.set(context) if gateway.marked else None
         try:
             response: HttpResponseBase = await self._get_response(request)
@@ -129,6 +147,7 @@ class GatewayMiddleware:
             await self._settle_async(visit, _outcome(error))
             raise
         finally:
+            visit.take_back()
             if token is not None:
                 current.reset(token)
         context = visit.context
@@ -151,6 +170,7 @@ class GatewayMiddleware:
         if visit is None:
             return None
         first = visit.context
+        visit.take_back()
         asked, find = self._asked_anew(request)
         if (answer := self.gateway.give_back(first)) is not None:
             refuse_awaitable(answer)
@@ -163,6 +183,7 @@ class GatewayMiddleware:
         if visit is None:
             return None
         first = visit.context
+        visit.take_back()
         asked, find = self._asked_anew(request)
         if (answer := self.gateway.give_back(first)) is not None:
             await answer
@@ -196,6 +217,7 @@ class GatewayMiddleware:
     def _resent(self, request: HttpRequest, visit: _Visit, context: RequestContext) -> HttpResponseBase | None:
         """Go on with the second context; the first was as if the request had never come."""
         visit.context.compiled.counters.withdraw("admitted")
+        _pass_by(context)
         context.outer = visit.context.outer
         visit.context = context
         visit.settled = context.refusal is not None
@@ -214,7 +236,7 @@ class GatewayMiddleware:
         known = context.of(self.gateway.identity)
         if known is None:
             return None
-        return self._refusal(request, known, self.gateway.refuse(known, exception, _later(request)))
+        return self._refusal(request, known, self.gateway.refuse(known, exception, later_of(request)))
 
     def _spoken_for(
         self,
@@ -228,7 +250,7 @@ class GatewayMiddleware:
         if response.status_code == refused.status:
             return response
         made = self._refusal(request, context, refusal)
-        _closers(made).extend(_closers(response))  # not its close(), which tells Django that the request has ended
+        closers(made).extend(closers(response))  # not its close(), which tells Django that the request has ended
         return made
 
     def _refusal(self, request: HttpRequest, context: RequestContext, refusal: Response) -> HttpResponseBase:
@@ -243,27 +265,40 @@ class GatewayMiddleware:
             made.content = b""
         return made
 
+    # ---- what the cache answers
+
+    def _answer(self, request: HttpRequest, visit: _Visit, answer: Answer) -> HttpResponseBase:
+        """Answer in the project's place, and have it asked anew where that is due."""
+        response = self._let_out(request, visit, answered(answer))
+        if answer.refresh is not None:
+            context = visit.context
+            anew = RequestContext(context.request, context.compiled, context.now_us)
+            anew.exempt = True  # a request of nobody
+            (refresh_in_task if self._is_async else refresh_in_thread)(
+                self._get_response, answer.refresh, request, anew
+            )
+        return response
+
     # ---- on the way out
 
     def _let_out(self, request: HttpRequest, visit: _Visit, response: HttpResponseBase) -> HttpResponseBase:
         """The project's response with the gateway's fields; settled when the server closes it."""
-        context = visit.context
+        context, exchange = visit.context, visit.context.exchange
         if context.refusal is None:
+            if exchange is not None:
+                response = carry(exchange, request, response, later_of(request))
             head = ResponseHead(response.status_code, context.added)
             for hook in context.compiled.on_response:
                 hook(context, head)
-            for added in head.added:
-                name, value = added.text
-                known = response.headers.get(name)
-                response.headers[name] = value if known is None else f"{known}, {value}"
-        if context.compiled.on_complete and not visit.settled:
-            settle = partial(self._settle, visit, response.status_code, _later(request))
-            _closers(response).append(settle)
-            _when_closed(request, settle)  # a middleware further out may drop the response for one of its own
+            add_fields(response, head.added)
+        if (context.compiled.on_complete or exchange is not None) and not visit.settled:
+            settle = partial(self._settle, visit, response.status_code, later_of(request))
+            closers(response).append(settle)
+            when_closed(request, settle)  # a middleware further out may drop the response for one of its own
             if self._is_async and (task := current_task()) is not None:
                 task.add_done_callback(lambda _: settle())  # Django closes no response that broke, or had nobody left
-        if self.gateway.marked and isinstance(response, StreamingHttpResponse) and not _is_file(response):
-            followed = _FollowedAsync if response.is_async else _Followed
+        if self.gateway.marked and isinstance(response, StreamingHttpResponse) and not is_file(response):
+            followed = FollowedAsync if response.is_async else Followed
             response.streaming_content = followed(context, response.streaming_content)
         return response
 
@@ -273,41 +308,17 @@ class GatewayMiddleware:
         """Note the end of a request, once."""
         if not visit.settled:
             visit.settled = True
+            if visit.context.exchange is not None:
+                end(visit.context.exchange, later)
             self.gateway.complete(visit.context, status, later)
 
     async def _settle_async(self, visit: _Visit, status: int | None) -> None:
         """`_settle` for tasks."""
         if not visit.settled:
             visit.settled = True
+            if visit.context.exchange is not None:
+                end(visit.context.exchange)
             await self.gateway.complete_async(visit.context, status)
-
-
-def _later(request: HttpRequest) -> Callable[[Awaitable[None]], None]:
-    """What takes that which has to be awaited, where Django calls us in a thread or when a task is done: the loop."""
-    loop: AbstractEventLoop | None = getattr(request, "_apigate_loop", None)
-    return refuse_awaitable if loop is None else partial(_settle_on, loop)
-
-
-def _settle_on(loop: AbstractEventLoop, answer: Awaitable[None]) -> None:
-    """Have an answer awaited on a loop, and keep what awaits it until then."""
-
-    async def settle() -> None:
-        await answer
-
-    future = run_coroutine_threadsafe(settle(), loop)
-    _settling.add(future)
-    future.add_done_callback(_note_settled)
-
-
-def _note_settled(future: Future[None]) -> None:
-    _settling.discard(future)
-    if not future.cancelled() and (error := future.exception()) is not None:
-        from logging import getLogger
-
-        getLogger("apigate").error("a request could not be settled", exc_info=error)
-
-
-_settling: set[Future[None]] = set()
 
 
 def _outer_context(request: HttpRequest) -> RequestContext | None:
@@ -332,74 +343,26 @@ def _handed_over(request: HttpRequest, context: RequestContext, outer: RequestCo
         request.META["PATH_INFO"] = request.path_info
         request.META["SCRIPT_NAME"] = request.META.get("SCRIPT_NAME", "") + prefix
         set_script_prefix(f"{before.rstrip('/')}{prefix}/")
-        _when_closed(request, partial(set_script_prefix, before))
+        when_closed(request, partial(set_script_prefix, before))
     return visit
 
 
-def _when_closed(request: HttpRequest, then: Callable[[], None]) -> None:
-    """Have something done when the response that is sent in the end is closed; Django closes the request with it."""
-    close = request.close
-
-    def close_all() -> None:
-        request.close = close  # type: ignore[method-assign]  # and no reference to itself is left
-        try:
-            close()
-        finally:
-            then()
-
-    request.close = close_all  # type: ignore[method-assign]
-
-
-def _closers(response: HttpResponseBase) -> list[Callable[[], object]]:
-    """What is called when a response is closed; Django has no public name for it."""
-    closers: list[Callable[[], object]] = cast("Any", response)._resource_closers  # noqa: SLF001
-    return closers
+def _pass_by(context: RequestContext) -> None:
+    """Have a request pass by the cache that came to another view than it was sent to: two policies speak for it."""
+    answer, exchange = context.answer, context.exchange
+    if answer is not None and answer.refresh is not None:
+        answer.refresh.fail()
+    if exchange is not None and exchange.keeps:
+        exchange.fail()
+        context.exchange = None
+    if answer is not None or context.exchange is not exchange:
+        context.answer = None
+        context.added = (forwarded_status("bypass"),)
 
 
 def _outcome(error: BaseException) -> int | None:
     """The status of a request that ended so; None for a client that left, and so saw no outcome."""
     return _SERVER_ERROR if isinstance(error, Exception) else None
-
-
-def _is_file(response: StreamingHttpResponse) -> bool:
-    """Tell whether the server may send the response as a file."""
-    return getattr(response, "file_to_stream", None) is not None
-
-
-class _Followed:
-    """The chunks of a response; what makes them runs only now, and its decorated functions ask for the context."""
-
-    def __init__(self, context: RequestContext, chunks: Any) -> None:  # Any: what Django streams, of either kind
-        self._context = context
-        self._chunks: Iterator[bytes] = iter(chunks)
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        token = current.set(self._context)
-        try:
-            return next(self._chunks)
-        finally:
-            current.reset(token)
-
-
-class _FollowedAsync:
-    """`_Followed` for tasks."""
-
-    def __init__(self, context: RequestContext, chunks: Any) -> None:  # Any: as _Followed
-        self._context = context
-        self._chunks: AsyncIterator[bytes] = aiter(chunks)
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        token = current.set(self._context)
-        try:
-            return await anext(self._chunks)
-        finally:
-            current.reset(token)
 
 
 def _bound_routing(gate: GatewayMiddleware) -> DjangoRouting:

@@ -23,6 +23,7 @@ from django.utils.translation import get_language_from_path, override
 from apigate.core.endpoints import VERBS, Endpoint, Mark, Served, marks_of_class, marks_on, method_name
 from apigate.core.message import Request, Response
 from apigate.core.native import wsgi_request
+from apigate.routing.django_exchange import DjangoCarrier
 
 __all__ = ["DjangoRouting", "django_response", "routing_of", "served"]
 
@@ -218,7 +219,7 @@ def served(arguments: tuple[object, ...]) -> Served | None:
             if endpoint is None:
                 return None
             asked = wsgi_request({**request.META, "REQUEST_METHOD": request.method}, request.path_info)
-            return Served(asked, endpoint.method, endpoint.marks, django_response)
+            return Served(asked, endpoint.method, endpoint.marks, django_response, carrier=DjangoCarrier(request))
     return None
 
 

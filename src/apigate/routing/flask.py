@@ -19,6 +19,7 @@ from werkzeug.routing import BaseConverter, Map, MapAdapter, Rule
 from apigate.core.endpoints import VERBS, Endpoint, Mark, Served, marks_of_class, marks_on, method_name, status_of
 from apigate.core.message import Field, Request, Response
 from apigate.core.native import wsgi_path, wsgi_request
+from apigate.routing.flask_exchange import FlaskCarrier
 
 __all__ = ["FlaskRouting", "flask_response", "routing_of", "served"]
 
@@ -260,7 +261,7 @@ def served(arguments: tuple[object, ...]) -> Served | None:  # noqa: ARG001 - Fl
     def respond(response: Response) -> FlaskResponse:
         return flask_response(current_app, response)
 
-    return Served(wsgi_request(request.environ), method, marks, respond, _status_of)
+    return Served(wsgi_request(request.environ), method, marks, respond, _status_of, FlaskCarrier())
 
 
 def _status_of(outcome: object) -> int:

@@ -1,0 +1,303 @@
+"""The gate at an endpoint: where none stands around the app, a decorated view that the framework called is its own.
+
+Rule: all marks of the view are carried out at once, in the phases of a gate, whichever of its decorators is outermost.
+A framework that has parsed the request and the body by then has done that for nothing; so this is the second best.
+
+Nothing runs in the background here: a response that may be served stale while it is refreshed is refreshed at once by
+the request that would have set that off, and served stale to the others meanwhile.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, final
+
+from apigate.caching.answer import Answer
+from apigate.caching.exchange import Exchange
+from apigate.caching.mark import CacheMark
+from apigate.caching.policy import CachingPolicy
+from apigate.core.context import RequestContext, current
+from apigate.core.endpoints import Carrier, Endpoint, Mark, Served
+from apigate.core.errors import ConfigurationError
+from apigate.core.policy import refuse_awaitable
+from apigate.core.steps import block
+from apigate.routing import served_by_framework
+from apigate.throttling.decision import Throttled
+
+if TYPE_CHECKING:
+    from apigate.gateway import Gateway
+
+__all__ = ["MISSING_GATE", "EndpointGate"]
+
+Call = Callable[[], Any]  # Any: whatever the view takes and returns
+Prove = Callable[[RequestContext], Any]  # Any: what it gives is an awaitable where the view is one
+
+MISSING_GATE = (
+    "put one around the app (FastAPI, Starlette: app.add_middleware(GatewayMiddleware, gateway=gateway); Flask: "
+    "Apigate(app, gateway); Django: 'apigate.django.GatewayMiddleware' in MIDDLEWARE)"
+)
+
+
+@final
+class EndpointGate:
+    """Serves requests at the views that one gateway decorates.
+
+    Args:
+        gateway: The gateway.
+    """
+
+    def __init__(self, gateway: "Gateway") -> None:
+        """No view has been called yet."""
+        self._gateway = gateway
+        self._endpoints: dict[tuple[str, tuple[Mark, ...]], Endpoint] = {}
+
+    def served(self, mark: Mark, instance: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Served | None:
+        """The request that a framework serves by calling a view with this mark; None where it serves none.
+
+        Args:
+            mark: The mark.
+            instance: What the view is a method of, if it is one.
+            args: What it was called with.
+            kwargs: The same by name.
+        """
+        served = served_by_framework((*(() if instance is None else (instance,)), *args, *kwargs.values()))
+        return None if served is None or mark not in served.marks else served
+
+    def serve(self, served: Served, call: Call, prove: Prove) -> Any:  # Any: what the framework takes for a response
+        """Send a request through all gates, and call the view.
+
+        Args:
+            served: The request.
+            call: Calls the view.
+            prove: Called before, with the request's context: it may raise `Throttled`.
+        """
+        gateway = self._gateway
+        context = gateway.enter(self._request(served), None, self._find(served))
+        if context.refusal is not None:
+            return served.respond(context.refusal)
+        status: int | None = None
+        token = current.set(context)
+        try:
+            answer, exchange = _due(context)
+            if answer is not None:
+                status = answer.status
+                return _carrier(served).answer(answer)
+            with _heard(served, exchange) as hearing:
+                prove(context)
+                hearing.returned = call()
+            status = served.status(hearing.response)
+            _settle(exchange)
+        except Throttled as error:
+            refusal = gateway.refuse(context, error)
+            status = refusal.status
+            return served.respond(refusal)
+        except Exception as error:
+            status = served.status(error)
+            raise
+        finally:
+            current.reset(token)
+            context.ended = True
+            gateway.complete(context, status)
+        return hearing.response
+
+    async def serve_async(self, served: Served, call: Call, prove: Prove) -> Any:  # Any: as serve
+        """`serve` for tasks; both functions give awaitables."""
+        gateway = self._gateway
+        context = await gateway.enter_async(self._request(served), None, self._find(served))
+        if context.refusal is not None:
+            return served.respond(context.refusal)
+        status: int | None = None
+        token = current.set(context)
+        try:
+            answer, exchange = _due(context)
+            if answer is not None:
+                status = answer.status
+                return _carrier(served).answer(answer)
+            with _heard(served, exchange) as hearing:
+                await prove(context)
+                hearing.returned = await call()
+            status = served.status(hearing.response)
+            await _settle_async(exchange)
+        except Throttled as error:
+            refusal = await gateway.refuse_async(context, error)
+            status = refusal.status
+            return served.respond(refusal)
+        except Exception as error:
+            status = served.status(error)
+            raise
+        finally:
+            current.reset(token)
+            context.ended = True
+            await gateway.complete_async(context, status)
+        return hearing.response
+
+    # ---- the cache alone, where a gate has done the rest
+
+    def cached(self, served: Served, outer: RequestContext, call: Call) -> Any:  # Any: as serve
+        """Look a request up, and call the view if there is nothing; a gate further out has counted it.
+
+        Args:
+            served: The request.
+            outer: Its context at that gate.
+            call: Calls the view.
+        """
+        context, policy = self._inner(served, outer)
+        if policy is None:
+            return call()
+        outcome = policy.on_request(context)
+        refusal = block(outcome) if isinstance(outcome, Awaitable) else outcome
+        if isinstance(refusal, Awaitable):
+            refuse_awaitable(refusal)
+        if refusal is not None:
+            return served.respond(refusal)
+        answer, exchange = _due(context)
+        if answer is not None:
+            return _carrier(served).answer(answer)
+        with _heard(served, exchange) as hearing:
+            hearing.returned = call()
+        _settle(exchange)
+        return hearing.response
+
+    async def cached_async(self, served: Served, outer: RequestContext, call: Call) -> Any:  # Any: as serve
+        """`cached` for tasks."""
+        context, policy = self._inner(served, outer)
+        if policy is None:
+            return await call()
+        outcome = policy.on_request(context)
+        refusal = await outcome if isinstance(outcome, Awaitable) else outcome
+        if refusal is not None:
+            return served.respond(refusal)
+        answer, exchange = _due(context)
+        if answer is not None:
+            return _carrier(served).answer(answer)
+        with _heard(served, exchange) as hearing:
+            hearing.returned = await call()
+        await _settle_async(exchange)
+        return hearing.response
+
+    def _inner(self, served: Served, outer: RequestContext) -> tuple[RequestContext, CachingPolicy | None]:
+        """The context of a request at its view, and the cache of that."""
+        context = self._gateway.route(self._request(served), outer.stage, self._find(served))
+        context.principal, context.claims = outer.principal, outer.claims
+        policies = context.compiled.policies
+        return context, next((policy for policy in policies if isinstance(policy, CachingPolicy)), None)
+
+    # ---- parts
+
+    def _request(self, served: Served) -> Any:  # Any: a Request, whose content may be asked for now
+        if served.carrier is not None:
+            served.request.read_body = served.carrier.read_content
+        elif any(isinstance(mark, CacheMark) and mark.owner is self._gateway.identity for mark in served.marks):
+            raise ConfigurationError(
+                f"cache: {served.method} is cached by a decorator, which only a gate around the app can carry out "
+                f"here; {MISSING_GATE}"
+            )
+        return served.request
+
+    def _find(self, served: Served) -> Callable[[object], Endpoint]:
+        key = served.method, served.marks
+        endpoint = self._endpoints.get(key)
+        if endpoint is None:
+            self._gateway.check_stage(None)
+            endpoint = self._endpoints.setdefault(key, Endpoint(*key))
+        return lambda _: endpoint
+
+
+def _due(context: RequestContext) -> tuple[Answer | None, Exchange | None]:
+    """The answer of the cache, or the exchange with which the view is called."""
+    answer: Answer | None = context.answer
+    if answer is not None and answer.refresh is not None:
+        return None, answer.refresh
+    return answer, context.exchange
+
+
+def _carrier(served: Served) -> Carrier:
+    if served.carrier is None:
+        raise AssertionError("a view without a carrier has no cache")
+    return served.carrier
+
+
+def _settle(exchange: Exchange | None) -> None:
+    answer = None if exchange is None or exchange.keeps else exchange.settle()
+    if answer is not None:
+        refuse_awaitable(answer)
+
+
+async def _settle_async(exchange: Exchange | None) -> None:
+    answer = None if exchange is None or exchange.keeps else exchange.settle()
+    if answer is not None:
+        await answer
+
+
+@final
+class _Unheard(AbstractContextManager["_Unheard", None]):
+    """One call of a view that no cache asks about.
+
+    Attributes:
+        returned: What the view has returned.
+    """
+
+    returned: Any = None  # Any: whatever a view returns
+
+    @property
+    def response(self) -> Any:  # Any: as returned
+        """What the framework gets."""
+        return self.returned
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Nothing is left to be done."""
+
+
+@final
+class _Heard(AbstractContextManager["_Heard", bool]):
+    """One call of a view, of which an exchange hears.
+
+    Attributes:
+        returned: What the view has returned.
+        response: What the framework gets.
+    """
+
+    returned: Any = None  # Any: as _Unheard
+    response: Any = None  # Any: as returned
+
+    def __init__(self, served: Served, exchange: Exchange) -> None:
+        self._served = served
+        self._carrier = _carrier(served)
+        self._exchange = exchange
+        self._take_back: Callable[[], None] | None = None
+
+    def __enter__(self) -> Self:
+        self._take_back = self._carrier.ask(self._exchange)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool:
+        if self._take_back is not None:
+            self._take_back()
+        if error is None:
+            try:
+                self.response = self._carrier.carry(self._exchange, self.returned)
+            except BaseException:
+                self._exchange.fail()
+                raise
+            return False
+        made = self._exchange.fail()
+        if (
+            made is None
+            or not isinstance(error, Exception)
+            or isinstance(error, Throttled)
+            or self._served.status(error) < 500
+        ):
+            return False
+        from logging import getLogger
+
+        getLogger("apigate").error("the view failed behind the cache", exc_info=error)
+        self.response = self._carrier.answer(made)
+        return True
+
+
+def _heard(served: Served, exchange: Exchange | None) -> _Unheard | _Heard:
+    return _Unheard() if exchange is None else _Heard(served, exchange)

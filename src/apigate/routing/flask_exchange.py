@@ -1,0 +1,112 @@
+"""The cache and Flask's responses, where a decorated view is its own gate.
+
+Rule: what is stored is what the view returned. What Flask adds afterwards is added to each response anew; a session
+that was read counts as `Vary: Cookie` here, and one that will be sent forbids to store the response.
+
+Source: RFC 9111; Flask, "How the Session Works".
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, cast, final
+
+from flask import Flask, current_app, request
+from flask import Response as FlaskResponse
+from flask.globals import request_ctx
+
+from apigate.caching.answer import Answer
+from apigate.caching.exchange import Exchange
+from apigate.routing.kept_chunks import KeptChunks
+
+__all__ = ["FlaskCarrier"]
+
+_CONDITIONS = ("if_match", "if_modified_since", "if_none_match", "if_range", "if_unmodified_since", "range")
+
+
+@final
+class FlaskCarrier:
+    """Between the cache and the view that Flask is serving, see `Carrier`."""
+
+    def ask(self, exchange: Exchange) -> Callable[[], None]:
+        """See `Carrier`."""
+        keys = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in exchange.questions}
+        environ = request.environ
+        before = {key: environ.get(key) for key in keys}
+        _put(environ, keys)
+        return partial(_put, environ, before)
+
+    def answer(self, answer: Answer) -> FlaskResponse:
+        """See `Carrier`."""
+        made = current_app.response_class(answer.body, answer.status, list(answer.text))
+        if all(name.lower() != "content-type" for name, _ in answer.text):
+            made.headers.pop("Content-Type", None)
+        return made
+
+    def read_content(self, most: int) -> bytes | None:
+        """See `Carrier`."""
+        length = request.content_length
+        if length is not None and length > most:
+            return None
+        content = request.get_data(cache=True)
+        return content if len(content) <= most else None
+
+    def carry(self, exchange: Exchange, returned: Any) -> FlaskResponse:  # Any: whatever a view returns
+        """See `Carrier`."""
+        response = current_app.make_response(returned)
+        lines = [*response.headers.to_wsgi_list(), *_expected_lines(current_app)]
+        added = exchange.begin(response.status_code, lines)
+        if exchange.replies:
+            made = exchange.finish()
+            if made is not None:
+                response.close()
+                return self.answer(made)
+        for field in added:
+            response.headers.add(*field.text)
+        if response.direct_passthrough:
+            exchange.fail()  # a file, which the server sends by itself
+        elif response.is_sequence:
+            exchange.feed(response.get_data())
+            exchange.finish()
+        else:
+            response.response = _Streamed(exchange, response)
+        return response
+
+
+class _Streamed:
+    """What a view streams; encoded, as the exchange hears bytes."""
+
+    def __init__(self, exchange: Exchange, response: FlaskResponse) -> None:
+        self._source = response.response
+        self._kept = KeptChunks(exchange, response.iter_encoded())
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._kept
+
+    def close(self) -> None:
+        """Close the view's own iterable, then settle."""
+        try:
+            close = getattr(self._source, "close", None)
+            if close is not None:
+                close()
+        finally:
+            self._kept.close()
+
+
+def _put(environ: dict[str, Any], values: dict[str, str | None]) -> None:
+    for key, value in values.items():
+        if value is None:
+            environ.pop(key, None)
+        else:
+            environ[key] = value
+    for name in _CONDITIONS:  # they are read from the environ once
+        vars(request).pop(name, None)
+
+
+def _expected_lines(app: Flask) -> Iterator[tuple[str, str]]:
+    """What Flask's session will add, for the exchange alone."""
+    held = vars(cast("Any", request_ctx)._get_current_object())  # noqa: SLF001 - asking for `session` counts as access
+    session: Any = held.get("_session", held.get("session"))  # Any: whatever the session interface makes
+    if getattr(session, "accessed", True):
+        yield "Vary", "Cookie"
+    if getattr(session, "modified", True) or (session and app.session_interface.should_set_cookie(app, session)):
+        yield "Vary", "*"
