@@ -7,7 +7,7 @@ Nothing runs in the background here: a response that may be served stale while i
 the request that would have set that off, and served stale to the others meanwhile.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, final
@@ -218,15 +218,21 @@ def _carrier(served: Served) -> Carrier:
 
 
 def _settle(exchange: Exchange | None) -> None:
-    answer = None if exchange is None or exchange.keeps else exchange.settle()
-    if answer is not None:
+    for answer in _left(exchange):
         refuse_awaitable(answer)
 
 
 async def _settle_async(exchange: Exchange | None) -> None:
-    answer = None if exchange is None or exchange.keeps else exchange.settle()
-    if answer is not None:
+    for answer in _left(exchange):
         await answer
+
+
+def _left(exchange: Exchange | None) -> Iterator[Awaitable[None]]:
+    """What others have to be told, and to be given; of a response that still streams, its chunks see to that."""
+    if exchange is not None and not exchange.keeps:
+        for answer in (exchange.publish(), exchange.settle()):
+            if answer is not None:
+                yield answer
 
 
 @final

@@ -3,7 +3,20 @@
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from typing import Any, assert_type
 
-from apigate import Decision, Gateway, LevelState, Method, Rate, Reservation, Stage, Throttle, Throttled, Window
+from apigate import (
+    CachePolicy,
+    Decision,
+    Gateway,
+    LevelState,
+    Method,
+    Rate,
+    Reservation,
+    ResponseCache,
+    Stage,
+    Throttle,
+    Throttled,
+    Window,
+)
 from apigate.asgi import GatewayMiddleware as ASGIGate
 from apigate.asgi import Receive, Scope, Send
 from apigate.core.events import Denied, Event
@@ -103,3 +116,36 @@ def counted(n: int) -> int:
 
 
 assert_type(counted(1), int)
+
+
+@gateway.cache(ttl=60, tags=["pets"], key={"query": ["page"]})
+def page_of_pets(page: int) -> str:
+    return str(page)
+
+
+@gateway.cache(CachePolicy(per=client))
+async def pet(pk: int) -> bytes:
+    return str(pk).encode()
+
+
+@gateway.cache()
+@gateway.throttle("3/second")
+def both(n: int) -> int:
+    return n
+
+
+def caching_keeps_its_type(function: Callable[[int], str]) -> None:
+    assert_type(function(1), str)
+
+
+caching_keeps_its_type(page_of_pets)
+assert_type(both(1), int)
+assert_type(gateway.stage("prod").cache, ResponseCache)
+
+
+async def caching_keeps_its_colour() -> None:
+    assert_type(await pet(1), bytes)
+
+
+gateway.cache(ttl="60")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+gateway.cache(tlt=60)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]

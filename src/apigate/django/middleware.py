@@ -126,7 +126,10 @@ class GatewayMiddleware:
         refused: Throttled | None = context.inner_refusal
         if refused is not None and response.status_code in (refused.status, _SERVER_ERROR):
             response = self._spoken_for(request, context, response, refused, gateway.refuse(context, refused))
-        return self._let_out(request, visit, response)
+        response = self._let_out(request, visit, response)
+        if context.exchange is not None and (told := context.exchange.publish()) is not None:
+            refuse_awaitable(told)
+        return response
 
     async def _serve_async(
         self, request: HttpRequest, asked: Request, outer: RequestContext | None
@@ -155,7 +158,10 @@ class GatewayMiddleware:
         if refused is not None and response.status_code in (refused.status, _SERVER_ERROR):
             refusal = await gateway.refuse_async(context, refused)
             response = self._spoken_for(request, context, response, refused, refusal)
-        return self._let_out(request, visit, response)
+        response = self._let_out(request, visit, response)
+        if context.exchange is not None and (told := context.exchange.publish()) is not None:
+            await told
+        return response
 
     def _finder(self, request: HttpRequest) -> FindEndpoint:
         """What finds the view; in the URL configuration that a middleware further out has chosen, if one has."""

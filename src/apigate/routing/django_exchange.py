@@ -70,7 +70,7 @@ class DjangoCarrier:
         if not isinstance(returned, HttpResponseBase):
             end(exchange)
             return returned
-        if getattr(returned, "is_rendered", True):
+        if getattr(returned, "is_rendered", True) or not exchange.keeps:
             return carry(exchange, self._request, returned)
 
         def rendered(response: HttpResponse) -> HttpResponseBase:
@@ -103,7 +103,8 @@ def carry(
             return replaced
     add_fields(response, added)
     if not isinstance(response, StreamingHttpResponse):
-        exchange.feed(cast("HttpResponse", response).content)
+        if exchange.keeps:
+            exchange.feed(cast("HttpResponse", response).content)
         exchange.finish()
     elif is_file(response):
         exchange.fail()  # the server sends it by itself
