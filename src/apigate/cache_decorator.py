@@ -7,7 +7,8 @@ endpoint that nobody can cache says so rather than being slow in silence.
 
 from collections.abc import Callable
 from functools import partial
-from sys import _getframe, modules
+from inspect import currentframe
+from sys import modules
 from threading import current_thread
 from types import FrameType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, final
@@ -165,7 +166,7 @@ def _is_served_by_starlette() -> bool:
         return False
     if type(current_thread()).__module__.startswith("anyio."):
         return True
-    frame: FrameType | None = _getframe(1)
+    frame: FrameType | None = currentframe()
     while frame is not None:
         if frame.f_globals.get("__name__") in _SERVING:
             return True

@@ -78,7 +78,7 @@ class EndpointGate:
         status: int | None = None
         token = current.set(context)
         try:
-            answer, exchange = _due(context)
+            answer, exchange = _due(served, context)
             if answer is not None:
                 status = answer.status
                 return _carrier(served).answer(answer)
@@ -109,7 +109,7 @@ class EndpointGate:
         status: int | None = None
         token = current.set(context)
         try:
-            answer, exchange = _due(context)
+            answer, exchange = _due(served, context)
             if answer is not None:
                 status = answer.status
                 return _carrier(served).answer(answer)
@@ -150,7 +150,7 @@ class EndpointGate:
             refuse_awaitable(refusal)
         if refusal is not None:
             return served.respond(refusal)
-        answer, exchange = _due(context)
+        answer, exchange = _due(served, context)
         if answer is not None:
             return _carrier(served).answer(answer)
         with _heard(served, exchange) as hearing:
@@ -167,7 +167,7 @@ class EndpointGate:
         refusal = await outcome if isinstance(outcome, Awaitable) else outcome
         if refusal is not None:
             return served.respond(refusal)
-        answer, exchange = _due(context)
+        answer, exchange = _due(served, context)
         if answer is not None:
             return _carrier(served).answer(answer)
         with _heard(served, exchange) as hearing:
@@ -203,12 +203,15 @@ class EndpointGate:
         return lambda _: endpoint
 
 
-def _due(context: RequestContext) -> tuple[Answer | None, Exchange | None]:
-    """The answer of the cache, or the exchange with which the view is called."""
+def _due(served: Served, context: RequestContext) -> tuple[Answer | None, Exchange | None]:
+    """The answer of the cache, or the exchange with which the view is called; neither where a view cannot have one."""
     answer: Answer | None = context.answer
-    if answer is not None and answer.refresh is not None:
-        return None, answer.refresh
-    return answer, context.exchange
+    exchange: Exchange | None = context.exchange if answer is None else answer.refresh
+    if served.carrier is None:
+        if exchange is not None:
+            exchange.fail()
+        return None, None
+    return (answer, None) if exchange is None else (None, exchange)
 
 
 def _carrier(served: Served) -> Carrier:

@@ -3,6 +3,7 @@
 import asyncio
 import gc
 import time
+from http.cookies import Morsel
 from types import SimpleNamespace
 
 import pytest
@@ -558,6 +559,30 @@ def test_a_page_that_shows_messages_is_not_stored(via, where):
     gate = cached()
     with project(via, [path("x", view)], gate, **{where: [SESSION, MESSAGES]}, **SESSIONS) as app:
         assert bodies(app, "GET /x", "GET /x") == ["call 1", "call 2"]
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_a_page_in_the_clients_language_is_one_for_each_language(via, where):
+    view = fresh()
+    locale = "django.middleware.locale.LocaleMiddleware"
+    with project(via, [path("x", view)], cached(), USE_I18N=True, **{where: [locale]}) as app:
+        assert bodies(app, "GET /x", headers={"Accept-Language": "de"}) == ["call 1"]
+        assert bodies(app, "GET /x", headers={"Accept-Language": "en"}) == ["call 2"]
+        assert bodies(app, "GET /x", headers={"Accept-Language": "de"}) == ["call 1"]
+
+
+def test_a_cookie_that_python_cannot_read_is_set_as_it_was(via):
+    view = fresh()
+    line = "theme=dark; Path=/; Sparkling"
+
+    class Odd(Morsel):
+        def OutputString(self, attrs=None):  # noqa: N802 - as its parent has it
+            return line
+
+    view.changed = lambda request, response: dict.__setitem__(response.cookies, "theme", Odd())
+    gate = cached(methods={"GET /x": Method(cache=CachePolicy(ttl=60, set_cookies="*"))})
+    with project(via, [path("x", view)], gate) as app:
+        assert [ask(app, "GET /x").headers["set-cookie"].strip() for _ in range(2)] == [line, line]
 
 
 def test_a_cookie_that_the_policy_allows_by_name_is_stored_and_set_again(via):

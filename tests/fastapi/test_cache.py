@@ -339,6 +339,13 @@ def test_without_a_gate_a_throttle_beside_it_does_not_hide_that(order):
     assert isinstance(ask(app, "/x").error, ConfigurationError)
 
 
+def test_without_a_gate_a_throttle_alone_works_though_its_stage_has_a_cache():
+    gate, view, app = cached(), fresh(), FastAPI()
+    with_request(app, gate.throttle("3/minute"), view)
+    assert [ask(app, "/x").status for _ in range(4)] == [200, 200, 200, 429]
+    assert view.number == 3
+
+
 @pytest.mark.parametrize("order", ["cache outside", "throttle outside"])
 def test_stacked_with_a_throttle_in_any_order_hits_are_counted_too(order):
     gate, view, app = gateway(), Calls(), FastAPI()

@@ -225,7 +225,8 @@ def _set_cookie(made: HttpResponse, line: str) -> None:
         made.cookies.load(line)
     if len(made.cookies) == before:
         name = line.partition("=")[0].strip()
-        dict.__setitem__(cast("dict[str, Any]", made.cookies), f"{name} {before}", _Line(line))
+        cookies: dict[str, Any] = made.cookies
+        dict[str, Any].__setitem__(cookies, f"{name} {before}", _Line(line))
 
 
 class _Line(Morsel[str]):

@@ -104,8 +104,9 @@ def _put(environ: dict[str, Any], values: dict[str, str | None]) -> None:
 
 def _expected_lines(app: Flask) -> Iterator[tuple[str, str]]:
     """What Flask's session will add, for the exchange alone."""
-    held = vars(cast("Any", request_ctx)._get_current_object())  # noqa: SLF001 - asking for `session` counts as access
-    session: Any = held.get("_session", held.get("session"))  # Any: whatever the session interface makes
+    context: Any = cast("Any", request_ctx)._get_current_object()  # noqa: SLF001 - `session` itself counts as access
+    held = cast("dict[str, Any]", vars(context))
+    session = held.get("_session", held.get("session"))
     if getattr(session, "accessed", True):
         yield "Vary", "Cookie"
     if getattr(session, "modified", True) or (session and app.session_interface.should_set_cookie(app, session)):
