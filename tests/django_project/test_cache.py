@@ -426,6 +426,37 @@ def test_a_leader_whose_client_leaves_hands_over_to_another():
     assert {answer.body for answer in answers} == {b"call 1"}
 
 
+# ---- several workers
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_one_worker_stored_another_serves_until_it_is_invalidated(via, tmp_path, stream):
+    def worker():
+        shared = f"file://{tmp_path}/cache"
+        return gateway(name="shop", cache=ResponseCache(shared=shared, policy=CachePolicy(ttl=60)))
+
+    def streamed(request, response):
+        if stream and request.method == "GET":
+            chunks = iter([response.content])
+            return StreamingHttpResponse(chunks if via == "wsgi" else later(chunks), headers=view.fields)
+        return None
+
+    async def later(chunks):
+        for chunk in chunks:
+            yield chunk
+
+    view = fresh()
+    view.changed = streamed
+    one, other = worker(), worker()
+    with project(via, [path("x", view)], one) as app:
+        assert bodies(app, "GET /x") == ["call 1"]
+    with project(via, [path("x", view)], other) as app:
+        assert bodies(app, "GET /x", "GET /x") == ["call 1", "call 1"]
+        ask(app, "POST /x")
+    with project(via, [path("x", view)], one) as app:
+        assert bodies(app, "GET /x") == ["call 3"]
+
+
 # ---- content in the key
 
 
