@@ -20,6 +20,7 @@ from apigate import CachePolicy, ConfigurationError, Method, ResponseCache
 from apigate.core.policy import Phase
 from apigate.testing import FakeClock
 from tests.django_project.asking import ask, changing, counted, exchanged, gateway, hello, module, project
+from tests.response_stores import LoggedStore
 
 SESSIONS = {
     "SESSION_ENGINE": "django.contrib.sessions.backends.signed_cookies",
@@ -455,6 +456,42 @@ def test_what_one_worker_stored_another_serves_until_it_is_invalidated(via, tmp_
         ask(app, "POST /x")
     with project(via, [path("x", view)], one) as app:
         assert bodies(app, "GET /x") == ["call 3"]
+
+
+@pytest.mark.parametrize("kind", ["plain", "stream", "decorated without a gate"])
+def test_a_store_that_has_to_be_awaited_is(kind):
+    store = LoggedStore(is_awaited=True)
+    view = Calls()
+    policy = CachePolicy(ttl=60)
+
+    def worker():
+        return gateway(cache=ResponseCache(shared=store, policy=policy))
+
+    async def page(request):
+        async def chunks():
+            yield b"streamed"
+
+        made = view(request)
+        return StreamingHttpResponse(chunks()) if kind == "stream" else made
+
+    async def asked(app, verb="GET"):
+        answer = await exchanged(app, verb, "/x")
+        await asyncio.sleep(0.05)  # what is written is so when the client has its response
+        return answer
+
+    for _ in range(2):
+        gate = worker()
+        bare = kind == "decorated without a gate"
+        decorated = gate.cache(policy)(page) if bare else page
+        with project("asgi", [path("x", decorated)], None if bare else gate) as app:
+            assert asyncio.run(asked(app)).status == 200
+    assert view.number == 1
+    gate = worker()
+    with project("asgi", [path("x", page)], gate) as app:
+        asyncio.run(asked(app, "POST"))
+        assert len(store.records) == 1
+        asyncio.run(asked(app))
+    assert view.number == 3
 
 
 # ---- content in the key
