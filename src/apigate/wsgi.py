@@ -11,6 +11,7 @@ Source: PEP 3333.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sized
+from contextvars import copy_context
 from functools import partial
 from http import HTTPStatus
 from io import BytesIO
@@ -125,7 +126,7 @@ class GatewayMiddleware:
             if found is None:
                 continue
             asked += 1
-            ask(partial(_in_context, self.app, context), found, _inner(context, environ))
+            copy_context().run(ask, partial(_in_context, self.app, context), found, _inner(context, environ))
         return asked
 
     def _serve(self, context: RequestContext, environ: Environ, passage: "_Passage") -> Iterable[bytes]:
@@ -193,7 +194,7 @@ def _inner(context: RequestContext, environ: Environ) -> Environ:
 
 
 def _in_context(app: WSGIApp, context: RequestContext, environ: Environ, begin: StartResponse) -> Iterable[bytes]:
-    """Call the app in a thread of its own, where its decorated functions find the context."""
+    """Call the app where its decorated functions find the context: in a thread, or a copied context, of its own."""
     current.set(context)
     return app(environ, begin)
 
