@@ -126,7 +126,8 @@ class GatewayMiddleware:
             if found is None:
                 continue
             asked += 1
-            copy_context().run(ask, partial(_in_context, self.app, context), found, _inner(context, environ))
+            app = partial(_in_context, self.app, context)
+            copy_context().run(ask, app, found, _inner(context, environ))  # so that none of it is left behind here
         return asked
 
     def _serve(self, context: RequestContext, environ: Environ, passage: "_Passage") -> Iterable[bytes]:
@@ -194,7 +195,7 @@ def _inner(context: RequestContext, environ: Environ) -> Environ:
 
 
 def _in_context(app: WSGIApp, context: RequestContext, environ: Environ, begin: StartResponse) -> Iterable[bytes]:
-    """Call the app where its decorated functions find the context: in a thread, or a copied context, of its own."""
+    """Call the app in a context of its own, where its decorated functions find the request's."""
     current.set(context)
     return app(environ, begin)
 

@@ -4,6 +4,7 @@ import httpx
 import pytest
 
 from apigate import CachePolicy, Gateway, Method
+from apigate.core.context import current_context
 from apigate.testing import FakeClock
 from apigate.wsgi import GatewayMiddleware
 
@@ -46,3 +47,9 @@ def test_path_as_sent_still_tells_apart(gate):
     asked(gate, "https://shop.example/a/b", tells_raw=True)
     assert "uri-miss" in asked(gate, "https://shop.example/a%2Fb", tells_raw=True)
     assert "hit" in asked(gate, "https://shop.example/a%2Fb", tells_raw=True)
+
+
+def test_warming_leaves_no_request_behind(gate):
+    """Decorated functions that are called afterwards in the same thread would take it for theirs."""
+    gate.warm([URL])
+    assert current_context() is None
