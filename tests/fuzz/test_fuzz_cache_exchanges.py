@@ -172,7 +172,7 @@ class Shop:
     def __init__(self, kind, policy, dice):
         self.dice = dice
         self.serial = itertools.count()
-        self.made = {}  # by serial: for whom, at which host and target, and whether it said private, no-store or a cookie
+        self.made = {}  # by serial: for whom, at which host and target, and what it said
         self.world = World(
             kind, self.answer, methods={"*": Method(cache=policy)}, policies=[Principal()], cache={"max_bytes": 300_000}
         )
