@@ -23,6 +23,7 @@ App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _UNSEEN = ("http.response.trailers", "http.response.pathsend", "http.response.zerocopysend")  # so it cannot be stored
 _MOST_REFRESHES = 100  # at once in a process; what is not refreshed now is by the next request
+_PATIENCE = 30.0  # seconds that an app goes on for others after its client has left; some responses never end
 _refreshes: set["asyncio.Task[None]"] = set()
 
 
@@ -164,13 +165,17 @@ class _Listener:
         self.has_begun = False  # whether the client has been sent anything
 
     async def receive(self) -> Message:
-        """What the client sends; that it has left is told only when nobody needs the response any more."""
+        """What the client sends; that it has left is told only when nobody needs the response any more, or too late."""
         message = await self._receive()
         if message["type"] == "http.disconnect":
             self._has_left = True
             if self._exchange.keeps:
                 self._over = self._over or asyncio.Event()
-                await self._over.wait()
+                try:
+                    async with asyncio.timeout(_PATIENCE):
+                        await self._over.wait()
+                except TimeoutError:
+                    self._exchange.fail()  # what the app sends now that it is told may be cut short
         return message
 
     async def send(self, message: Message) -> None:

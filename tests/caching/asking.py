@@ -74,7 +74,8 @@ class Principal:
             context.principal = sent.removeprefix("Bearer ")
         claims = context.request.headers.get("x-claims")
         if claims:
-            context.claims = dict([claims.split("=")])
+            name, _, value = claims.partition("=")
+            context.claims = {name: value}
 
 
 App = Callable[[Seen], Reply]

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from apigate import CachePolicy, Method
+from apigate import CachePolicy, Method, asgi, asgi_exchange
 from tests.caching.asking import Broken, Principal, Reply, World, cached, numbered
 
 PUBLIC = cached()
@@ -761,8 +761,6 @@ def test_a_client_that_has_left_does_not_keep_an_endless_response_going_for_ever
             await send({"type": "http.response.body", "body": b"x" * 10, "more_body": True})
             await asyncio.sleep(0)
 
-    from apigate import asgi
-
     wrapped = asgi.GatewayMiddleware(app, shop.gateway)
 
     async def receive():
@@ -774,6 +772,30 @@ def test_a_client_that_has_left_does_not_keep_an_endless_response_going_for_ever
     try:
         shop.loop.run_until_complete(asyncio.wait_for(wrapped(shop.scope("/", "GET", []), receive, send), 5))
         assert len(produced) < 200
+    finally:
+        shop.close()
+
+
+def test_a_slow_endless_response_ends_some_time_after_its_client_has_left_and_is_not_stored(monkeypatch):
+    monkeypatch.setattr(asgi_exchange, "_PATIENCE", 0.05)
+    shop = World("asgi", None, CachePolicy(ttl=60))
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"tick", "more_body": True})
+        assert (await receive())["type"] == "http.disconnect"
+        await send({"type": "http.response.body", "body": b""})  # as if it were complete
+
+    async def receive():
+        return {"type": "http.disconnect"}
+
+    async def send(message):
+        pass
+
+    wrapped = asgi.GatewayMiddleware(app, shop.gateway)
+    try:
+        shop.loop.run_until_complete(asyncio.wait_for(wrapped(shop.scope("/", "GET", []), receive, send), 5))
+        assert shop.cache.stats()["entries"] == 0
     finally:
         shop.close()
 
