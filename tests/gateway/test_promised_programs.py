@@ -1,11 +1,15 @@
 """The programs by which the cache was promised to users, as they write them."""
 
+import asyncio
 import tomllib
 
 import httpx
 import pytest
+from fastapi import FastAPI
+from flask import Flask
 
-from apigate import CachePolicy, ConfigurationError, Gateway, Method, Rate, ResponseCache, Stage
+from apigate import CachePolicy, ConfigurationError, Gateway, Method, Rate, ResponseCache, Stage, asgi
+from apigate.flask import Apigate
 from apigate.testing import FakeClock
 from apigate.wsgi import GatewayMiddleware
 
@@ -104,3 +108,41 @@ def test_default_stage_takes_a_cache_from_the_gateway():
     assert gateway.stage("default").cache.max_bytes == 1_000_000
     with pytest.raises(ConfigurationError):
         Gateway(cache=ResponseCache(), stages=[Stage("prod")])
+
+
+def test_decorator_on_an_endpoint_of_flask():
+    calls = []
+    flask, gateway = Flask("shop"), Gateway()
+
+    @flask.get("/reports/<int:number>")
+    @gateway.throttle("5/second; burst=10", per="client")
+    @gateway.cache(ttl=60)
+    def report(number):
+        calls.append(number)
+        return str(number)
+
+    Apigate(flask, gateway)
+    client = flask.test_client()
+    assert [client.get("/reports/7").text for _ in range(2)] == ["7", "7"]
+    assert calls == [7]
+    assert "429" in [str(client.get("/reports/7").status_code) for _ in range(10)]  # a hit is counted too
+
+
+def test_decorator_on_an_endpoint_of_fastapi():
+    calls = []
+    app, gateway = FastAPI(), Gateway()
+
+    @app.get("/reports/{number}")
+    @gateway.cache(ttl=60)
+    async def report(number: int):
+        calls.append(number)
+        return number
+
+    app.add_middleware(asgi.GatewayMiddleware, gateway=gateway)
+
+    async def main():
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="https://shop.example") as client:
+            return [(await client.get("/reports/7")).json() for _ in range(2)]
+
+    assert asyncio.run(main()) == [7, 7]
+    assert calls == [7]

@@ -245,7 +245,7 @@ class Lookup:
             return _OVERRIDE
         if not _CONDITIONS.isdisjoint(picked):
             return _CONDITION
-        if "cookie" in picked and not self._ignores_cookies:
+        if picked.get("cookie") and not self._ignores_cookies:  # an empty field has none
             return _COOKIES
         return None
 

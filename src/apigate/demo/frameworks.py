@@ -23,7 +23,6 @@ class Framework(NamedTuple):
         needs: Modules to be installed.
         extra: The extra of apigate that has them.
         decorated: Whether one of its views is decorated by `gateway.throttle`.
-        cached: Whether its gate has a cache.
     """
 
     option: str
@@ -33,7 +32,6 @@ class Framework(NamedTuple):
     needs: tuple[str, ...]
     extra: str = "demo"
     decorated: bool = True
-    cached: bool = True
 
     @property
     def command(self) -> str:
@@ -74,7 +72,7 @@ FRAMEWORKS = {
         PLAIN,
         Framework("flask", "Flask", "flask_store", "waitress", ("flask", "waitress")),
         Framework("fastapi", "FastAPI", "fastapi_store", "uvicorn", ("fastapi", "uvicorn")),
-        Framework("django", "Django", "django_store", "uvicorn", ("django", "uvicorn"), cached=False),
+        Framework("django", "Django", "django_store", "uvicorn", ("django", "uvicorn")),
     )
 }
 """The stores by their options."""

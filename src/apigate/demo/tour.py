@@ -141,7 +141,7 @@ class Tour(NamedTuple):
         left_out: A scenario that this machine cannot do, if there is one.
         framework: What the store is written in.
         shared: What became of the scenario for several processes; None where this system has no locks for files.
-        cached: What the cache did; empty where the framework's gate has none.
+        cached: What the cache did.
     """
 
     outcomes: Sequence[Outcome]
@@ -266,7 +266,7 @@ def take_tour(gateway: Gateway, port: int = 0, framework: Framework = PLAIN) -> 
     planned = scenarios(second_client=second_client, decorated=framework.decorated)
     with served(framework.create_app(gateway), port, framework.server) as actual:
         outcomes = [_outcome([actual], scenario) for scenario in planned]
-        cached = look_at_cache(actual, gateway.clock) if framework.cached else ()
+        cached = look_at_cache(actual, gateway.clock)
     return Tour(outcomes, gateway.stats(), None if second_client else _SECOND, framework, cached=cached)
 
 

@@ -196,3 +196,8 @@ def test_what_was_invalidated_is_no_variant(cache, forgets, reason):
     asked = cache.ask("GET", PETS, {"Accept": "text/html"})
     assert isinstance(asked, Fill)
     assert asked.begin(200, [])[0].text == ("Cache-Status", f"apigate; fwd={reason}; stored")
+
+
+@pytest.mark.parametrize(("cookie", "passes"), [("", False), ("a=1", True), (" ", True)])
+def test_empty_cookie_field_has_no_cookies(cache, cookie, passes):
+    assert isinstance(cache.ask("GET", PETS, {"Cookie": cookie}), Passing if passes else Fill)
