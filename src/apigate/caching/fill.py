@@ -97,7 +97,8 @@ class Fill:
             self.replies = True
             wall = lookup.clock.wall()
             left_out = {*connection_fields(headers), *lookup.dropped}
-            merged = freshened_fields(stored, fields, left_out)
+            length = None if stored.status in _NO_CONTENT else len(stored.body)
+            merged = stored_fields(freshened_fields(stored, fields, left_out), lookup.dropped, length)
             self._keep(stored.status, merged, headers, stored.body, wall)
             return ()
         if status in _SERVER_ERRORS and self._may_answer_stale(now_us):
@@ -176,8 +177,8 @@ class Fill:
         else:
             self._refuse(self.objection)
         changed = self._stored is not None and status < 500
-        if changed and self._chunks is None and self._stored is not None:
-            lookup.cache.remove(self.key, self._stored)  # it is no longer what the app answers
+        if changed and self._chunks is None:
+            self._forget_stored()  # it is no longer what the app answers
         note = forwarded_status(
             self._reason,
             stored=self._chunks is not None,
@@ -262,7 +263,8 @@ class Fill:
         )
         objection = self._objection(status, headers, directives, targeted=targeted)  # a 304 may have brought one
         if objection is not None:
-            lookup.cache.remove(self.key, response)
+            if asked.request.method != "HEAD":
+                self._forget_stored()
             self._refuse(objection)
         elif lookup.cache.put(self.key, response, self._came_us):
             self._written = response
@@ -270,6 +272,13 @@ class Fill:
         else:
             self._refuse("it is longer than max_item_bytes")
         self._answer = response
+
+    def _forget_stored(self) -> None:
+        """Forget what the app was asked about; for everybody, where it was everybody's."""
+        if self._stored is not None:
+            for shared in (False, True):
+                key = self._lookup.key_of(self._asked, shared=shared, search=None)
+                self._lookup.cache.remove(key, self._stored)
 
     def _land(self, response: StoredResponse | None) -> None:
         self._answer = response
