@@ -4,7 +4,6 @@ import asyncio
 import io
 import select
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from apigate.testing import FakeClock
 
 __all__ = ["WORLDS", "Act", "AppError", "Ask", "House", "Seen"]
 
-DEADLINE = 30.0
+DEADLINE = 20.0
 """Seconds until a test gives up that nobody hangs."""
 
 WORLDS = ("asgi", "wsgi", "both")
@@ -77,11 +76,12 @@ class House:
     def __init__(self, policy: CachePolicy | None = None, cache: ResponseCache | None = None, **settings: Any) -> None:
         self.clock = FakeClock()
         self.cache = cache or ResponseCache()
-        methods = {"*": Method(cache=policy or CachePolicy())}
+        methods = {"*": Method(cache=policy or CachePolicy(wait=2 * DEADLINE))}  # who hangs is found out
         self.gateway = Gateway(cache=self.cache, methods=methods, clock=self.clock, **settings)
         self.act: Callable[[int, Ask], Act] = lambda number, ask: Act()
         self.asked: list[Ask] = []
-        self.ended = Counter[str]()
+        self.answered = 0
+        self._lock = threading.Lock()
         self._numbers = count()
         self.asgi = asgi.GatewayMiddleware(self._asgi_app, self.gateway)
         self.wsgi = wsgi.GatewayMiddleware(self._wsgi_app, self.gateway)
@@ -121,7 +121,6 @@ class House:
                 raise AppError
             if act.ends != "short":
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
-            self.ended["asgi"] += 1
         finally:
             listening.cancel()
 
@@ -148,7 +147,6 @@ class House:
             until(act.between)
         if act.ends in ("raises after", "short"):
             raise AppError  # by WSGI a response without a length that ends is whole
-        self.ended["wsgi"] += 1
 
     def _begun(self, path: str, method: str, headers: Sequence[tuple[bytes, bytes]]) -> Act:
         fields = tuple((name.decode().lower().replace("_", "-"), value.decode()) for name, value in headers)
@@ -216,6 +214,7 @@ class House:
             await self.asgi(scope, receive or hear, send)
         except AppError as error:
             seen.error = error
+        self._count()
         return seen
 
     def environ(self, ask: Ask, **more: Any) -> dict[str, Any]:
@@ -249,7 +248,12 @@ class House:
                 getattr(body, "close", lambda: None)()
         except AppError as error:
             seen.error = error
+        self._count()
         return seen
+
+    def _count(self) -> None:
+        with self._lock:
+            self.answered += 1
 
     def visit(self, world: str, ask: Ask) -> Seen:
         """One client."""

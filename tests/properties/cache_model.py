@@ -104,7 +104,9 @@ def directives(text: str | None) -> dict[str, str]:
     found: dict[str, str] = {}
     for part in (text or "").split(","):
         name, _, argument = part.strip().partition("=")
-        if name:
+        if name and name.lower() in ("no-cache", "private") and not argument:
+            found[name.lower()] = ""  # for the whole response, whatever it says of fields beside
+        elif name:
             found.setdefault(name.lower(), argument.strip('"'))
     return found
 
@@ -151,8 +153,8 @@ class Model:
 
     def visits(
         self, visit: Visit, app: Callable[[Question], Said], now: float, wall: float, delay: float
-    ) -> Iterator[tuple[Outcome, "Model"]]:
-        """Every outcome that is right, each with the cache as it is then.
+    ) -> Iterator[tuple[Outcome, int, "Model"]]:
+        """Every outcome that is right, with how many responses have been forgotten for it, and the cache after it.
 
         Args:
             visit: The request.
@@ -170,7 +172,7 @@ class Model:
             for refreshes in (True, False):
                 after = deepcopy(self)
                 after.kept = [stored for place, stored in enumerate(after.kept) if place not in forgotten]
-                yield _Once(after, visit, app, now, wall, delay, refreshes=refreshes).outcome(), after
+                yield _Once(after, visit, app, now, wall, delay, refreshes=refreshes).outcome(), len(forgotten), after
 
     # ---- the rules
 

@@ -7,6 +7,7 @@ Source: RFC 9111, section 4; docs/explanation/coalescing.md.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextvars import copy_context
 from functools import partial
 from random import random
 from typing import TYPE_CHECKING, NamedTuple, TypeAlias, final
@@ -290,6 +291,8 @@ class Lookup:
         for _ in range(_ROUNDS if seconds else 0):
             place = self.cache.flights.join(key, now_us)
             if isinstance(place, Wait):
+                if not asked.request.may_wait:
+                    return None
                 place = yield Pause(partial(place.wait, seconds), partial(place.wait_async, seconds))
                 now_us = self.clock.now_us()
             if isinstance(place, Lead):
@@ -323,12 +326,16 @@ class Lookup:
     def _refreshing(self, stored: StoredResponse, asked: Asked, now_us: int) -> Answer:
         """Serve it stale; whoever leads the flight has the app asked in the background (RFC 5861, section 3)."""
         made = self._answer(stored, asked, now_us)
-        lead = self.cache.flights.join(asked.key, now_us)
-        if isinstance(lead, Lead):
-            unconditional = {name: value for name, value in asked.picked.items() if name not in _ALONE}
-            anew = asked._replace(picked=unconditional, directives=_NOTHING)
-            made = made.with_refresh(Fill(self, anew, "stale", stored, lead))
-        return made
+        context = copy_context()  # what refreshes leads the flight, and nobody else
+        lead = context.run(self.cache.flights.join, asked.key, now_us)
+        if not isinstance(lead, Lead):
+            return made
+        landed = self._allowed(asked, self.cache.find(asked.key, asked.request.value))  # since the look before
+        if landed is not None and landed is not stored and self._may_give(landed, asked, now_us):
+            return self._landed(landed, asked, lead, now_us)
+        unconditional = {name: value for name, value in asked.picked.items() if name not in _ALONE}
+        anew = asked._replace(picked=unconditional, directives=_NOTHING)
+        return made.with_refresh(Fill(self, anew, "stale", stored, lead, context))
 
     # ---- for fills
 
