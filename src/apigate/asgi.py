@@ -12,7 +12,7 @@ from typing import Any, TypeAlias, cast, final
 
 from apigate.asgi_exchange import RequestBody, ask, refresh, serve_exchange, stop_refreshing
 from apigate.caching.answer import Answer
-from apigate.caching.exchange import Exchange
+from apigate.caching.fill import Fill
 from apigate.core.context import RequestContext, current
 from apigate.core.endpoints import Routing
 from apigate.core.message import Response, ResponseHead
@@ -136,17 +136,14 @@ class GatewayMiddleware:
             if answer.refresh is not None:
                 self._refresh(context, answer.refresh, scope)
 
-    def _refresh(self, context: RequestContext, exchange: Exchange, scope: Scope) -> None:
+    def _refresh(self, context: RequestContext, exchange: Fill, scope: Scope) -> None:
         """Have the app asked anew: by a request of nobody, so that it takes from no limit."""
         anew = RequestContext(context.request, context.compiled, context.now_us)
         anew.exempt = True
         scope = self._inner(anew, {**scope, "method": "GET" if scope["method"] == "HEAD" else scope["method"]}, None)
-        token = current.set(anew) if self.gateway.marked else None
-        try:
-            refresh(self.app, exchange, scope)
-        finally:
-            if token is not None:
-                current.reset(token)
+        if self.gateway.marked and exchange.context is not None:
+            exchange.context.run(current.set, anew)
+        refresh(self.app, exchange, scope)
 
     async def warm(self, requests: "Iterable[str | tuple[str, Mapping[str, str]]]") -> int:
         """Have responses stored before clients ask for them, one after another.

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, final
 
 from apigate.caching.answer import Answer
 from apigate.caching.exchange import Exchange
+from apigate.caching.fill import Fill
 
 __all__ = ["RequestBody", "ask", "refresh", "send_answer", "serve_exchange", "stop_refreshing"]
 
@@ -74,7 +75,7 @@ async def settle(exchange: Exchange) -> None:
         await answer
 
 
-def refresh(app: App, exchange: Exchange, scope: Scope) -> None:
+def refresh(app: App, exchange: Fill, scope: Scope) -> None:
     """Have the app asked anew in a task of its own, which the server's shutdown cancels.
 
     Args:
@@ -85,7 +86,7 @@ def refresh(app: App, exchange: Exchange, scope: Scope) -> None:
     if len(_refreshes) >= _MOST_REFRESHES:
         exchange.fail()
         return
-    task = asyncio.get_running_loop().create_task(_refreshed(app, exchange, scope))
+    task = asyncio.get_running_loop().create_task(_refreshed(app, exchange, scope), context=exchange.context)
     _refreshes.add(task)
     task.add_done_callback(_refreshes.discard)
 
@@ -188,7 +189,7 @@ class _Listener:
             await self._body(message)
         else:
             if kind in _UNSEEN:
-                exchange.fail()
+                exchange.waive()
             if not exchange.replies:
                 await self._pass(message)
         if self._over is not None and not exchange.keeps:
@@ -201,10 +202,12 @@ class _Listener:
 
     async def _begin(self, message: Message) -> None:
         exchange = self._exchange
-        if message.get("trailers") or self._is_refused():
+        if self._is_refused():
             exchange.fail()
             await self._pass(message)
             return
+        if message.get("trailers"):
+            exchange.waive()
         headers = message.get("headers", ())
         lines = [(bytes(name).decode("latin-1"), bytes(value).decode("latin-1")) for name, value in headers]
         added = exchange.begin(message["status"], lines)

@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any, Protocol, TypeAlias, cast, final
 
 from apigate.caching.answer import Answer
-from apigate.caching.exchange import Exchange
+from apigate.caching.fill import Fill
 from apigate.core.context import RequestContext, current
 from apigate.core.endpoints import Routing
 from apigate.core.message import Response, ResponseHead
@@ -90,6 +90,8 @@ class GatewayMiddleware:
         if gateway.is_empty or (outer is not None and gateway.has_passed(outer, self.stage, environ)):
             return self.app(environ, start_response)
         request = wsgi_request(environ)
+        if gateway.caches and not environ.get("wsgi.multithread", True):
+            request.may_wait = False
         if gateway.reads_content and request.method in _WITH_CONTENT:
             request.read_body = partial(read_body, environ)
         context = gateway.enter(request, self.stage, self._find)
@@ -175,7 +177,7 @@ class GatewayMiddleware:
             self._refresh(context, answer.refresh, environ)
         return body
 
-    def _refresh(self, context: RequestContext, exchange: Exchange, environ: Environ) -> None:
+    def _refresh(self, context: RequestContext, exchange: Fill, environ: Environ) -> None:
         """Have the app asked anew: by a request of nobody, so that it takes from no limit."""
         anew = RequestContext(context.request, context.compiled, context.now_us)
         anew.exempt = True

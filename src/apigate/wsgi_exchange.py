@@ -7,6 +7,7 @@ Source: RFC 9111; PEP 3333.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextvars import copy_context
 from io import BytesIO
 from threading import BoundedSemaphore, Thread
 from types import TracebackType
@@ -14,6 +15,7 @@ from typing import Any, Protocol, TypeAlias, cast, final
 
 from apigate.caching.answer import Answer
 from apigate.caching.exchange import Exchange
+from apigate.caching.fill import Fill
 from apigate.core.message import Field
 from apigate.core.policy import refuse_awaitable
 
@@ -69,8 +71,10 @@ def serve_exchange(
     except BaseException:
         exchange.fail()
         raise
-    if listener.is_file(body):
-        exchange.fail()  # the server sends the file by itself
+    if listener.is_file(body) and not exchange.replies:
+        exchange.waive()  # the server sends the file by itself
+        exchange.finish()
+        settle(exchange)
         return body
     if isinstance(body, (list, tuple)) and listener.has_begun and not exchange.replies:
         for chunk in body:
@@ -119,7 +123,7 @@ def read_body(environ: Environ, most: int) -> bytes | None:
     return content if len(content) <= most and (not declared or len(content) == length) else None
 
 
-def refresh(app: App, exchange: Exchange, environ: Environ) -> None:
+def refresh(app: App, exchange: Fill, environ: Environ) -> None:
     """Have the app asked anew in a thread, unless two do so already.
 
     Args:
@@ -131,7 +135,8 @@ def refresh(app: App, exchange: Exchange, environ: Environ) -> None:
         exchange.fail()
         return
     try:
-        Thread(target=_refreshed, args=(app, exchange, environ), name="apigate refresh", daemon=True).start()
+        run = (exchange.context or copy_context()).run
+        Thread(target=run, args=(_refreshed, app, exchange, environ), name="apigate refresh", daemon=True).start()
     except RuntimeError:  # the interpreter is about to end
         _refreshing.release()
         exchange.fail()

@@ -95,6 +95,10 @@ class Exchange(Protocol):
         """
         ...
 
+    def waive(self) -> None:
+        """What the app answers passes in part where nobody sees it, as a file or trailers: it cannot be kept."""
+        ...
+
     def settle(self) -> Awaitable[None] | None:
         """What is left to do once the client has its response; None, or an awaitable where that has to be awaited."""
         ...

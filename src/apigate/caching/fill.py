@@ -8,6 +8,7 @@ Source: RFC 9111, sections 3, 4.3 and 4.4; RFC 5861.
 """
 
 from collections.abc import Awaitable
+from contextvars import Context
 from typing import TYPE_CHECKING, final
 
 from apigate.caching.answer import Answer, answer
@@ -17,7 +18,7 @@ from apigate.caching.entry import CacheKey, FieldLines, StoredResponse, cache_di
 from apigate.caching.exchange import Asked
 from apigate.caching.freshness import initial_age
 from apigate.caching.groups import parse_groups
-from apigate.caching.reuse import may_serve_on_error, stale_windows
+from apigate.caching.reuse import Reuse, may_serve_on_error, reuse, stale_windows
 from apigate.caching.search import parse_no_vary_search
 from apigate.caching.status import forwarded_status
 from apigate.caching.storability import storage_objection
@@ -47,6 +48,7 @@ class Fill:
         reason: Why it goes to the app, in the words of RFC 9211.
         stored: The stored response that the app is asked about, if there is one.
         lead: The flight that this request leads, if it does.
+        context: Variables to send it with in the background, by GET; None where a client waits for it.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Fill:
         reason: str,
         stored: StoredResponse | None = None,
         lead: Lead[StoredResponse] | None = None,
+        context: Context | None = None,
     ) -> None:
         """Note when the request is sent."""
         self._lookup = lookup
@@ -63,6 +66,9 @@ class Fill:
         self._reason = reason
         self._stored = stored
         self.lead: Lead[StoredResponse] | None = lead
+        self.context: Context | None = context
+        self._is_head = context is None and asked.request.method == "HEAD"
+        self._is_unseen = False
         self.questions: tuple[tuple[str, str | None], ...] = ()
         self.replies: bool = False
         self._epoch = lookup.cache.generations.epoch
@@ -97,7 +103,9 @@ class Fill:
             wall = lookup.clock.wall()
             withheld = withheld_fields(headers, cache_directives(headers)[0])
             left_out = {*connection_fields(headers), *withheld, *lookup.dropped}
+            length = None if stored.status in _NO_CONTENT else len(stored.body)
             merged = freshened_fields(stored, fields, left_out)
+            merged = stored_fields(merged, cache_directives(Headers(merged))[0], lookup.dropped, length)
             self._keep(stored.status, merged, headers, stored.body, wall)
             return ()
         if status in _SERVER_ERRORS and self._may_answer_stale(now_us):
@@ -164,6 +172,12 @@ class Fill:
             self.lead.fail()
         return self._reply()
 
+    def waive(self) -> None:
+        """See `Exchange`."""
+        self._is_unseen = True
+        if self._chunks is not None:
+            self._refuse("its content or its trailers do not pass here")
+
     # ---- deciding
 
     def _record(self, status: int, fields: FieldLines, headers: Headers) -> tuple[Field, ...]:
@@ -188,7 +202,7 @@ class Fill:
 
     def _objection(self, status: int, headers: Headers, directives: Directives, *, targeted: bool) -> str | None:
         asked, rules = self._asked, self._lookup.rules
-        if asked.request.method == "HEAD" and self.lead is None:  # one that leads a flight is a refresh, and a GET
+        if self._is_head:
             return "a response to HEAD has no content"
         if asked.private:
             rules = rules._replace(private=True)
@@ -204,6 +218,8 @@ class Fill:
 
     def _unfit(self, headers: Headers) -> str | None:
         """What about the content forbids to keep it."""
+        if self._is_unseen:
+            return "its content or its trailers do not pass here"
         lengths = set(headers.get_all("content-length"))
         if len(lengths) > 1:
             return "it has several Content-Lengths"
@@ -266,7 +282,7 @@ class Fill:
         )
         objection = self._objection(status, headers, directives, targeted=targeted)  # a 304 may have brought one
         if objection is not None:
-            if self._stored is not None:
+            if self._stored is not None and not self._is_head:
                 lookup.forget(asked=asked, stored=self._stored)
             self._refuse(objection)
         elif lookup.cache.put(self.key, response, self._came_us):
@@ -282,8 +298,16 @@ class Fill:
 
     def _land(self, response: StoredResponse | None) -> None:
         self._answer = response
-        if self.lead is not None and response is not None:
+        if self.lead is None or response is None:
+            return
+        if response is self._written and not self._is_of_use(response):
+            self.lead.refuse(self._came_us)  # each has to ask the app itself; in vain they would wait
+        else:
             self.lead.land(response)
+
+    def _is_of_use(self, response: StoredResponse) -> bool:
+        """Tell whether a response that has just come may be served again without asking the app."""
+        return reuse(response, Directives(), self._lookup.policy, self._came_us, obeys=False) is not Reuse.VALIDATE
 
     def _refuse(self, objection: str) -> None:
         self._lookup.cache.note_objection(self._asked.key, objection)

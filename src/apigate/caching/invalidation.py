@@ -93,6 +93,9 @@ class Invalidating:
         """See `Exchange`."""
         return None
 
+    def waive(self) -> None:
+        """See `Exchange`."""
+
     def settle(self) -> Awaitable[None] | None:
         """See `Exchange`."""
         return None

@@ -357,6 +357,8 @@ class Lookup:
         while now_us < until_us:
             place: object = self.cache.flights.join(key, now_us)
             if isinstance(place, Wait):
+                if not asked.request.may_wait:
+                    return None
                 seconds = (until_us - now_us) / 1_000_000
                 place = yield Pause(partial(place.wait, seconds), partial(place.wait_async, seconds))
                 now_us = self.clock.now_us()
@@ -393,15 +395,19 @@ class Lookup:
     def _refreshing(self, stored: StoredResponse, asked: Asked, now_us: int) -> Answer:
         """Serve it stale; whoever leads the flight has the app asked in the background (RFC 5861, section 3)."""
         made = self._answer(stored, asked, now_us)
-        # in a context of its own: what goes on in the background is not led by the request
-        lead = copy_context().run(self.cache.flights.join, asked.key, now_us)
-        if isinstance(lead, Lead):
-            unconditional = {name: value for name, value in asked.picked.items() if name not in _ALONE}
-            request = copy(asked.request)
-            request.method = "GET"  # where it was HEAD: only a whole response can be stored
-            anew = asked._replace(request=request, picked=unconditional, directives=_NOTHING)
-            made = made.with_refresh(Fill(self, anew, "stale", stored, lead))
-        return made
+        context = copy_context()  # what refreshes leads the flight, and nobody else
+        lead = context.run(self.cache.flights.join, asked.key, now_us)
+        if not isinstance(lead, Lead):
+            return made
+        landed = self.cache.find(asked.key, asked.request.value)  # since the look before
+        landed = self._allowed(asked, landed)
+        if landed is not None and landed is not stored and self._may_give(landed, asked, now_us):
+            return self._landed(landed, asked, lead, now_us)
+        request = copy(asked.request)
+        request.method = "GET"  # where it was HEAD: only a whole response can be stored
+        unconditional = {name: value for name, value in asked.picked.items() if name not in _ALONE}
+        anew = asked._replace(request=request, picked=unconditional, directives=_NOTHING)
+        return made.with_refresh(Fill(self, anew, "stale", stored, lead, context))
 
     # ---- for fills
 

@@ -19,6 +19,7 @@ from django.http.response import StreamingHttpResponse
 from django.urls import get_script_prefix, set_script_prefix
 
 from apigate.caching.exchange import Exchange
+from apigate.caching.fill import Fill
 from apigate.core.context import RequestContext, current
 from apigate.routing.django_exchange import ask, expected_lines, field_lines, is_file
 from apigate.wsgi_exchange import refresh
@@ -31,7 +32,7 @@ _tasks: set["Task[None]"] = set()
 
 def refresh_in_thread(
     get_response: Callable[[HttpRequest], HttpResponseBase],
-    exchange: Exchange,
+    exchange: Fill,
     request: HttpRequest,
     context: RequestContext,
 ) -> None:
@@ -60,7 +61,7 @@ def refresh_in_thread(
 
 def refresh_in_task(
     get_response: Callable[[HttpRequest], Awaitable[HttpResponseBase]],
-    exchange: Exchange,
+    exchange: Fill,
     request: HttpRequest,
     context: RequestContext,
 ) -> None:
@@ -68,7 +69,9 @@ def refresh_in_task(
     if len(_tasks) >= _MOST_TASKS:
         exchange.fail()
         return
-    task = get_running_loop().create_task(_refreshed(get_response, exchange, _again(request, context), context))
+    task = get_running_loop().create_task(
+        _refreshed(get_response, exchange, _again(request, context), context), context=exchange.context
+    )
     _tasks.add(task)
     task.add_done_callback(_tasks.discard)
 

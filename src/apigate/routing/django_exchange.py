@@ -107,7 +107,8 @@ def carry(
             exchange.feed(cast("HttpResponse", response).content)
         exchange.finish()
     elif is_file(response):
-        exchange.fail()  # the server sends it by itself
+        exchange.waive()  # the server sends it by itself
+        exchange.finish()
     elif response.is_async:
         response.streaming_content = KeptChunksAsync(exchange, response.streaming_content)
         closers(response).append(lambda: end(exchange, later))

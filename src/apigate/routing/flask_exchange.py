@@ -63,7 +63,8 @@ class FlaskCarrier:
         for field in added:
             response.headers.add(*field.text)
         if response.direct_passthrough:
-            exchange.fail()  # a file, which the server sends by itself
+            exchange.waive()  # a file, which the server sends by itself
+            exchange.finish()
         elif response.is_sequence:
             exchange.feed(response.get_data())
             exchange.finish()
