@@ -82,7 +82,7 @@ class EndpointGate:
             if answer is not None:
                 status = answer.status
                 return _carrier(served).answer(answer)
-            with _heard(served, exchange) as hearing:
+            with _heard(served, exchange, context) as hearing:
                 prove(context)
                 hearing.returned = call()
             status = served.status(hearing.response)
@@ -113,7 +113,7 @@ class EndpointGate:
             if answer is not None:
                 status = answer.status
                 return _carrier(served).answer(answer)
-            with _heard(served, exchange) as hearing:
+            with _heard(served, exchange, context) as hearing:
                 await prove(context)
                 hearing.returned = await call()
             status = served.status(hearing.response)
@@ -153,7 +153,7 @@ class EndpointGate:
         answer, exchange = _due(served, context)
         if answer is not None:
             return _carrier(served).answer(answer)
-        with _heard(served, exchange) as hearing:
+        with _heard(served, exchange, outer) as hearing:
             hearing.returned = call()
         _settle(exchange)
         return hearing.response
@@ -170,7 +170,7 @@ class EndpointGate:
         answer, exchange = _due(served, context)
         if answer is not None:
             return _carrier(served).answer(answer)
-        with _heard(served, exchange) as hearing:
+        with _heard(served, exchange, outer) as hearing:
             hearing.returned = await call()
         await _settle_async(exchange)
         return hearing.response
@@ -271,8 +271,9 @@ class _Heard(AbstractContextManager["_Heard", bool]):
     returned: Any = None  # Any: as _Unheard
     response: Any = None  # Any: as returned
 
-    def __init__(self, served: Served, exchange: Exchange) -> None:
+    def __init__(self, served: Served, exchange: Exchange, context: RequestContext) -> None:
         self._served = served
+        self._context = context
         self._carrier = _carrier(served)
         self._exchange = exchange
         self._take_back: Callable[[], None] | None = None
@@ -286,7 +287,12 @@ class _Heard(AbstractContextManager["_Heard", bool]):
     ) -> bool:
         if self._take_back is not None:
             self._take_back()
+        is_refused = self._context.inner_refusal is not None  # what comes of that is not the view's answer
         if error is None:
+            if is_refused:
+                self._exchange.fail()
+                self.response = self.returned
+                return False
             try:
                 self.response = self._carrier.carry(self._exchange, self.returned)
             except BaseException:
@@ -298,6 +304,7 @@ class _Heard(AbstractContextManager["_Heard", bool]):
             made is None
             or not isinstance(error, Exception)
             or isinstance(error, Throttled)
+            or is_refused
             or self._served.status(error) < 500
         ):
             return False
@@ -308,5 +315,5 @@ class _Heard(AbstractContextManager["_Heard", bool]):
         return True
 
 
-def _heard(served: Served, exchange: Exchange | None) -> _Unheard | _Heard:
-    return _Unheard() if exchange is None else _Heard(served, exchange)
+def _heard(served: Served, exchange: Exchange | None, context: RequestContext) -> _Unheard | _Heard:
+    return _Unheard() if exchange is None else _Heard(served, exchange, context)

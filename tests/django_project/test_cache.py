@@ -16,7 +16,7 @@ from django.views import View
 from rest_framework.decorators import api_view
 from rest_framework.response import Response
 
-from apigate import CachePolicy, ConfigurationError, Method, ResponseCache
+from apigate import CachePolicy, ConfigurationError, Method, ResponseCache, Throttled
 from apigate.core.policy import Phase
 from apigate.testing import FakeClock
 from tests.django_project.asking import ask, changing, counted, exchanged, gateway, hello, module, project
@@ -425,6 +425,26 @@ def test_a_leader_whose_client_leaves_hands_over_to_another():
     with project("asgi", [path("x", slow)], cached()) as app:
         answers = asyncio.run(crowd(app))
     assert {answer.body for answer in answers} == {b"call 1"}
+
+
+@pytest.mark.parametrize("with_gate", [True, False], ids=["gate", "no gate"])
+def test_what_a_view_makes_of_a_throttled_call_is_not_kept(via, with_gate):
+    gate = gateway()
+
+    @gate.throttle("1/minute")
+    def helper():
+        return "fine"
+
+    @gate.cache(ttl=60)
+    def page(request, pk):
+        try:
+            return HttpResponse(helper())
+        except Throttled:
+            return HttpResponse("busy")
+
+    with project(via, [path("<int:pk>", page)], gate if with_gate else None) as app:
+        assert bodies(app, "GET /1", "GET /2", "GET /1") == ["fine", "busy", "fine"]
+        assert "hit" not in ask(app, "GET /2").headers.get("cache-status", "")
 
 
 # ---- several workers

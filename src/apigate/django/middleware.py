@@ -291,7 +291,7 @@ class GatewayMiddleware:
         """The project's response with the gateway's fields; settled when the server closes it."""
         context, exchange = visit.context, visit.context.exchange
         if context.refusal is None:
-            if exchange is not None:
+            if exchange is not None and context.inner_refusal is None:  # what comes of that is not the project's answer
                 response = carry(exchange, request, response, later_of(request))
             head = ResponseHead(response.status_code, context.added)
             for hook in context.compiled.on_response:
