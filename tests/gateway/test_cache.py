@@ -69,7 +69,7 @@ def ask(gate, path="/pets", verb="GET", **fields):
         ({"cache": {"shared": "ftp://x"}}, "ftp"),
         ({"cache": {"max_lag": 0}}, "max_lag: 0 is not a number of seconds"),
         ({"cache": {"policy": {"ttl": -1}}}, "ttl: -1 is not a number of seconds"),
-        ({"methods": {"GET /x": {"cache": 7}}}, "not a CachePolicy"),
+        ({"methods": {"GET /x": {"cache": [7]}}}, "not a CachePolicy"),
         ({"methods": {"GET /x": {"cache": {"tll": 7}}}}, "did you mean 'ttl'"),
         ({"methods": {"GET /x": {"cache": {"key": {"querry": "kept"}}}}}, "did you mean 'query'"),
         ({"methods": {"GET /x": {"cache": {"key": {"query": "some"}}}}}, "'some' is unknown"),

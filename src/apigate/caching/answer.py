@@ -27,25 +27,34 @@ class Answer:
 
     Attributes:
         status: The status code.
-        raw: Its field lines as ASGI takes them.
-        text: The same as WSGI takes them.
+        text: Its field lines as WSGI takes them; not to be changed.
         body: The content; empty for HEAD and 304.
         refresh: What asks the app anew in the background, once the answer is out; None where nothing does.
     """
 
-    __slots__ = ("body", "raw", "refresh", "status", "text")
+    __slots__ = ("_raw", "body", "refresh", "status", "text")
 
-    def __init__(self, status: int, raw: list[tuple[bytes, bytes]], text: list[tuple[str, str]], body: bytes) -> None:
+    def __init__(self, status: int, text: list[tuple[str, str]], body: bytes) -> None:
         """Keep the parts."""
         self.status: int = status
-        self.raw: list[tuple[bytes, bytes]] = raw
         self.text: list[tuple[str, str]] = text
         self.body: bytes = body
         self.refresh: Fill | None = None
+        self._raw: list[tuple[bytes, bytes]] | None = None
+
+    @property
+    def raw(self) -> list[tuple[bytes, bytes]]:
+        """Its field lines as ASGI takes them, made at first use; not to be changed."""
+        raw = self._raw
+        if raw is None:
+            raw = self._raw = [
+                (name.lower().encode("latin-1"), value.encode("latin-1", "replace")) for name, value in self.text
+            ]
+        return raw
 
     def with_refresh(self, refresh: "Fill") -> "Answer":
         """The same, with something to be done once it is out."""
-        made = Answer(self.status, self.raw, self.text, self.body)
+        made = Answer(self.status, self.text, self.body)
         made.refresh = refresh
         return made
 
@@ -77,37 +86,30 @@ def answer(
             stored.told = age, mode, whole
     if method == "GET" and _SPECIAL.isdisjoint(picked):
         return whole
-    raw, text = whole.raw, whole.text
     conditional = "if-none-match" in picked or "if-modified-since" in picked
     if conditional and is_not_modified(stored, picked.get("if-none-match"), picked.get("if-modified-since")):
-        return _not_modified(raw, text)
+        return _not_modified(whole.text)
     if "range" in picked and method == "GET" and stored.status == 200:
-        part = _part(stored, picked, text)
+        part = _part(stored, picked, whole.text)
         if part is not None:
             return part
-    return Answer(stored.status, raw, text, b"") if method == "HEAD" else whole
+    return Answer(stored.status, whole.text, b"") if method == "HEAD" else whole
 
 
 def warned(made: Answer) -> Answer:
     """The same, with word to a client whose wish for invalidation was ignored, as Amazon API Gateway gives it."""
-    text = [*made.text, ("Warning", _WARNING)]
-    return Answer(made.status, [*made.raw, (b"warning", _WARNING.encode())], text, made.body)
+    return Answer(made.status, [*made.text, ("Warning", _WARNING)], made.body)
 
 
 def _whole(stored: StoredResponse, age: int, status: str) -> Answer:
-    seconds = str(max(0, age))
-    return Answer(
-        stored.status,
-        [*stored.raw, (b"age", seconds.encode()), (b"cache-status", status.encode("latin-1", "replace"))],
-        [*stored.fields, ("Age", seconds), ("Cache-Status", status)],
-        stored.body,
-    )
+    lines = [*stored.fields, ("Age", str(max(0, age))), ("Cache-Status", status)]
+    return Answer(stored.status, lines, stored.body)
 
 
-def _not_modified(raw: list[tuple[bytes, bytes]], text: list[tuple[str, str]]) -> Answer:
-    has_tag = any(name == b"etag" for name, _ in raw)
-    kept = [at for at, (name, _) in enumerate(raw) if _is_repeated(name.decode("latin-1"), has_tag=has_tag)]
-    return Answer(304, [raw[at] for at in kept], [text[at] for at in kept], b"")
+def _not_modified(lines: list[tuple[str, str]]) -> Answer:
+    has_tag = any(name.lower() == "etag" for name, _ in lines)
+    kept = [(name, value) for name, value in lines if _is_repeated(name.lower(), has_tag=has_tag)]
+    return Answer(304, kept, b"")
 
 
 def _is_repeated(name: str, *, has_tag: bool) -> bool:
@@ -128,7 +130,7 @@ def _part(stored: StoredResponse, picked: Mapping[str, str], text: list[tuple[st
     kept = [(name, value) for name, value in text if name.lower() not in ("content-length", "content-range")]
     if not ranges:
         kept = [(name, value) for name, value in kept if name.lower() != "content-type"]
-        return _made(416, [*kept, ("Content-Range", f"bytes */{length}"), ("Content-Length", "0")], b"")
+        return Answer(416, [*kept, ("Content-Range", f"bytes */{length}"), ("Content-Length", "0")], b"")
     if len(ranges) == 1:
         first, last = ranges[0]
         body = stored.body[first : last + 1]
@@ -139,9 +141,4 @@ def _part(stored: StoredResponse, picked: Mapping[str, str], text: list[tuple[st
         body = multipart_byteranges(stored.body, ranges, content_type, boundary)
         kept = [(name, value) for name, value in kept if name.lower() != "content-type"]
         described = [("Content-Type", f"multipart/byteranges; boundary={boundary}")]
-    return _made(206, [*kept, *described, ("Content-Length", str(len(body)))], body)
-
-
-def _made(status: int, text: list[tuple[str, str]], body: bytes) -> Answer:
-    raw = [(name.lower().encode("latin-1"), value.encode("latin-1", "replace")) for name, value in text]
-    return Answer(status, raw, text, body)
+    return Answer(206, [*kept, *described, ("Content-Length", str(len(body)))], body)

@@ -28,8 +28,9 @@ from struct import error as struct_error
 from typing import NamedTuple, TypeAlias
 from zlib import crc32
 
-from apigate.caching.entry import CacheKey, Selected, StoredResponse
+from apigate.caching.entry import CacheKey, StoredResponse
 from apigate.caching.store import MARK_BYTES, Mark
+from apigate.caching.variance import Selected
 
 __all__ = ["Decoded", "Variance", "decode", "decode_variance", "encode", "encode_variance", "key_digest"]
 

@@ -9,45 +9,24 @@ Source: RFC 9111, section 3.
 from collections.abc import Sequence
 from typing import Any, TypeAlias, final
 
-from apigate.caching.directives import Directives, parse_directives, targeted_directives
-from apigate.caching.etags import EntityTag, parse_entity_tag
-from apigate.core.message import Headers
+from apigate.caching.directives import Directives
+from apigate.caching.etags import EntityTag
+from apigate.caching.head import Head, head_of, weight_of
+from apigate.caching.variance import Selected
+from apigate.core.message import FieldLines, Headers
 
-__all__ = ["TARGETS", "CacheKey", "FieldLines", "Selected", "StoredResponse", "Told", "cache_directives"]
-
-FieldLines: TypeAlias = Sequence[tuple[str, str]]
-"""Field lines as they were sent, name and value, in Latin-1."""
+__all__ = ["CacheKey", "StoredResponse", "Told"]
 
 CacheKey: TypeAlias = tuple[str, ...]
 """The primary key (RFC 9111, section 2): texts in a fixed order, see `apigate.caching.key`."""
 
-Selected: TypeAlias = tuple[tuple[str, str | None], ...]
-"""Request fields that `Vary` names, with the values of the request that the response was for, in order of name."""
-
 Told: TypeAlias = tuple[int, str, Any]
 """The answer to the last hit: for which age in seconds, how it is keyed, and the `Answer`; Any: it knows this room."""
 
-TARGETS = ("apigate-cache-control", "cdn-cache-control")
-"""The fields that may speak to this cache alone, the first that is valid instead of Cache-Control (RFC 9213)."""
-
 # Bytes beside the characters, measured by tracemalloc over 3,000 entries that had been hit, rounded up.
 _BASE = 1_300  # 700 of these are the head of the last hit
-_LINE = 310  # a field line: two texts, two byte strings, two tuples, their places in lists
 _SCOPE = 65
 _SELECTED = 170  # a field that Vary names
-
-
-def cache_directives(headers: Headers) -> tuple[Directives, bool]:
-    """The directives of a response that this cache goes by, and whether a targeted field gave them.
-
-    Source: RFC 9213, section 2.2.
-    """
-    for target in TARGETS:
-        if target in headers:
-            found = targeted_directives(headers.get_all(target))
-            if found is not None:
-                return found, True
-    return parse_directives(headers.get_all("cache-control")), False
 
 
 @final
@@ -72,7 +51,6 @@ class StoredResponse:
         last_modified: Its Last-Modified as it was sent.
         must_validate: Whether it is never served without asking the app (`no-cache` without fields).
         fresh_until_us: When it becomes stale.
-        raw: The field lines as ASGI takes them.
         size: Bytes it is accounted with; its key comes on top.
         told: The last head that was made of it, and for which second; for `apigate.caching.answer`.
     """
@@ -89,7 +67,6 @@ class StoredResponse:
         "last_modified",
         "lifetime",
         "must_validate",
-        "raw",
         "received_us",
         "scopes",
         "shared",
@@ -114,8 +91,11 @@ class StoredResponse:
         scopes: Sequence[str] = (),
         shared: bool = True,
         epoch: int = 0,
+        head: Head | None = None,
     ) -> None:
-        """Keep the parts, and work out the rest."""
+        """Keep the parts, and work out the rest; `head` where the fields were read already."""
+        if head is None:
+            head = head_of(fields)
         self.status: int = status
         self.fields: tuple[tuple[str, str], ...] = tuple(fields)
         self.body: bytes = body
@@ -127,23 +107,22 @@ class StoredResponse:
         self.scopes: tuple[str, ...] = tuple(scopes)
         self.shared: bool = shared
         self.epoch: int = epoch
-        headers = self.headers
-        self.directives, self.targeted = cache_directives(headers)
-        self.etag: EntityTag | None = parse_entity_tag(headers.get("etag") or "")
-        self.last_modified: str | None = headers.get("last-modified")
+        self.directives: Directives = head.directives
+        self.targeted: bool = head.targeted
+        self.etag: EntityTag | None = head.etag
+        self.last_modified: str | None = head.last_modified
         self.must_validate: bool = "no-cache" in self.directives and not self.directives.fields("no-cache")
         self.fresh_until_us: int = received_us + round((lifetime - initial_age) * 1_000_000)
-        self.raw: list[tuple[bytes, bytes]] = [
-            (name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in self.fields
-        ]
         self.told: Told | None = None
         self.size: int = self._size()
 
     def _size(self) -> int:
-        lines = sum(2 * (len(name) + len(value)) + _LINE for name, value in self.fields)
-        parts = sum((len(scope) if scope.isascii() else 4 * len(scope)) + _SCOPE for scope in self.scopes)
-        selected = sum(len(name) + len(value or "") + _SELECTED for name, value in self.vary)
-        return _BASE + len(self.body) + lines + parts + selected
+        size = _BASE + len(self.body) + weight_of(self.fields)
+        for scope in self.scopes:
+            size += (len(scope) if scope.isascii() else 4 * len(scope)) + _SCOPE
+        for name, value in self.vary:
+            size += len(name) + len(value or "") + _SELECTED
+        return size
 
     @property
     def headers(self) -> Headers:

@@ -9,8 +9,8 @@ from typing import NamedTuple, Protocol
 
 from apigate.caching.answer import Answer
 from apigate.caching.directives import Directives
-from apigate.caching.entry import CacheKey, FieldLines
-from apigate.core.message import Field, Request
+from apigate.caching.entry import CacheKey
+from apigate.core.message import Field, FieldLines, Request
 
 __all__ = ["Asked", "Exchange"]
 

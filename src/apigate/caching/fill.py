@@ -14,18 +14,17 @@ from typing import TYPE_CHECKING, final
 from apigate.caching.answer import Answer, answer
 from apigate.caching.coalescing import Lead
 from apigate.caching.directives import Directives
-from apigate.caching.entry import CacheKey, FieldLines, StoredResponse, cache_directives
+from apigate.caching.entry import CacheKey, StoredResponse
 from apigate.caching.exchange import Asked
 from apigate.caching.freshness import initial_age
-from apigate.caching.groups import parse_groups
+from apigate.caching.head import Head, head_of
 from apigate.caching.reuse import Reuse, may_serve_on_error, reuse, stale_windows
-from apigate.caching.search import parse_no_vary_search
 from apigate.caching.status import forwarded_status
 from apigate.caching.storability import storage_objection
-from apigate.caching.storedfields import connection_fields, stored_fields, withheld_fields
+from apigate.caching.storedfields import connection_fields, withheld_fields
 from apigate.caching.validation import freshened_fields, questions
-from apigate.caching.variance import selected_fields, varying_names
-from apigate.core.message import Field, Headers
+from apigate.caching.variance import NO_ORIGIN, Selected, selected_fields
+from apigate.core.message import Field, FieldLines
 
 if TYPE_CHECKING:
     from apigate.caching.lookup import Lookup
@@ -34,6 +33,7 @@ __all__ = ["Fill"]
 
 _SERVER_ERRORS = frozenset({500, 502, 503, 504})  # RFC 5861, section 4
 _CONDITIONS = ("if-none-match", "if-modified-since", "if-range", "range")
+_TOO_LONG = "it is longer than max_item_bytes"
 _NO_CONTENT = frozenset({204, 205, 304})
 _KEPT_FOR_VALIDATION = 3_600.0  # seconds a stale response with a validator is kept, as the app may still answer 304
 
@@ -75,8 +75,7 @@ class Fill:
         self._sent_us = lookup.clock.now_us()
         self._chunks: list[bytes] | None = None
         self._length = 0
-        self._expected: int | None = None
-        self._head: tuple[int, FieldLines, float] | None = None  # of a response that passes: status, lines, wall
+        self._head: tuple[int, Head, float] | None = None  # of a response that passes: status, head, wall time
         self._came_us = self._sent_us
         self._answer: StoredResponse | None = None
         self._written: StoredResponse | None = None  # what a shared tier is to be given
@@ -95,24 +94,18 @@ class Fill:
         now_us = self._came_us = lookup.clock.now_us()
         if lookup.varied:
             fields = [*fields, *[added.text for added in lookup.varied]]
-        headers = Headers(fields)
+        head = head_of(fields)
         self._is_unknown = False
         stored = self._stored
         if stored is not None and status == 304:
             self.replies = True
-            wall = lookup.clock.wall()
-            withheld = withheld_fields(headers, cache_directives(headers)[0])
-            left_out = {*connection_fields(headers), *withheld, *lookup.dropped}
-            length = None if stored.status in _NO_CONTENT else len(stored.body)
-            merged = freshened_fields(stored, fields, left_out)
-            merged = stored_fields(merged, cache_directives(Headers(merged))[0], lookup.dropped, length)
-            self._keep(stored.status, merged, headers, stored.body, wall)
+            self._freshen(stored, head)
             return ()
-        if status in _SERVER_ERRORS and self._may_answer_stale(now_us):
+        if stored is not None and status in _SERVER_ERRORS and self._may_answer_stale(now_us):
             self.replies = True
             self._land(stored)
             return ()
-        return self._record(status, fields, headers)
+        return self._record(status, head)
 
     def feed(self, chunk: bytes) -> None:
         """See `Exchange`."""
@@ -120,7 +113,7 @@ class Fill:
             return
         self._length += len(chunk)
         if self._length > self._lookup.cache.max_item_bytes:
-            self._refuse("it is longer than max_item_bytes")
+            self._refuse(_TOO_LONG)
             return
         if chunk:
             self._chunks.append(bytes(chunk))  # a copy of a buffer, which the app may use again
@@ -130,15 +123,11 @@ class Fill:
         if self._has_ended:
             return None
         if self._chunks is not None and self._head is not None and not self.replies:
-            if self._expected is not None and self._expected != self._length:
+            status, head, wall = self._head
+            if head.length is not None and head.length != self._length:
                 return self.fail()
             self._has_ended = True
-            status, fields, wall = self._head
-            body = b"".join(self._chunks)
-            came = Headers(fields)
-            length = None if status in _NO_CONTENT else len(body)
-            lines = stored_fields(fields, cache_directives(came)[0], self._lookup.dropped, length)
-            self._keep(status, lines, came, body, wall)
+            self._keep(status, head, head, b"".join(self._chunks), wall)
         self._has_ended = True
         if self.lead is not None:
             self.lead.refuse(self._came_us)  # without effect where it has landed
@@ -180,60 +169,42 @@ class Fill:
 
     # ---- deciding
 
-    def _record(self, status: int, fields: FieldLines, headers: Headers) -> tuple[Field, ...]:
+    def _freshen(self, stored: StoredResponse, head: Head) -> None:
+        """Keep a stored response on, as the app's 304 says (RFC 9111, section 4.3.4)."""
+        left_out = connection_fields(head.headers) | withheld_fields(head.headers, head.directives)
+        merged = head_of(freshened_fields(stored, head.lines, left_out))
+        self._keep(stored.status, merged, head, stored.body, self._lookup.clock.wall())
+
+    def _record(self, status: int, head: Head) -> tuple[Field, ...]:
         """Pass it on, and keep it as it passes if it may be stored."""
         lookup = self._lookup
-        wall = lookup.clock.wall()
-        self._head = status, fields, wall
-        directives, targeted = cache_directives(headers)
-        objection = self._objection(status, headers, directives, targeted=targeted)
+        self._head = status, head, lookup.clock.wall()
+        objection = self._objection(status, head)
         if objection is None:
             self._chunks = []
         else:
             self._refuse(objection)
-        if self._stored is not None and status < 500 and self._chunks is None:
-            lookup.forget(asked=self._asked, stored=self._stored)  # it is no longer what the app answers
-        note = forwarded_status(
-            self._reason,
-            stored=self._chunks is not None,
-            detail=objection if lookup.is_detailed and objection else "",
-        )
+            if self._stored is not None and status < 500:
+                lookup.forget(asked=self._asked, stored=self._stored)  # it is no longer what the app answers
+        detail = objection if lookup.is_detailed and objection else ""
+        note = forwarded_status(self._reason, stored=objection is None, detail=detail)
         return (note, *lookup.varied)
 
-    def _objection(self, status: int, headers: Headers, directives: Directives, *, targeted: bool) -> str | None:
+    def _objection(self, status: int, head: Head) -> str | None:
         asked, rules = self._asked, self._lookup.rules
         if self._is_head:
             return "a response to HEAD has no content"
-        if asked.private:
-            rules = rules._replace(private=True)
-        return storage_objection(
-            status,
-            headers,
-            directives,
-            rules,
-            targeted=targeted,
-            request_directives=asked.directives,
-            authorization="authorization" in asked.picked,
-        ) or self._unfit(headers)
-
-    def _unfit(self, headers: Headers) -> str | None:
-        """What about the content forbids to keep it."""
         if self._is_unseen:
             return "its content or its trailers do not pass here"
-        lengths = set(headers.get_all("content-length"))
-        if len(lengths) > 1:
-            return "it has several Content-Lengths"
-        for length in lengths:
-            if not (length.isascii() and length.isdigit() and len(length) < 16):
-                return "its Content-Length is not a number"
-            self._expected = int(length)
-            if self._expected > self._lookup.cache.max_item_bytes:
-                return "it is longer than max_item_bytes"
-        if "content-range" in headers:
-            return "it is a part"
-        if (headers.get("content-type") or "").partition(";")[0].strip().lower() == "text/event-stream":
-            return "it is a stream of events"
-        return None
+        if head.length is not None and head.length > self._lookup.cache.max_item_bytes:
+            return _TOO_LONG
+        return storage_objection(
+            status,
+            head,
+            rules._replace(private=True) if asked.private else rules,
+            request_directives=asked.directives,
+            authorization="authorization" in asked.picked,
+        )
 
     def _may_answer_stale(self, now_us: int) -> bool:
         stored = self._stored
@@ -243,58 +214,65 @@ class Fill:
 
     # ---- storing
 
-    def _keep(self, status: int, fields: FieldLines, came: Headers, body: bytes, wall: float) -> None:
+    def _keep(self, status: int, head: Head, came: Head, body: bytes, wall: float) -> None:
         """Make a stored response of it, put it where it is found, and give it to who waits.
 
         Args:
             status: Its status.
-            fields: The field lines that are kept.
-            came: The fields that came now, of the response or of a 304; they tell the age.
+            head: Its head.
+            came: The head that came now, of the response itself or of a 304, which may bring an objection.
             body: The content.
-            wall: When they came, in seconds since 1970-01-01 UTC.
+            wall: When that came, in seconds since 1970-01-01 UTC.
         """
-        headers = Headers(fields)
         lookup, asked = self._lookup, self._asked
-        directives, targeted = cache_directives(headers)
+        shared = not asked.owner or lookup.is_for_all(head.directives)
+        self.key = lookup.key_of(asked, shared=shared, search=head.search)
         waited = (self._came_us - self._sent_us) / 1_000_000
-        lifetime = lookup.lifetime(status, headers, directives, wall, targeted=targeted)
-        names = varying_names(headers) or ()
-        if _depends_on_origin(headers, asked):
-            names = tuple(sorted({*names, "origin"}))
-        shared = not asked.owner or lookup.is_for_all(directives)
-        search = parse_no_vary_search(headers.get_all("no-vary-search"))
-        self.key = lookup.key_of(asked, shared=shared, search=search)
+        lines = head.kept if status in _NO_CONTENT else (*head.kept, ("Content-Length", str(len(body))))
         response = StoredResponse(
             status=status,
-            fields=fields,
+            fields=lines,
             body=body,
             initial_age=initial_age(came, wall - waited, wall),
             received_us=self._came_us,
-            lifetime=lifetime,
+            lifetime=lookup.lifetime(status, head, wall),
             grace=0.0,
-            vary=selected_fields(names, asked.request.value),
-            scopes=lookup.scopes(asked.request, parse_groups(headers.get_all("cache-groups"))),
+            vary=self._selected(head),
+            scopes=lookup.scopes(asked, head.groups),
             shared=shared,
             epoch=self._epoch,
+            head=head,
         )
         response.grace = max(
             *stale_windows(response, lookup.policy), _KEPT_FOR_VALIDATION if response.has_validator else 0.0
         )
-        objection = self._objection(status, headers, directives, targeted=targeted)  # a 304 may have brought one
+        objection = None if came is head else self._objection(status, head)
         if objection is not None:
             if self._stored is not None and not self._is_head:
                 lookup.forget(asked=asked, stored=self._stored)
             self._refuse(objection)
         elif lookup.cache.put(self.key, response, self._came_us):
             self._written = response
-            lookup.note_search(self.key, search)
+            lookup.note_search(self.key, head.search)
             if lookup.is_for_waiters(asked, self.key):
                 self._land(response)
             else:
                 self._refuse("it is of another query than those who wait have")
         else:
-            self._refuse("it is longer than max_item_bytes")
+            self._refuse(_TOO_LONG)
         self._answer = response
+
+    def _selected(self, head: Head) -> Selected:
+        """What the request has in the fields that select the response.
+
+        Where not every page may read it, Origin is one of them: the app may tell each origin, and none, another thing.
+        """
+        names, request = head.vary or (), self._asked.request
+        if "origin" not in names and head.headers.get("access-control-allow-origin") != "*":
+            if not names and "origin" not in self._asked.picked:
+                return NO_ORIGIN
+            names = tuple(sorted((*names, "origin")))
+        return selected_fields(names, request.value)
 
     def _land(self, response: StoredResponse | None) -> None:
         self._answer = response
@@ -324,12 +302,3 @@ class Fill:
         reason = "stale" if self._stored is not None else self._reason
         note = forwarded_status(reason, 304 if stored is self._written else None, stored=stored is self._written)
         return answer(stored, asked.request.method, asked.picked, now_us, asked.mode, note.text[1])
-
-
-def _depends_on_origin(headers: Headers, asked: Asked) -> bool:
-    """Tell whether another origin's page may not be given a response, or not without fields that only it is sent.
-
-    Where no origin asked, the app may have left out what it would have told one, as CORS layers do.
-    """
-    allowed = headers.get("access-control-allow-origin")
-    return allowed != "*" if allowed is not None else asked.request.value("origin") is None

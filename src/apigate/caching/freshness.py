@@ -4,7 +4,8 @@ Source: RFC 9111, section 4.2.
 """
 
 from apigate.caching.dates import parse_http_date
-from apigate.caching.directives import Directives, parse_age
+from apigate.caching.directives import parse_age
+from apigate.caching.head import Head
 from apigate.core.message import Headers
 
 __all__ = ["HEURISTIC_STATUSES", "freshness_lifetime", "has_explicit_freshness", "initial_age"]
@@ -16,46 +17,40 @@ _HEURISTIC_FRACTION = 0.1  # of the time since the last change: RFC 9111, sectio
 _LONGEST_HEURISTIC = 86_400  # longer than that one should warn; no field is left to do it with
 
 
-def has_explicit_freshness(headers: Headers, directives: Directives, *, targeted: bool) -> bool:
+def has_explicit_freshness(head: Head) -> bool:
     """Tell whether a response says itself how long it is fresh.
 
-    Args:
-        headers: Its fields.
-        directives: The directives that count.
-        targeted: Whether a targeted field gave them: then Expires does not count (RFC 9213, section 2.1).
+    Expires does not count where a targeted field speaks (RFC 9213, section 2.1).
     """
-    return "s-maxage" in directives or "max-age" in directives or (not targeted and "expires" in headers)
+    said = head.directives
+    return "s-maxage" in said or "max-age" in said or (not head.targeted and "expires" in head.headers)
 
 
-def freshness_lifetime(
-    status: int, headers: Headers, directives: Directives, now: float, *, targeted: bool, heuristic: bool
-) -> float:
+def freshness_lifetime(status: int, head: Head, now: float, *, heuristic: bool) -> float:
     """The freshness lifetime in seconds; 0 where nothing tells.
 
     Args:
         status: The response's status.
-        headers: Its fields.
-        directives: The directives that count.
+        head: Its head.
         now: When it came, in seconds since 1970-01-01 UTC.
-        targeted: Whether a targeted field gave the directives.
         heuristic: Whether a lifetime may be guessed from Last-Modified.
 
     Source: RFC 9111, sections 4.2.1 and 4.2.2.
 
-    >>> from apigate.caching.directives import parse_directives
-    >>> directives = parse_directives(["max-age=600, s-maxage=60"])
-    >>> freshness_lifetime(200, Headers(), directives, 0.0, targeted=False, heuristic=False)
+    >>> from apigate.caching.head import head_of
+    >>> freshness_lifetime(200, head_of([("Cache-Control", "max-age=600, s-maxage=60")]), 0.0, heuristic=False)
     60
     """
+    headers, said = head.headers, head.directives
     for name in ("s-maxage", "max-age"):
-        seconds = directives.seconds(name)
+        seconds = said.seconds(name)
         if seconds is not None:
             return seconds
-    if not targeted and "expires" in headers:
+    if not head.targeted and "expires" in headers:
         expires = _date(headers, "expires", now)
         date = _date(headers, "date", now)
         return 0 if expires is None else max(0.0, expires - (now if date is None else date))
-    if heuristic and (status in HEURISTIC_STATUSES or "public" in directives):
+    if heuristic and (status in HEURISTIC_STATUSES or "public" in said):
         modified = _date(headers, "last-modified", now)
         if modified is not None:
             date = _date(headers, "date", now)
@@ -64,23 +59,28 @@ def freshness_lifetime(
     return 0
 
 
-def initial_age(headers: Headers, request_time: float, response_time: float) -> float:
+def initial_age(head: Head, request_time: float, response_time: float) -> float:
     """The corrected initial age in seconds: what the fields say, and the time the app took.
 
     Args:
-        headers: The response's fields.
+        head: The response's head.
         request_time: When the request was sent to the app, in seconds since 1970-01-01 UTC.
         response_time: When the response's head came.
 
     Source: RFC 9111, section 4.2.3.
 
-    >>> initial_age(Headers([("Age", "7")]), 1_000.0, 1_002.0)
+    >>> from apigate.caching.head import head_of
+    >>> initial_age(head_of([("Age", "7")]), 1_000.0, 1_002.0)
     9.0
     """
+    waited = max(0.0, response_time - request_time)
+    if not head.tells_age:
+        return waited
+    headers = head.headers
     date = _date(headers, "date", response_time)
     apparent = 0.0 if date is None else max(0.0, int(response_time) - date)
     age = parse_age(headers.get_all("age")) or 0
-    return max(apparent, age + max(0.0, response_time - request_time))
+    return max(apparent, age + waited)
 
 
 def _date(headers: Headers, name: str, now: float) -> int | None:

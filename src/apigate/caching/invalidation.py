@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, final
 from urllib.parse import unquote, urljoin, urlsplit
 
 from apigate.caching.answer import Answer
-from apigate.caching.entry import FieldLines
 from apigate.caching.groups import parse_groups
 from apigate.caching.store import Invalidation
-from apigate.core.message import Field, Headers, Request, Target
+from apigate.core.message import Field, FieldLines, Headers, Request, Target
 
 if TYPE_CHECKING:
     from apigate.caching.lookup import Lookup

@@ -20,6 +20,7 @@ from apigate.caching.entry import CacheKey, StoredResponse
 from apigate.caching.exchange import Asked, Exchange
 from apigate.caching.fill import Fill
 from apigate.caching.freshness import freshness_lifetime
+from apigate.caching.head import Head
 from apigate.caching.invalidation import (
     SAFE_METHODS,
     Invalidating,
@@ -34,10 +35,9 @@ from apigate.caching.search import SearchVariance
 from apigate.caching.settings import CachePolicy
 from apigate.caching.status import forwarded_status
 from apigate.caching.storability import StorageRules, allows_authorization, is_lifetime_given
-from apigate.caching.storedfields import PER_REQUEST
 from apigate.caching.variance import matches, selected_fields
 from apigate.core.clock import Clock
-from apigate.core.message import Field, Headers, Request, field
+from apigate.core.message import Field, Request, field
 from apigate.core.steps import Pause, Steps, run
 
 if TYPE_CHECKING:
@@ -106,7 +106,6 @@ class Lookup:
         policy: The policy.
         clock: The clock.
         rules: What may be stored.
-        dropped: Fields of responses that are not stored.
         varied: What is added to Vary.
         is_detailed: Whether Cache-Status says why a response is not stored.
     """
@@ -129,7 +128,6 @@ class Lookup:
             set_cookies=policy.set_cookies,
             heuristic=policy.heuristic,
         )
-        self.dropped: frozenset[str] = PER_REQUEST
         self.varied: tuple[Field, ...] = (field("Vary", ", ".join(policy.vary)),) if policy.vary else ()
         self.is_detailed: bool = cache.is_detailed
         self._notes: dict[tuple[str, str], tuple[Field, ...]] = {}
@@ -411,15 +409,13 @@ class Lookup:
 
     # ---- for fills
 
-    def lifetime(self, status: int, headers: Headers, directives: Directives, wall: float, *, targeted: bool) -> float:
+    def lifetime(self, status: int, head: Head, wall: float) -> float:
         """For how many seconds a response is fresh: the policy's TTL where it has one for this status, less jitter."""
         ttl = self.policy.ttl
         if ttl is not None and is_lifetime_given(status, self.rules):
             seconds = float(ttl)
         else:
-            seconds = freshness_lifetime(
-                status, headers, directives, wall, targeted=targeted, heuristic=self.policy.heuristic
-            )
+            seconds = freshness_lifetime(status, head, wall, heuristic=self.policy.heuristic)
         jitter = self.policy.jitter
         return seconds * (1 - jitter * self._chance()) if jitter else seconds
 
@@ -467,16 +463,16 @@ class Lookup:
         key = self.key_of(asked, shared=True, search=None)
         return self._searched(key, asked.request, asked.picked, "") if self.cache.searches and not asked.digest else key
 
-    def scopes(self, request: Request, groups: Iterable[str]) -> tuple[str, ...]:
+    def scopes(self, asked: Asked, groups: Iterable[str]) -> tuple[str, ...]:
         """What invalidates a response to a request."""
-        tags = self.policy.tags(request) if callable(self.policy.tags) else self.policy.tags
-        target, host = request.target, request.picked.get("host", "").lower()
-        return (
-            path_scope(target.path),
-            *self._scope,
-            *[tag_scope(tag) for tag in tags],
-            *[group_scope(target.scheme, host, group) for group in groups],
-        )
+        _, scheme, host, path, *_ = asked.key
+        tags = self.policy.tags(asked.request) if callable(self.policy.tags) else self.policy.tags
+        scopes = (path_scope(path), *self._scope)
+        if tags:
+            scopes += tuple([tag_scope(tag) for tag in tags])
+        if groups:
+            scopes += tuple([group_scope(scheme, host, group) for group in groups])
+        return scopes
 
 
 def _directives(picked: Mapping[str, str]) -> Directives:

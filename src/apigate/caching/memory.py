@@ -27,7 +27,7 @@ __all__ = ["MemoryTier", "is_useless", "key_bytes"]
 
 _KEY_BYTES = 390  # measured 348 to 372, which is right after the table has grown and while random keys drive others out
 _PART_BYTES = 64  # a text's head, 49, its place in the tuple, 8, and what rounding up to 16 adds, 7
-_SWEPT = 4
+_SWEPT = 2
 """Keys looked at by each `put`: more than one, so that looking outruns putting."""
 
 _CHANCES = 8
@@ -244,6 +244,9 @@ class MemoryTier:
         ring = self._ring
         for _ in range(min(_SWEPT, len(ring))):
             kept = ring.popleft()
+            if len(kept.responses) == 1 and self._is_useful(kept.responses[0], now_us):
+                ring.append(kept)
+                continue
             useful = [response for response in kept.responses if self._is_useful(response, now_us)]
             if len(useful) < len(kept.responses):
                 self.expirations += len(kept.responses) - len(useful)

@@ -248,6 +248,8 @@ def cache_policy(value: object, setting: str) -> CachePolicy | None:
     """
     if value is None or isinstance(value, CachePolicy):
         return value
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return CachePolicy(ttl=value)
     if isinstance(value, str):
         if value.strip().lower() == "off":
             return None

@@ -15,7 +15,7 @@ from typing import Protocol, final
 
 from apigate.caching.codec import decode, decode_variance, encode, encode_variance, key_digest
 from apigate.caching.encryption import OVERHEAD, Encryption
-from apigate.caching.entry import CacheKey, Selected, StoredResponse
+from apigate.caching.entry import CacheKey, StoredResponse
 from apigate.caching.store import (
     EVERYTHING,
     Found,
@@ -28,6 +28,7 @@ from apigate.caching.store import (
     mark_of,
     position_of,
 )
+from apigate.caching.variance import Selected
 from apigate.core.errors import StoreError
 from apigate.core.forks import renew_after_fork
 from apigate.core.steps import Steps, run

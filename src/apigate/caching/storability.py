@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from apigate.caching.directives import Directives
 from apigate.caching.freshness import HEURISTIC_STATUSES, has_explicit_freshness
-from apigate.caching.variance import varying_names
+from apigate.caching.head import Head
 from apigate.core.message import Headers
 
 __all__ = ["TTL_STATUSES", "StorageRules", "allows_authorization", "is_lifetime_given", "storage_objection"]
@@ -45,23 +45,14 @@ class StorageRules(NamedTuple):
 
 
 def storage_objection(  # noqa: PLR0911 - one line for each rule
-    status: int,
-    headers: Headers,
-    directives: Directives,
-    rules: StorageRules,
-    *,
-    targeted: bool,
-    request_directives: Directives,
-    authorization: bool,
+    status: int, head: Head, rules: StorageRules, *, request_directives: Directives, authorization: bool
 ) -> str | None:
     """Why a response may not be stored; None if it may.
 
     Args:
         status: The status.
-        headers: The response's fields.
-        directives: The directives that count.
+        head: The head.
         rules: What the policy allows.
-        targeted: Whether a targeted field gave the directives.
         request_directives: The Cache-Control of the request.
         authorization: Whether the request had an Authorization field.
     """
@@ -71,21 +62,23 @@ def storage_objection(  # noqa: PLR0911 - one line for each rule
         return f"status {status} is not in the policy's statuses"
     if "no-store" in request_directives:
         return "the request says no-store"
+    directives = head.directives
     forbidden = _forbidden(status, directives, rules)
     if forbidden is not None:
         return forbidden
     if authorization and not rules.private and not allows_authorization(directives):
         return "the request has Authorization, and the response is not public, s-maxage or must-revalidate"
-    if varying_names(headers) is None:
+    if head.vary is None:
         return "Vary: *"
-    cookie = _forbidden_cookie(headers, rules)
-    if cookie is not None:
+    if "set-cookie" in head.headers and (cookie := _forbidden_cookie(head.headers, rules)) is not None:
         return f"Set-Cookie of {cookie!r}"
+    if head.misfit is not None:
+        return head.misfit
     if rules.ttl and is_lifetime_given(status, rules):
         return None
-    if has_explicit_freshness(headers, directives, targeted=targeted) or "no-cache" in directives:
+    if has_explicit_freshness(head) or "no-cache" in directives:
         return None
-    if rules.heuristic and "last-modified" in headers and (status in HEURISTIC_STATUSES or "public" in directives):
+    if rules.heuristic and head.last_modified is not None and (status in HEURISTIC_STATUSES or "public" in directives):
         return None
     return "it does not say how long it is fresh"
 

@@ -5,13 +5,10 @@ Rule: what belongs to one connection, one request or one client is not part of a
 Source: RFC 9111, section 3.1; RFC 9110, section 7.6.1.
 """
 
-from collections.abc import Collection
-
 from apigate.caching.directives import Directives, parse_directives
-from apigate.caching.entry import FieldLines
-from apigate.core.message import Headers
+from apigate.core.message import FieldLines, Headers
 
-__all__ = ["PER_REQUEST", "connection_fields", "stored_fields", "withheld_fields"]
+__all__ = ["PER_REQUEST", "connection_fields", "kept_fields", "withheld_fields"]
 
 _HOP_BY_HOP = frozenset(
     {
@@ -68,9 +65,14 @@ PER_REQUEST = frozenset(
 )
 """What is about one request or one client, and would mislead the next one."""
 
+_NOTHING: frozenset[str] = frozenset()
+_NEVER_STORED = PER_REQUEST | {"content-length"}
+
 
 def connection_fields(headers: Headers) -> frozenset[str]:
     """The lower-case names of the fields that belong to a message's connection (RFC 9110, section 7.6.1)."""
+    if "connection" not in headers:
+        return _HOP_BY_HOP
     named = {part.strip().lower() for value in headers.get_all("connection") for part in value.split(",")}
     return (_HOP_BY_HOP | named) - _GUIDES
 
@@ -85,24 +87,21 @@ def withheld_fields(headers: Headers, directives: Directives) -> frozenset[str]:
     Source: RFC 9111, sections 5.2.2.4 and 5.2.2.7.
     """
     said = parse_directives(headers.get_all("cache-control"))
+    if not said and not directives:
+        return _NOTHING
     named = said.fields("no-cache") | said.fields("private")
     return (named | directives.fields("no-cache") | directives.fields("private")) - _GUIDES
 
 
-def stored_fields(
-    fields: FieldLines, directives: Directives, dropped: Collection[str], length: int | None
-) -> FieldLines:
-    """The field lines that are kept.
+def kept_fields(lines: FieldLines, headers: Headers, directives: Directives) -> tuple[tuple[str, str], ...]:
+    """The field lines that are stored, without Content-Length.
 
     Left out is also what `no-cache="..."` and `private="..."` name: these must not be reused without asking the app.
 
     Args:
-        fields: The field lines as they came.
+        lines: The field lines as they came.
+        headers: The same by name.
         directives: The directives that count.
-        dropped: Lower-case names that are left out too.
-        length: Bytes of the content, for Content-Length; None where the status has no content.
     """
-    headers = Headers(fields)
-    left_out = connection_fields(headers) | withheld_fields(headers, directives) | {"content-length"}
-    kept = [(name, value) for name, value in fields if (lower := name.lower()) not in left_out and lower not in dropped]
-    return kept if length is None else [*kept, ("Content-Length", str(length))]
+    left_out = connection_fields(headers) | withheld_fields(headers, directives)
+    return tuple([line for line in lines if (name := line[0].lower()) not in left_out and name not in _NEVER_STORED])

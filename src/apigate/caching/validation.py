@@ -6,9 +6,9 @@ Source: RFC 9110, section 13; RFC 9111, section 4.3.
 from collections.abc import Iterable
 
 from apigate.caching.dates import parse_http_date
-from apigate.caching.entry import FieldLines, StoredResponse
+from apigate.caching.entry import StoredResponse
 from apigate.caching.etags import matches_strongly, matches_weakly, parse_entity_tag, parse_entity_tags
-from apigate.core.message import Headers
+from apigate.core.message import FieldLines, Headers
 
 __all__ = ["CONDITIONS", "NOT_MODIFIED_FIELDS", "freshened_fields", "is_not_modified", "is_range_wanted", "questions"]
 

@@ -4,11 +4,14 @@ Source: RFC 9111, section 4.1.
 """
 
 from collections.abc import Callable, Iterable
+from typing import TypeAlias
 
-from apigate.caching.entry import Selected
 from apigate.core.message import Headers
 
-__all__ = ["NO_ORIGIN", "FieldValue", "matches", "selected_fields", "varying_names"]
+__all__ = ["NO_ORIGIN", "FieldValue", "Selected", "matches", "selected_fields", "varying_names"]
+
+Selected: TypeAlias = tuple[tuple[str, str | None], ...]
+"""Request fields that `Vary` names, with the values of the request that the response was for, in order of name."""
 
 FieldValue = Callable[[str], str | None]
 """Gives all values of a request field, by its lower-case name, joined by commas; None where it was not sent."""
@@ -32,8 +35,9 @@ def varying_names(headers: Headers) -> tuple[str, ...] | None:
     names: set[str] = set()
     for value in headers.get_all("vary"):
         names.update(part.strip().lower() for part in value.split(","))
-    if any(name == _ANY or name.startswith(_ANY) for name in names):
-        return None
+    for name in names:
+        if name.startswith(_ANY):
+            return None
     return tuple(sorted(names - {""}))
 
 

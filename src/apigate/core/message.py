@@ -4,11 +4,22 @@ Rule: nothing is parsed before somebody asks for it. An adapter hands over its n
 environ) with the functions that read it, so a request that needs no header never decodes one.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NamedTuple, final
+from typing import Any, NamedTuple, TypeAlias, final
 
-__all__ = ["PICKED", "Field", "Headers", "Reader", "Request", "Response", "ResponseHead", "Target", "field"]
+__all__ = [
+    "PICKED",
+    "Field",
+    "FieldLines",
+    "Headers",
+    "Reader",
+    "Request",
+    "Response",
+    "ResponseHead",
+    "Target",
+    "field",
+]
 
 PICKED = (
     "authorization",
@@ -40,6 +51,10 @@ PICKED = (
     "x-rewrite-url",
 )
 """The request fields that a cache has to know of each request, read at once: what may change what the app answers."""
+
+
+FieldLines: TypeAlias = Sequence[tuple[str, str]]
+"""Field lines as they were sent, name and value, in Latin-1."""
 
 
 class Field(NamedTuple):
