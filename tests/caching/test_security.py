@@ -838,3 +838,26 @@ def test_nothing_that_is_stored_is_changed_by_what_it_is_served_to(world):
         shop.ask(**fields)
         shop.ask(method="HEAD", **fields)
     assert shop.ask() == first
+
+
+def test_a_refresh_is_made_as_the_principal_whose_response_it_is(world):
+    found = []
+    shop = world(numbered(("Cache-Control", "max-age=60, stale-while-revalidate=30")), policies=[Principal()])
+    inner = shop.wrapped.app
+
+    if shop.kind == "asgi":
+
+        async def app(scope, receive, send):
+            found.append((scope["apigate"].principal, dict(scope["apigate"].claims)))
+            await inner(scope, receive, send)
+    else:
+
+        def app(environ, start_response):
+            found.append((environ["apigate.context"].principal, dict(environ["apigate.context"].claims)))
+            return inner(environ, start_response)
+
+    shop.wrapped.app = app
+    shop.ask(authorization="Bearer alice", x_claims="team=a")
+    shop.clock.advance(70)
+    assert shop.ask(authorization="Bearer alice", x_claims="team=a").body == b"1"
+    assert found == [("alice", {"team": "a"})] * 2

@@ -216,7 +216,7 @@ class Fill:
             authorization="authorization" in asked.picked,
         ) or self._unfit(headers)
 
-    def _unfit(self, headers: Headers) -> str | None:
+    def _unfit(self, headers: Headers) -> str | None:  # noqa: PLR0911 - one line for each rule
         """What about the content forbids to keep it."""
         if self._is_unseen:
             return "its content or its trailers do not pass here"
