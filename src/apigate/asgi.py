@@ -137,9 +137,8 @@ class GatewayMiddleware:
                 self._refresh(context, answer.refresh, scope)
 
     def _refresh(self, context: RequestContext, exchange: Fill, scope: Scope) -> None:
-        """Have the app asked anew: by a request of nobody, so that it takes from no limit."""
-        anew = RequestContext(context.request, context.compiled, context.now_us)
-        anew.exempt = True
+        """Have the app asked anew, for the same principal, by a request that takes from no limit."""
+        anew = context.again()
         scope = self._inner(anew, {**scope, "method": "GET" if scope["method"] == "HEAD" else scope["method"]}, None)
         if self.gateway.marked and exchange.context is not None:
             exchange.context.run(current.set, anew)

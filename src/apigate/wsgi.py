@@ -178,9 +178,8 @@ class GatewayMiddleware:
         return body
 
     def _refresh(self, context: RequestContext, exchange: Fill, environ: Environ) -> None:
-        """Have the app asked anew: by a request of nobody, so that it takes from no limit."""
-        anew = RequestContext(context.request, context.compiled, context.now_us)
-        anew.exempt = True
+        """Have the app asked anew, for the same principal, by a request that takes from no limit."""
+        anew = context.again()
         copied: Environ = {**environ, "wsgi.input": BytesIO(), "CONTENT_LENGTH": "0"}
         if environ["REQUEST_METHOD"] == "HEAD":
             copied["REQUEST_METHOD"] = "GET"

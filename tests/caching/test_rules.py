@@ -7,7 +7,7 @@ from apigate.caching.head import head_of
 from apigate.caching.lookup import Lookup
 from apigate.core.message import Response
 from apigate.core.policy import Phase
-from tests.caching.asking import Broken, Principal, Reply, cached, numbered
+from tests.caching.asking import Broken, Principal, Reply, World, cached, numbered
 
 PUBLIC = cached()
 TTL = CachePolicy(ttl=60)
@@ -670,6 +670,8 @@ def test_an_unsafe_method_invalidates_its_path_unless_it_fails(world, method, st
         ("https://shop.example/a", False),
         ("//other.example/a", False),
         ("http://shop.example:81/a", False),
+        ("http://shop.example:443/a", False),
+        ("http://shop.example:80/a", True),
         ("http://[", False),
         ("/A", False),
         ("", False),
@@ -694,6 +696,15 @@ def test_paths_beyond_ascii_are_invalidated_too(world, path, location):
     assert not shop.ask(path).hit
     shop.cache.invalidate(path="/café" if "caf" in path else "/a b" if "20" in path else "/€")
     assert not shop.ask(path).hit
+
+
+def test_a_target_in_absolute_form_is_the_base_of_what_its_answer_points_to():
+    shop = World("wsgi", lambda seen: Reply(200, PUBLIC) if seen.method == "GET" else Reply(201, [("Location", "b c")]))
+    shop.ask("/a/b%20c")
+    environ = shop.environ("/a/%3F%C3%A9", "POST", b"", [("host", "shop.example")])
+    environ["RAW_URI"] = "http://shop.example/a/%3F%C3%A9"
+    list(shop.wrapped(environ, lambda *_: None))
+    assert not shop.ask("/a/b%20c").hit
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS", "TRACE", "QUERY"])

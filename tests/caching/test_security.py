@@ -184,8 +184,17 @@ def test_a_body_in_a_buffer_that_the_app_uses_again_is_kept_as_it_was(world):
     "name",
     [
         "host",
+        "front-end-https",
         "x-forwarded-host",
+        "x-forwarded-path",
         "x-forwarded-proto",
+        "x-forwarded-protocol",
+        "x-forwarded-ssl",
+        "x-forwarded-uri",
+        "x-original-uri",
+        "x-scheme",
+        "x-script-name",
+        "x-url-scheme",
         "x-forwarded-port",
         "x-forwarded-prefix",
         "x-forwarded-scheme",
@@ -201,6 +210,17 @@ def test_a_field_that_changes_urls_poisons_nobody(world, name):
     shop.ask(fields=[(name, "evil.example")])
     assert b"evil" not in shop.ask().body
     assert b"evil" not in shop.ask(fields=[(name, "good.example")]).body
+
+
+def test_the_content_of_a_get_poisons_nobody(world):
+    shop = world(lambda seen: Reply(200, PUBLIC, (seen.body or b"none",)), CachePolicy(ttl=60))
+    for method in ("GET", "HEAD"):
+        assert not shop.ask("/search?q=1", method=method, body=b"q=evil").hit
+    assert shop.ask("/search?q=1").body == b"none"
+    assert shop.ask("/search?q=1", method="GET", body=b"q=mine").body == b"q=mine"
+    assert not shop.ask("/search?q=1", transfer_encoding="chunked").hit
+    for nothing in ("0", ""):
+        assert shop.ask("/search?q=1", content_length=nothing).hit
 
 
 def test_forwarded_poisons_nobody_but_its_for_makes_no_other_key(world):
@@ -818,3 +838,26 @@ def test_nothing_that_is_stored_is_changed_by_what_it_is_served_to(world):
         shop.ask(**fields)
         shop.ask(method="HEAD", **fields)
     assert shop.ask() == first
+
+
+def test_a_refresh_is_made_as_the_principal_whose_response_it_is(world):
+    found = []
+    shop = world(numbered(("Cache-Control", "max-age=60, stale-while-revalidate=30")), policies=[Principal()])
+    inner = shop.wrapped.app
+
+    if shop.kind == "asgi":
+
+        async def app(scope, receive, send):
+            found.append((scope["apigate"].principal, dict(scope["apigate"].claims)))
+            await inner(scope, receive, send)
+    else:
+
+        def app(environ, start_response):
+            found.append((environ["apigate.context"].principal, dict(environ["apigate.context"].claims)))
+            return inner(environ, start_response)
+
+    shop.wrapped.app = app
+    shop.ask(authorization="Bearer alice", x_claims="team=a")
+    shop.clock.advance(70)
+    assert shop.ask(authorization="Bearer alice", x_claims="team=a").body == b"1"
+    assert found == [("alice", {"team": "a"})] * 2

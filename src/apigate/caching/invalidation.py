@@ -8,7 +8,7 @@ Source: RFC 9111, section 4.4; RFC 9875.
 
 from collections.abc import Awaitable, Iterator, Mapping
 from typing import TYPE_CHECKING, final
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from apigate.caching.answer import Answer
 from apigate.caching.groups import parse_groups
@@ -114,9 +114,15 @@ class Invalidating:
 def _path_of(reference: str, target: Target, host: str) -> str | None:
     """The decoded path that a reference means; None for one of another origin, which nobody here speaks for."""
     try:
-        parts = urlsplit(urljoin(f"{target.scheme}://{host}{target.raw or target.path}", reference.strip()))
+        sent = target.raw if target.raw.startswith("/") else quote(target.path, errors="surrogateescape")
+        parts = urlsplit(urljoin(f"{target.scheme}://{host}{sent}", reference.strip()))
     except ValueError:
         return None
-    if parts.netloc.lower() != host or parts.scheme != target.scheme:
+    if parts.scheme != target.scheme or _authority(parts.netloc, parts.scheme) != _authority(host, parts.scheme):
         return None
     return unquote(parts.path, errors="replace")
+
+
+def _authority(authority: str, scheme: str) -> str:
+    """Host and port, without the port that goes without saying."""
+    return authority.lower().removesuffix(":443" if scheme == "https" else ":80")

@@ -48,6 +48,7 @@ __all__ = ["Found", "Lookup", "Passing", "Refused"]
 _WITH_CONTENT = frozenset({"QUERY", "POST"})
 _NOTHING = Directives()
 _CONDITIONS = frozenset({"if-match", "if-unmodified-since"})
+_CONTENT = frozenset({"content-length", "transfer-encoding"})
 _ALONE = frozenset({"range", "if-none-match", "if-modified-since"})  # their answers may not be what others wait for
 _VERDICTS = {
     Reuse.SERVE: "it is served",
@@ -83,6 +84,7 @@ class Refused(NamedTuple):
 _PROTOCOL = Passing("bypass", "it asks for another protocol")
 _OVERRIDE = Passing("bypass", "it may stand for another method")
 _CONDITION = Passing("bypass", "its condition is for the app to judge")  # RFC 9111, section 4.3.2
+_UNKEYED = Passing("bypass", "it has content, which is no part of its key")
 _COOKIES = Passing("bypass", "it has cookies, and the policy has a ttl and names none")
 _METHOD = Passing("method", "its method is not cached here")
 
@@ -137,7 +139,7 @@ class Lookup:
         self._chance = chance
         self._warns = policy.invalidate is not None and policy.unauthorized == "SUCCEED_WITH_RESPONSE_HEADER"
         self._ignores_cookies = policy.ttl is None or policy.cookies is not None
-        odd = {"authorization", "cache-control", "pragma", "upgrade", *METHOD_OVERRIDES, *_CONDITIONS}
+        odd = {"authorization", "cache-control", "pragma", "upgrade", *_CONTENT, *METHOD_OVERRIDES, *_CONDITIONS}
         self._odd = frozenset(odd if self._ignores_cookies else {*odd, "cookie"})
 
     def ask(
@@ -178,7 +180,7 @@ class Lookup:
             return self._other(request, picked)
         odd = not self._odd.isdisjoint(picked)
         if odd:
-            passing = self._passes_by(picked)
+            passing = self._passes_by(request.method, picked)
             if passing is not None:
                 return passing
         if method in _WITH_CONTENT:
@@ -200,7 +202,7 @@ class Lookup:
         picked, method = request.picked, request.method
         if method not in self._methods:
             return [f"{method} is not cached here" + ("" if method in SAFE_METHODS else "; it invalidates its path")]
-        passing = self._passes_by(picked)
+        passing = self._passes_by(request.method, picked)
         if passing is not None:
             return [f"it passes by: {passing.detail}"]
         if method in _WITH_CONTENT:
@@ -236,7 +238,7 @@ class Lookup:
             return _METHOD
         return Invalidating(self, request, picked)
 
-    def _passes_by(self, picked: Mapping[str, str]) -> Passing | None:
+    def _passes_by(self, method: str, picked: Mapping[str, str]) -> Passing | None:
         if "upgrade" in picked:
             return _PROTOCOL
         if not METHOD_OVERRIDES.isdisjoint(picked):
@@ -245,6 +247,8 @@ class Lookup:
             return _CONDITION
         if picked.get("cookie") and not self._ignores_cookies:  # an empty field has none
             return _COOKIES
+        if not _CONTENT.isdisjoint(picked) and method not in _WITH_CONTENT and _has_content(picked):
+            return _UNKEYED
         return None
 
     def _with_content(
@@ -473,6 +477,10 @@ class Lookup:
         if groups:
             scopes += tuple([group_scope(scheme, host, group) for group in groups])
         return scopes
+
+
+def _has_content(picked: Mapping[str, str]) -> bool:
+    return "transfer-encoding" in picked or picked["content-length"] not in {"", "0"}
 
 
 def _directives(picked: Mapping[str, str]) -> Directives:

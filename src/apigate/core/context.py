@@ -115,6 +115,14 @@ class RequestContext:
             state = self._state = {}
         return state
 
+    def again(self) -> "RequestContext":
+        """The context of the request made again by the gateway: of the same principal, and taking from no level."""
+        anew = RequestContext(self.request, self.compiled, self.now_us)
+        anew.principal, anew.api_key, anew.claims = self.principal, self.api_key, self.claims
+        anew.endpoint = self.endpoint
+        anew.exempt = True
+        return anew
+
     def prove(self, mark: "Mark") -> bool:
         """Tell a decorated function whether the gate has carried out its mark for this call: once, as it is called.
 

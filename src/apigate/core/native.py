@@ -161,12 +161,17 @@ def _wsgi_target(environ: Mapping[str, Any]) -> tuple[str, str, str, str]:
     return scheme, path, raw.partition("?")[0], environ.get("QUERY_STRING", "")
 
 
-_PICKED_KEYS: Mapping[str, str] = {f"HTTP_{name.upper().replace('-', '_')}": name for name in PICKED}
+_PICKED_KEYS: Mapping[str, str] = {
+    "CONTENT_LENGTH" if name == "content-length" else f"HTTP_{name.upper().replace('-', '_')}": name for name in PICKED
+}
 _PICKED_SET = frozenset(_PICKED_KEYS)
 
 
 def _wsgi_picked(environ: Mapping[str, Any]) -> dict[str, str]:
-    return {_PICKED_KEYS[key]: environ[key] for key in _PICKED_SET.intersection(environ)}  # measured: the fastest way
+    found = {_PICKED_KEYS[key]: environ[key] for key in _PICKED_SET.intersection(environ)}  # measured: the fastest way
+    if not found.get("content-length", True):
+        del found["content-length"]  # as PEP 3333 allows, where none was sent
+    return found
 
 
 def _wsgi_value(environ: Mapping[str, Any], name: str) -> str | None:

@@ -277,9 +277,7 @@ class GatewayMiddleware:
         """Answer in the project's place, and have it asked anew where that is due."""
         response = self._let_out(request, visit, answered(answer))
         if answer.refresh is not None:
-            context = visit.context
-            anew = RequestContext(context.request, context.compiled, context.now_us)
-            anew.exempt = True  # a request of nobody
+            anew = visit.context.again()
             (refresh_in_task if self._is_async else refresh_in_thread)(
                 self._get_response, answer.refresh, request, anew
             )
