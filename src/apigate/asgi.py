@@ -74,7 +74,7 @@ class GatewayMiddleware:
         self.routing: Routing | None = routing_of(app)
         self._find = None if self.routing is None else self.routing.find
         self._has_begun = False
-        gateway.bind(app, self.routing)
+        self._label = gateway.bind(app, self.routing)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -93,6 +93,8 @@ class GatewayMiddleware:
             await self.app(scope, receive, send)
             return
         request = asgi_request(scope)
+        if self._label:
+            request.app = self._label
         if gateway.reads_content and request.method in _WITH_CONTENT and scope["type"] == "http":
             body = RequestBody(receive)
             request.read_body, receive = body.read, body.receive
@@ -160,6 +162,7 @@ class GatewayMiddleware:
         asked = 0
         for url, headers in map(warm_request, requests):
             request = plain_request("GET", url, headers)
+            request.app = self._label
             context, exchange = self.gateway.enter_unasked(request, self.stage, self._find)
             found = await exchange if isinstance(exchange, Awaitable) else exchange
             if found is None:

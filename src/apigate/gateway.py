@@ -180,6 +180,7 @@ class Gateway:
         self.identity: ClientIdentity = ClientIdentity(trusted_hops, forwarding_header, client)
         self.cors: CORS | None | Unset = _checked_cors(cors)
         self.bound: list[tuple[str, Routing | None]] = []
+        self._apps: dict[int, tuple[int, object]] = {}  # by identity, which holds as long as they are kept here
         self.outage: OutagePolicy = checked_outage(outage, "outage")
         self.workers: int | None = workers  # as it is set
         self.workers_seen: Workers | None = None
@@ -434,8 +435,13 @@ class Gateway:
                 f"stage_by=, such as PathPrefix(), or the adapter stage="
             )
 
-    def bind(self, app: object, routing: Routing | None) -> None:
-        """Note what an adapter stands around, for `lint` and listings, and how many workers there are."""
+    def bind(self, app: object, routing: Routing | None) -> str:
+        """Note what an adapter stands around, for `lint` and listings, and how many workers there are.
+
+        Returns:
+            What tells the app from others around which the gateway stands; empty for the first one. The cache keeps
+            them apart by it, as one path means another thing in each.
+        """
         owner: object = getattr(app, "__self__", app)  # Flask's `wsgi_app` is a method of the app
         kind = type(owner)
         module: str = getattr(owner, "__module__", kind.__module__)
@@ -443,6 +449,8 @@ class Gateway:
         self.bound.append((f"{module}.{name}", routing))
         self.workers_seen = workers_seen() or self.workers_seen
         self._warn_of_workers()
+        number = self._apps.setdefault(id(owner), (len(self._apps), owner))[0]
+        return f"{module}.{name}#{number}" if number else ""
 
     def begin(self, native: Mapping[str, Any]) -> None:  # Any: a scope or environ, values of every type
         """See at its first request whether more workers show than when an adapter was bound; for adapters.

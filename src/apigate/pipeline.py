@@ -239,7 +239,8 @@ class Compiler:
         """What is left to do where nothing is cached: unsafe methods change what others are cached of."""
         own = stage.cache.policy if isinstance(stage.cache, ResponseCache) else None
         policies = [own, *[settings.cache for settings in stage.methods.values()]]
-        if stage.cache is None or not any(isinstance(policy, CachePolicy) for policy in policies):
+        is_cached = bool(self.cache_policies) or any(isinstance(policy, CachePolicy) for policy in policies)
+        if stage.cache is None or not is_cached:
             return []
         from apigate.caching.invalidation import SAFE_METHODS
         from apigate.caching.lookup import Lookup

@@ -78,7 +78,7 @@ class GatewayMiddleware:
         self.routing: Routing | None = routing_of(app)
         self._find = None if self.routing is None else self.routing.find
         self._has_begun = False
-        gateway.bind(app, self.routing)
+        self._label = gateway.bind(app, self.routing)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
@@ -90,6 +90,8 @@ class GatewayMiddleware:
         if gateway.is_empty or (outer is not None and gateway.has_passed(outer, self.stage, environ)):
             return self.app(environ, start_response)
         request = wsgi_request(environ)
+        if self._label:
+            request.app = self._label
         if gateway.caches and not environ.get("wsgi.multithread", True):
             request.may_wait = False
         if gateway.reads_content and request.method in _WITH_CONTENT:
@@ -121,7 +123,9 @@ class GatewayMiddleware:
         asked = 0
         for url, headers in map(warm_request, requests):
             environ = plain_environ(url, headers)
-            context, exchange = self.gateway.enter_unasked(wsgi_request(environ), self.stage, self._find)
+            request = wsgi_request(environ)
+            request.app = self._label
+            context, exchange = self.gateway.enter_unasked(request, self.stage, self._find)
             found = block(exchange) if isinstance(exchange, Awaitable) else exchange
             if isinstance(found, Awaitable):
                 refuse_awaitable(found)

@@ -140,6 +140,15 @@ def test_two_methods_at_one_path_are_cached_only_if_they_are_cached_alike():
         assert len(app.asked) == times
 
 
+def test_two_apps_behind_one_gateway_have_responses_of_their_own():
+    shop, office = App(), App()
+    gateway = Gateway(methods=TTL)
+    gates = [WSGIGateway(app.wsgi, gateway) for app in (shop, office, shop)]
+    for gate in gates:
+        ask(gate), ask(gate)
+    assert (len(shop.asked), len(office.asked)) == (1, 1)
+
+
 # ---- operators
 
 

@@ -91,7 +91,7 @@ class KeyMaker:
         if self._normalize is not None:
             query = self._normalize(query)
         elif search is not None:
-            query = f"{search!r} {search.normalized(query)}"
+            query = f"{search}? {search.normalized(query)}"
         verb = request.method
         key: CacheKey = (
             "GET" if verb == "HEAD" else verb,
@@ -102,6 +102,8 @@ class KeyMaker:
             query,
             owner,
         )
+        if request.app:
+            key += (f"app={request.app}",)
         if self._has_more:
             key += self._more(request, picked)
         if not _FORWARDED_SET.isdisjoint(picked):

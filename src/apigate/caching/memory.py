@@ -27,7 +27,7 @@ __all__ = ["MemoryTier", "is_useless", "key_bytes"]
 
 _KEY_BYTES = 390  # measured 348 to 372, which is right after the table has grown and while random keys drive others out
 _PART_BYTES = 64  # a text's head, 49, its place in the tuple, 8, and what rounding up to 16 adds, 7
-_SWEPT = 2
+_SWEPT = 4
 """Keys looked at by each `put`: more than one, so that looking outruns putting."""
 
 _CHANCES = 8

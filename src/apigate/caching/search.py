@@ -30,6 +30,11 @@ class SearchVariance:
     listed: frozenset[bytes]
     only_listed: bool
 
+    def __str__(self) -> str:
+        """The same text for the same rule, in every process."""
+        names = ",".join(sorted(quote_from_bytes(name, safe="") for name in self.listed))
+        return f"{'ordered' if self.ordered else 'sorted'} {'only' if self.only_listed else 'but'} {names}"
+
     def normalized(self, query: str) -> str:
         """The query in a form that is equal for all queries that make no difference.
 

@@ -179,12 +179,14 @@ class Request:
         alias: Another path that the app may take this one for; empty where there is none.
         read_body: Gives the whole content of the request, or an awaitable of it, None if it is longer than the number
             of bytes that it is given; the app reads it again. None where the adapter cannot.
+        app: Which of the apps around which one gateway stands it is for; empty for the first.
         may_wait: Whether it may wait for another request; not where one thread serves them all.
     """
 
     # Defaults of the class, not slots set for each request: most requests need none.
     prefix: str = ""
     alias: str = ""
+    app: str = ""
     may_wait: bool = True
     read_body: Callable[[int], bytes | None | Awaitable[bytes | None]] | None = None
     _headers: Headers | None = None
