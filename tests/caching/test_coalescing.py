@@ -4,6 +4,7 @@ The interpreter switches threads as often as it can and the clock stands still, 
 """
 
 import asyncio
+import gc
 import sys
 import threading
 from collections import Counter
@@ -184,7 +185,7 @@ def test_by_wsgi_one_of_those_who_wait_takes_over_when_the_client_leaves():
     assert [each.body for each in seen] == [b"one two"] * SOME
 
 
-def test_by_wsgi_a_body_that_is_never_read_or_closed_holds_nobody_back():
+def test_by_wsgi_a_body_that_is_never_read_or_closed_holds_nobody_back_once_it_is_garbage():
     house = House()
     body = house.wsgi(house.environ(Ask()), lambda *_: None)
     seen = []
@@ -192,6 +193,7 @@ def test_by_wsgi_a_body_that_is_never_read_or_closed_holds_nobody_back():
     thread.start()
     until(lambda: house.waiting == 1)
     del body
+    gc.collect()
     thread.join(20)
     assert house.runs == 2
     assert seen[0].body == b"one two"
@@ -532,8 +534,8 @@ def test_who_served_a_stale_response_still_waits_for_other_keys(world):
 
     def two_visits():
         house.ask(Ask())
-        until(lambda: house.runs == 2)
-        until(lambda: house.runs == 3)
+        until(lambda: house.runs >= 2)
+        until(lambda: house.runs >= 3)
         return house.ask(Ask("/b"))
 
     async def two_visits_async():
@@ -553,7 +555,7 @@ def test_who_served_a_stale_response_still_waits_for_other_keys(world):
     if world == "asgi":
         seen = asyncio.run(two_visits_async())
     else:
-        other = threading.Thread(target=lambda: (until(lambda: house.runs == 2), house.ask(Ask("/b"))))
+        other = threading.Thread(target=lambda: (until(lambda: house.runs >= 2), house.ask(Ask("/b"))))
         other.start()
         seen = two_visits()
         gone.set()
