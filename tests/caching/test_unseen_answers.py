@@ -1,4 +1,4 @@
-"""Answers that pass where the cache does not see them, as files, trailers: not kept, and nobody waits for them in vain."""
+"""Answers that pass where the cache does not see them, as files and trailers: not kept, and nobody waits for them."""
 
 import asyncio
 import threading
@@ -8,7 +8,7 @@ import pytest
 
 from apigate import CachePolicy, Gateway, Method, ResponseCache, asgi, wsgi
 from apigate.testing import FakeClock
-from tests.caching.crowds import DEADLINE, Ask, House, until
+from tests.caching.crowds import DEADLINE, Ask, House, until, until_async
 
 POLICY = CachePolicy(wait=2 * DEADLINE, stale_if_error=100)
 KEPT = [(b"cache-control", b"max-age=10")]
@@ -43,8 +43,7 @@ def test_clients_do_not_queue_for_files_by_asgi(kind):
         runs += 1
         await send({"type": "http.response.start", "status": 200, "headers": KEPT})
         await send({"type": kind, "path": "/tmp/a", "more_body": False})
-        while runs < 20:
-            await asyncio.sleep(0)
+        await until_async(lambda: runs >= 20)
 
     async def scenario():
         _, gate = asgi_gate(app, FakeClock())
