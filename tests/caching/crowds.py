@@ -14,7 +14,7 @@ from typing import Any
 from apigate import CachePolicy, Gateway, Method, ResponseCache, asgi, wsgi
 from apigate.testing import FakeClock
 
-__all__ = ["WORLDS", "Act", "AppError", "Ask", "House", "Seen"]
+__all__ = ["WORLDS", "Act", "AppError", "Ask", "House", "Seen", "until", "until_async"]
 
 DEADLINE = 20.0
 """Seconds until a test gives up that nobody hangs."""
@@ -191,7 +191,7 @@ class House:
         async def hear():
             if messages:
                 return messages.pop()
-            await asyncio.get_running_loop().create_future()
+            return await asyncio.get_running_loop().create_future()
 
         async def send(message):
             if message["type"] == "http.response.start":
@@ -260,7 +260,7 @@ class House:
         return asyncio.run(self.ask_async(ask)) if world == "asgi" else self.ask(ask)
 
 
-def until(condition: Callable[[], bool] | None) -> None:
+def until(condition: Callable[[], object] | None) -> None:
     """Block until something is so."""
     deadline = monotonic() + DEADLINE
     while condition is not None and not condition():
@@ -268,7 +268,7 @@ def until(condition: Callable[[], bool] | None) -> None:
         select.select([], [], [], 0.001)
 
 
-async def until_async(condition: Callable[[], bool] | None) -> None:
+async def until_async(condition: Callable[[], object] | None) -> None:
     """Suspend until something is so."""
     deadline = monotonic() + DEADLINE
     while condition is not None and not condition():

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
 from email.utils import parsedate_to_datetime
+from fractions import Fraction
 from itertools import chain, combinations
 from math import floor
 
@@ -86,15 +87,15 @@ class Stored:
     status: int
     fields: Fields
     body: bytes
-    age_then: float
-    then: float
-    lifetime: float
+    age_then: Fraction
+    then: Fraction
+    lifetime: Fraction
 
-    def age(self, now: float) -> float:
+    def age(self, now: Fraction) -> Fraction:
         """Current age (4.2.3)."""
         return self.age_then + (now - self.then)
 
-    def is_fresh(self, now: float) -> bool:
+    def is_fresh(self, now: Fraction) -> bool:
         """Freshness (4.2)."""
         return self.lifetime > self.age(now)
 
@@ -118,10 +119,10 @@ def seconds(said: dict[str, str], name: str) -> int | None:
     return int(said[name]) if said[name].isdigit() else 0
 
 
-def date(text: str | None) -> float | None:
+def date(text: str | None) -> Fraction | None:
     """An HTTP-date as seconds; None for anything else."""
     try:
-        return None if text is None else parsedate_to_datetime(text).timestamp()
+        return None if text is None else Fraction(int(parsedate_to_datetime(text).timestamp()))
     except ValueError:
         return None
 
@@ -143,16 +144,16 @@ class Model:
         error_window: The policy's stale-if-error.
     """
 
-    ttl: float | None = None
-    refresh_window: float = 0
-    error_window: float = 0
+    ttl: Fraction | None = None
+    refresh_window: Fraction = 0
+    error_window: Fraction = 0
     kept: list[Stored] = field(default_factory=list)
-    refused: dict[tuple[str, str], float] = field(default_factory=dict)
+    refused: dict[tuple[str, str], Fraction] = field(default_factory=dict)
 
     # ---- what may come of a visit
 
     def visits(
-        self, visit: Visit, app: Callable[[Question], Said], now: float, wall: float, delay: float
+        self, visit: Visit, app: Callable[[Question], Said], now: Fraction, wall: Fraction, delay: Fraction
     ) -> Iterator[tuple[Outcome, int, "Model"]]:
         """Every outcome that is right, with how many responses have been forgotten for it, and the cache after it.
 
@@ -176,13 +177,13 @@ class Model:
 
     # ---- the rules
 
-    def is_useless(self, stored: Stored, now: float) -> bool:
+    def is_useless(self, stored: Stored, now: Fraction) -> bool:
         """Whether it may be forgotten: stale, and longer than any window or a validator is of use."""
         windows = [self.window(stored, "stale-while-revalidate"), self.window(stored, "stale-if-error")]
         validator = VALIDATOR_KEEPS if {"etag", "last-modified"} & stored.fields.keys() else 0
         return stored.age(now) - stored.lifetime >= max(*windows, validator)
 
-    def window(self, stored: Stored, name: str) -> float:
+    def window(self, stored: Stored, name: str) -> Fraction:
         """For how long it may be served stale (RFC 5861)."""
         said, _ = response_directives(stored.fields)
         if self.never_stale(said):
@@ -197,7 +198,7 @@ class Model:
         whole = "no-cache" in said and not said["no-cache"]
         return whole or bool({"must-revalidate", "proxy-revalidate", "s-maxage"} & said.keys())
 
-    def lifetime(self, status: int, fields: Fields, wall: float) -> float | None:
+    def lifetime(self, status: int, fields: Fields, wall: Fraction) -> Fraction | None:
         """Freshness lifetime (4.2.1); None where nothing tells."""
         if self.ttl is not None and status in CACHEABLE_BY_TTL:
             return self.ttl
@@ -210,7 +211,7 @@ class Model:
             return 0 if expires is None else max(0, expires - (wall if sent is None else sent))
         return None
 
-    def may_store(self, visit: Visit, status: int, fields: Fields, wall: float) -> bool:
+    def may_store(self, visit: Visit, status: int, fields: Fields, wall: Fraction) -> bool:  # noqa: PLR0911 - as reuse
         """Section 3, and what apigate asks beyond it: a lifetime or no-cache, and no cookie."""
         said, _ = response_directives(fields)
         understood = "must-understand" in said and status in UNDERSTOOD
@@ -232,7 +233,9 @@ class Model:
 class _Once:
     """One visit."""
 
-    def __init__(self, cache: Model, visit: Visit, app, now: float, wall: float, delay: float, *, refreshes: bool):
+    def __init__(
+        self, cache: Model, visit: Visit, app, now: Fraction, wall: Fraction, delay: Fraction, *, refreshes: bool
+    ):
         self.cache, self.visit, self.app = cache, visit, app
         self.now, self.wall, self.delay = now, wall, delay
         self.refreshes = refreshes
@@ -278,7 +281,7 @@ class _Once:
     def has_same(self, nominated: dict[str, str | None]) -> bool:
         return all(self.sent.get(name) == value for name, value in nominated.items())
 
-    def reuse(self, stored: Stored) -> str:
+    def reuse(self, stored: Stored) -> str:  # noqa: PLR0911 - one line for each rule
         """Sections 4.2.4, 5.2.1 and 5.2.2.4; RFC 5861, section 3."""
         said, _ = response_directives(stored.fields)
         if "no-cache" in said and not said["no-cache"]:

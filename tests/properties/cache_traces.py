@@ -4,6 +4,7 @@ import asyncio
 import io
 import threading
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import formatdate
 from types import SimpleNamespace
@@ -183,10 +184,8 @@ class AsgiWorld(World):
         async def send(message):
             sent.append(message)
 
-        try:
+        with suppress(ConnectionResetError):
             await self.app(scope, receive, send)
-        except ConnectionResetError:
-            pass
         behind = asyncio.all_tasks() - {asyncio.current_task()}
         await asyncio.gather(*behind)
         if not sent:
@@ -240,14 +239,12 @@ class WsgiWorld(World):
             heads.append((status, headers))
             return chunks.append
 
-        try:
+        with suppress(ConnectionResetError):
             body = self.app(environ, start_response)
             try:
                 chunks.extend(body)
             finally:
                 getattr(body, "close", lambda: None)()
-        except ConnectionResetError:
-            pass
         for thread in threading.enumerate():
             if thread.name == "apigate refresh":
                 thread.join()

@@ -1,6 +1,7 @@
-"""A plain model of RFC 9111 beside the gateway, over random traces of requests, answers and time; by ASGI and by WSGI."""
+"""A plain model of RFC 9111 beside the gateway, over random traces of requests, answers and time, by ASGI and WSGI."""
 
 from contextlib import ExitStack, closing
+from fractions import Fraction
 
 import pytest
 from hypothesis import event, given, note, settings
@@ -10,6 +11,8 @@ from apigate import CachePolicy
 from tests.properties.cache_model import Model, Outcome, Visit
 from tests.properties.cache_traces import AsgiWorld, Script, WsgiWorld
 from tests.strategies import UNHURRIED
+
+SECOND = 1_000_000  # microseconds; fractions of it are exact
 
 PROFILES = {
     "honour": (CachePolicy(), Model()),
@@ -138,7 +141,7 @@ def numbered(trace):
 
 @pytest.mark.parametrize("profile", PROFILES)
 @given(trace=st.lists(steps, max_size=25))
-@settings(UNHURRIED, max_examples=400)
+@settings(UNHURRIED, max_examples=300)
 def test_every_trace_is_answered_as_the_model_has_it_by_both_protocols(profile, trace):
     policy, model = PROFILES[profile]
     states = [model]
@@ -149,7 +152,7 @@ def test_every_trace_is_answered_as_the_model_has_it_by_both_protocols(profile, 
             note(repr(step))
             match step:
                 case ("visit", visit, script):
-                    now, wall = clock.now_us() / 1_000_000, clock.wall()
+                    now, wall = Fraction(clock.now_us(), SECOND), Fraction(round(clock.wall() * SECOND), SECOND)
                     found, other = (world.visit(visit, script) for world in worlds)
                     assert found == other, "ASGI and WSGI"
                     event(f"{found.origin} {found.status}")
@@ -170,11 +173,13 @@ def test_every_trace_is_answered_as_the_model_has_it_by_both_protocols(profile, 
         assert worlds[0].cache.stats() == worlds[1].cache.stats()
 
 
-def followed(states: list[Model], found: Outcome, visit: Visit, script: Script, now: float, wall: float) -> list[Model]:
+def followed(
+    states: list[Model], found: Outcome, visit: Visit, script: Script, now: Fraction, wall: Fraction
+) -> list[Model]:
     """The states in which the cache may be after what was found; what need not be forgotten yet is forgotten later."""
     right: list[tuple[Outcome, int, Model]] = []
     for state in states:
-        right += state.visits(visit, lambda question: script.said(question, wall), now, wall, script.delay)
+        right += state.visits(visit, lambda question: script.said(question, wall), now, wall, Fraction(script.delay))
     least = min((forgotten for outcome, forgotten, _ in right if outcome == found), default=None)
     assert least is not None, (found, {outcome for outcome, _, _ in right})
     after: list[Model] = []

@@ -291,7 +291,7 @@ class Lookup:
         if obeys and "only-if-cached" in directives:
             return Refused("NOT_CACHED", "The request takes only what is cached, and that cannot be served.")
         reason = self._reason(asked, stored, obeys=obeys)
-        if not self._may_share(asked, stored, reason):
+        if (obeys and _asks_anew(directives)) or not self._may_share(asked, stored):
             return Fill(self, asked, reason, stored)
         return (yield from self._fly(asked, stored, reason, now_us))
 
@@ -322,9 +322,9 @@ class Lookup:
             return "vary-miss" if self.cache.has(asked.key) else "uri-miss"
         return "request" if obeys and _asks_anew(asked.directives) else "stale"
 
-    def _may_share(self, asked: Asked, stored: StoredResponse | None, reason: str) -> bool:
+    def _may_share(self, asked: Asked, stored: StoredResponse | None) -> bool:
         """Tell whether others may wait for the answer to this request, and it for theirs."""
-        if asked.request.method == "HEAD" or reason == "request" or "no-store" in asked.directives:
+        if asked.request.method == "HEAD" or "no-store" in asked.directives:
             return False
         if "authorization" in asked.picked and not asked.private:
             return False

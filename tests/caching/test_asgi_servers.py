@@ -1,0 +1,16 @@
+"""A cache behind uvicorn, asked by real clients."""
+
+import pytest
+
+from tests.caching.clients import ServedCache, ServerContract
+
+
+@pytest.fixture(params=["uvicorn-h11", "uvicorn-httptools"], scope="module")
+def served(request):
+    served = ServedCache(request.param)
+    yield served
+    served.stop()
+
+
+class TestAsgiServers(ServerContract):
+    """Each server keeps what it has stored from test to test, so a path is of one test alone, or is asked once."""
