@@ -10,6 +10,7 @@ Source: RFC 9111 section 4, "collapse requests"; the rules are apigate's, see do
 """
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from enum import Enum
 from functools import partial
@@ -95,7 +96,7 @@ class _Place(Generic[T]):
     term: _Term  # who led when the wait began
 
     def __init__(self, wake: Callable[[], bool]) -> None:
-        self.wake = wake
+        self.wake: Callable[[], bool] = wake
         self._lot: dict[None, T | _Term | Alone] = {}
 
     def settle(self, lot: T | _Term | Alone) -> T | _Term | Alone:
@@ -114,9 +115,9 @@ class _Flight(Generic[T]):
     __slots__ = ("board", "key", "landing", "term", "waiting")
 
     def __init__(self, board: "_Board[T]", key: _Key) -> None:
-        self.board = board
-        self.key = key
-        self.term = _Term()
+        self.board: _Board[T] = board
+        self.key: _Key = key
+        self.term: _Term = _Term()
         self.landing: T | Alone | _State = _FLYING
         self.waiting: dict[_Place[T], None] = {}
 
@@ -185,7 +186,7 @@ class _Board(Generic[T]):
         self.refusal_us = refusal_us
         self.refused: dict[int, int] = {}
         self.flights: dict[_Key, _Flight[T]] = {}
-        self.lock = RLock()
+        self.lock: AbstractContextManager[object] = RLock()
         renew_after_fork(self)
 
     def renew(self) -> None:

@@ -68,7 +68,9 @@ class Head:
         headers = Headers(lines)
         self.lines: tuple[tuple[str, str], ...] = lines
         self.headers: Headers = headers
-        self.directives, self.targeted = _directives(headers)
+        directives, targeted = _directives(headers)
+        self.directives: Directives = directives
+        self.targeted: bool = targeted
         self.vary: tuple[str, ...] | None = varying_names(headers) if "vary" in headers else ()
         self.search: SearchVariance | None = None
         if "no-vary-search" in headers:
@@ -78,7 +80,9 @@ class Head:
             self.groups = parse_groups(headers.get_all("cache-groups"))
         self.etag: EntityTag | None = parse_entity_tag(headers.get("etag") or "")
         self.last_modified: str | None = headers.get("last-modified")
-        self.length, self.misfit = _content(headers)
+        length, misfit = _content(headers)
+        self.length: int | None = length
+        self.misfit: str | None = misfit
         self.tells_age: bool = "age" in headers or "date" in headers
         self.kept: tuple[tuple[str, str], ...] = kept_fields(lines, headers, self.directives)
         self.weight: int = weight_of(self.kept)
