@@ -128,6 +128,14 @@ def fastapi_behind_apigate() -> ASGIApp:
     return asgi.GatewayMiddleware(fastapi(), caching_gateway())
 
 
+def endpoint_apigate() -> Any:
+    """A mark on the endpoint, and the gateway it belongs to around the app."""
+    gateway = Gateway(cache=ResponseCache(max_bytes="64MB"))
+    app = fastapi(gateway.cache(ttl=TTL)(endpoint()))
+    app.add_middleware(asgi.GatewayMiddleware, gateway=gateway)
+    return app
+
+
 def fastapi_cache2() -> Any:
     """Its decorator; its store is one for all instances, so it is emptied."""
     from fastapi_cache import FastAPICache
@@ -173,6 +181,7 @@ FASTAPI = Subject("FastAPI", fastapi, ("fastapi",))
 ENDPOINTS = (
     Subject("FastAPI behind apigate", fastapi_behind_apigate, ("fastapi",), field="age"),
     Subject("FastAPI + apigate", fastapi_apigate, ("fastapi",), field="age"),
+    Subject("FastAPI + apigate decorator", endpoint_apigate, ("fastapi",), field="age"),
     Subject("FastAPI + fastapi-cache2", fastapi_cache2, ("fastapi", "fastapi_cache"), field="x-fastapi-cache"),
     Subject("FastAPI + aiocache", aiocache, ("fastapi", "aiocache")),
     Subject("FastAPI + cashews", cashews, ("fastapi", "cashews")),

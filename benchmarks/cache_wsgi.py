@@ -6,7 +6,7 @@ Rule: as `cache_asgi`.
 from collections.abc import Callable
 from typing import Any
 
-from apigate import wsgi
+from apigate import Gateway, ResponseCache, wsgi
 from apigate.wsgi import WSGIApp
 from benchmarks import cache_floors
 from benchmarks.cache_asgi import caching_gateway, uncaching_gateway
@@ -88,6 +88,16 @@ def flask_apigate() -> Any:
     return app
 
 
+def endpoint_apigate() -> Any:
+    """A mark on the endpoint, and the gateway it belongs to around the app."""
+    from apigate.flask import Apigate
+
+    gateway = Gateway(cache=ResponseCache(max_bytes="64MB"))
+    app = flask(gateway.cache(ttl=TTL))
+    Apigate(app, gateway)
+    return app
+
+
 def flask_caching(*, query_string: bool = False) -> Any:
     """Its decorator on its SimpleCache, by the path alone or by path and query."""
     from flask_caching import Cache
@@ -103,7 +113,7 @@ def flask_caching_query() -> Any:
     return flask_caching(query_string=True)
 
 
-def django(middleware: tuple[str, ...] = ()) -> Project:
+def django(middleware: tuple[str, ...] = (), gateway: Gateway | None = None) -> Project:
     """Django with one view at both paths."""
     set_up()
     from django.http import JsonResponse
@@ -112,7 +122,12 @@ def django(middleware: tuple[str, ...] = ()) -> Project:
     def pets(request: Any, key: str = "") -> Any:
         return JsonResponse(counted(), safe=False)
 
-    return project_of(pets, middleware)._replace(urls=(path("pets", pets), path("pets/<key>", pets)))
+    return project_of(pets, middleware, gateway)._replace(urls=(path("pets", pets), path("pets/<key>", pets)))
+
+
+def django_apigate() -> Project:
+    """The middleware made for Django."""
+    return django(("apigate.django.GatewayMiddleware",), caching_gateway())
 
 
 def django_behind_apigate() -> Project:
@@ -141,11 +156,13 @@ FULL_GATE = Subject("apigate, three levels", full_gate, field="age")
 FLASK = Subject("Flask", flask, ("flask",))
 FLASK_GATES = (
     Subject("Flask + apigate", flask_apigate, ("flask",), field="age"),
+    Subject("Flask + apigate decorator", endpoint_apigate, ("flask",), field="age"),
     Subject("Flask + Flask-Caching", flask_caching, ("flask", "flask_caching")),
     Subject("Flask + Flask-Caching, by query", flask_caching_query, ("flask", "flask_caching")),
 )
 DJANGO = Subject("Django", django, ("django",))
 DJANGO_GATES = (
     Subject("Django behind apigate", django_behind_apigate, ("django",), field="age"),
+    Subject("Django + apigate", django_apigate, ("django",), field="age"),
     Subject("Django + its cache middleware", django_cache, ("django",), field="expires"),
 )
