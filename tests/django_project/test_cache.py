@@ -18,6 +18,7 @@ from rest_framework.response import Response
 
 from apigate import CachePolicy, ConfigurationError, Method, ResponseCache, Throttled
 from apigate.core.policy import Phase
+from apigate.django import warm
 from apigate.testing import FakeClock
 from tests.django_project.asking import ask, changing, counted, exchanged, gateway, hello, module, project
 from tests.response_stores import LoggedStore
@@ -922,3 +923,48 @@ def test_wrong_settings_are_named():
         gate.cache(ttll=60)
     with pytest.raises(ConfigurationError, match="cannot be called"):
         gate.cache(ttl=60)("x")
+
+
+# ---- warming
+
+
+def test_what_was_warmed_is_there_for_the_first_client_and_took_from_no_limit(via):
+    view = fresh()
+    gate = cached(throttle="1/day")
+    urls = ["http://testserver/x", ("http://testserver/x", {"accept": "text/html"}), "http://testserver/none"]
+    with project(via, [path("x", view)], gate, ALLOWED_HOSTS=["testserver"]) as app:
+        assert warm(urls) == 2
+        assert warm(urls[:1]) == 0
+        told = ask(app, "GET /x", {"host": "testserver"})
+    assert "hit" in told.headers["cache-status"]
+    assert view.number == 1
+
+
+def test_no_client_can_pass_for_one_that_warms(via):
+    with project(via, [path("x", fresh())], cached(throttle="1/day")) as app:
+        fields = {"apigate.unasked": "1", "apigate-unasked": "1"}
+        assert [ask(app, "GET /x", fields).status for _ in range(2)] == [200, 429]
+
+
+def test_https_and_http_have_responses_of_their_own():
+    view = fresh()
+    with project("asgi", [path("x", view)], cached()) as app:
+        seen = [asyncio.run(_by(app, scheme)) for scheme in ("http", "https", "https")]
+    assert seen == [b"call 1", b"call 2", b"call 2"]
+
+
+async def _by(app, scheme):
+    sent = []
+    asked = [{"type": "http.request", "body": b"", "more_body": False}]
+
+    async def receive():
+        if asked:
+            return asked.pop()
+        return await asyncio.get_running_loop().create_future()
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "scheme": scheme, "path": "/x", "query_string": b"", "headers": []}
+    await app({**scope, "server": ("testserver", 80), "client": ("192.0.2.1", 1)}, receive, send)
+    return b"".join(message.get("body", b"") for message in sent[1:])

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any, final
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
-from django.http import HttpRequest, HttpResponseBase
+from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.http.response import StreamingHttpResponse
 from django.urls import get_script_prefix, set_script_prefix
 
@@ -21,11 +21,13 @@ from apigate.core.endpoints import Endpoint, FindEndpoint
 from apigate.core.message import Request, Response, ResponseHead
 from apigate.core.native import wsgi_request
 from apigate.core.policy import refuse_awaitable
+from apigate.core.steps import block
 from apigate.django.configuration import gateway_of_settings
 from apigate.django.cors import GetResponse, add_cors_fields, cors_middleware
 from apigate.django.followed import Followed, FollowedAsync
 from apigate.django.refreshing import refresh_in_task, refresh_in_thread
 from apigate.django.settling import later_of, when_closed
+from apigate.django.warming import UNASKED
 from apigate.gateway import Gateway, empty_context
 from apigate.routing.django import DjangoRouting, django_response
 from apigate.routing.django_exchange import add_fields, answered, ask, carry, closers, do_nothing, is_file, read_content
@@ -91,7 +93,12 @@ class GatewayMiddleware:
             self.routing.load()  # a gateway that has nothing but decorators is empty until they are imported
             self._is_loaded = True
             self.gateway.begin(getattr(request, "environ", {}))  # META of ASGI always has wsgi.multiprocess
+        if "wsgi.url_scheme" not in request.META:  # under ASGI; the cache keeps http and https apart
+            request.META["wsgi.url_scheme"] = getattr(request, "scope", {}).get("scheme", "http")
         asked = wsgi_request(request.META, request.path_info)
+        unasked: list[str] | None = request.META.get(UNASKED)
+        if unasked is not None:
+            return self._warm(request, asked, unasked)
         outer = _outer_context(request)
         if self.gateway.is_empty or (outer is not None and self.gateway.has_passed(outer, self.stage, request.META)):
             request.apigate = empty_context(asked) if outer is None else outer  # type: ignore[attr-defined]
@@ -104,13 +111,28 @@ class GatewayMiddleware:
         return self._serve_async(request, asked, outer) if self._is_async else self._serve(request, asked, outer)
 
     def _serve(self, request: HttpRequest, asked: Request, outer: RequestContext | None) -> HttpResponseBase:
-        gateway = self.gateway
-        context = gateway.enter(asked, self.stage, self._finder(request))
+        context = self.gateway.enter(asked, self.stage, self._finder(request))
         visit = _handed_over(request, context, outer)
         if context.refusal is not None:
             return self._refusal(request, context, context.refusal)
         if context.answer is not None:
             return self._answer(request, visit, context.answer)
+        return self._admitted(request, context, visit)
+
+    def _warm(self, request: HttpRequest, asked: Request, unasked: list[str]) -> HttpResponseBase:
+        """Have a response stored that nobody has asked for; note where the project was asked for it."""
+        context, exchange = self.gateway.enter_unasked(asked, self.stage, self._finder(request))
+        found = block(exchange) if isinstance(exchange, Awaitable) else exchange
+        if isinstance(found, Awaitable):
+            refuse_awaitable(found)
+        if found is None:
+            return HttpResponse(status=204)
+        unasked.append(asked.path)
+        context.exchange = found
+        return self._admitted(request, context, _handed_over(request, context, None))
+
+    def _admitted(self, request: HttpRequest, context: RequestContext, visit: _Visit) -> HttpResponseBase:
+        gateway = self.gateway
         visit.take_back = ask(request, context.exchange)
         token = current.set(context) if gateway.marked else None
         try:
