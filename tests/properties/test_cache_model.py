@@ -176,6 +176,15 @@ def test_every_trace_is_answered_as_the_model_has_it_by_both_protocols(profile, 
         assert worlds[0].cache.stats() == worlds[1].cache.stats()
 
 
+def test_clients_stretch_the_lifetimes_of_apps_but_not_a_ttl():
+    visit = Visit("GET", "/a", "", (("cache-control", "stale-if-error=1000"),))
+    for policy, origin in ((CachePolicy(), "store"), (CachePolicy(ttl=10), "app")):
+        world = WsgiWorld(policy)
+        world.visit(visit, Script(cache_control="max-age=10"))
+        world.clock.advance(20)
+        assert world.visit(visit, Script(status=503)).origin == origin
+
+
 def followed(
     states: list[Model], found: Outcome, visit: Visit, script: Script, now: Fraction, wall: Fraction
 ) -> list[Model]:
