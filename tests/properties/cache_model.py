@@ -455,6 +455,8 @@ class _Once:
 
     def put(self, new: Stored) -> None:
         """Keep it, instead of what was selected by the same request fields."""
+        if self.reuse(new) == "ask" or not new.is_fresh(self.now):
+            self.cache.refused[key_of(new)] = self.now + REFUSAL_KEEPS  # nobody had any use of it
         same = [each for each in self.cache.kept if key_of(each) == key_of(new) and each.nominated == new.nominated]
         self.cache.kept = [new, *[each for each in self.cache.kept if each not in same]]
 

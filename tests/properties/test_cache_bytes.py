@@ -25,7 +25,7 @@ ascii_only = random_visits.filter(lambda visit: (visit.path + visit.query).isasc
 steps = st.one_of(
     st.tuples(st.just("visit"), visits | ascii_only, scripts),
     st.tuples(st.just("visit"), visits | ascii_only, scripts),
-    st.tuples(st.just("again"), waits),
+    st.tuples(st.just("again"), waits, st.none()),
     st.tuples(st.just("wait"), waits),
     st.tuples(st.just("flush")),
     st.tuples(st.just("invalidate"), st.sampled_from(["/a", "/b"])),

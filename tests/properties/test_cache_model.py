@@ -1,6 +1,7 @@
 """A plain model of RFC 9111 beside the gateway, over random traces of requests, answers and time, by ASGI and WSGI."""
 
 from contextlib import ExitStack, closing
+from dataclasses import replace
 from fractions import Fraction
 
 import pytest
@@ -55,8 +56,8 @@ lifetimes = st.sampled_from(["max-age=10", "max-age=60", "max-age=20, stale-whil
 
 scripts = st.builds(
     Script,
-    status=st.sampled_from([200] * 6 + [204, 301, 404, 500, 503]),
-    cache_control=lifetimes | directives,
+    status=st.sampled_from([200] * 12 + [204, 301, 404, 500, 503]),
+    cache_control=lifetimes | lifetimes | directives,
     targeted=st.sampled_from([""] * 8 + ["max-age=30", "no-store"]),
     vary=st.sampled_from([""] * 4 + ["X-Side", "X-Side, X-Other", "*"]),
     etag=st.sampled_from(["", '"a"', '"a"', 'W/"a"', '"b"']),
@@ -66,7 +67,7 @@ scripts = st.builds(
     age=st.sampled_from([None] * 5 + [0, 5, 30]),
     cookie=st.sampled_from([False] * 9 + [True]),
     location=st.sampled_from([""] * 4 + ["/b"]),
-    broken=st.sampled_from([""] * 9 + ["first", "within", "short"]),
+    broken=st.sampled_from([""] * 15 + ["first", "within", "short"]),
     delay=st.sampled_from([0, 0, 0, 2.5]),
     listed=st.booleans(),
 )
@@ -115,32 +116,34 @@ steps = st.one_of(
     st.tuples(st.just("visit"), visits, scripts),
     st.tuples(st.just("visit"), visits, scripts),
     st.tuples(st.just("wait"), waits),
-    st.tuples(st.just("again"), waits),
+    st.tuples(st.just("again"), waits, st.none() | fields),
+    st.tuples(st.just("again"), waits, st.none() | fields),
     st.tuples(st.just("flush")),
     st.tuples(st.just("invalidate"), st.sampled_from(["/a", "/b"])),
 )
 
 
 def numbered(trace):
-    """The steps, each visit with a script that nothing else has; "again" is the last visit after a while."""
+    """The steps, each visit with a script of its own; "again" is the last visit, later, perhaps otherwise."""
     last = None
     for number, step in enumerate(trace):
         match step:
             case ("visit", visit, script):
                 last = visit, script
-            case ("again", wait) if last:
+            case ("again", wait, asked) if last:
                 yield "wait", wait
                 visit, script = last
-            case ("again", _):
+                visit = visit if asked is None else replace(visit, fields=asked)
+            case ("again", *_):
                 continue
             case _:
                 yield step
                 continue
-        yield "visit", visit, Script(**{**vars(script), "number": number})
+        yield "visit", visit, replace(script, number=number)
 
 
 @pytest.mark.parametrize("profile", PROFILES)
-@given(trace=st.lists(steps, max_size=25))
+@given(trace=st.lists(steps, min_size=12, max_size=30))
 @settings(UNHURRIED, max_examples=300)
 def test_every_trace_is_answered_as_the_model_has_it_by_both_protocols(profile, trace):
     policy, model = PROFILES[profile]
@@ -171,6 +174,15 @@ def test_every_trace_is_answered_as_the_model_has_it_by_both_protocols(profile, 
                     for state in states:
                         state.kept = [stored for stored in state.kept if stored.path != path]
         assert worlds[0].cache.stats() == worlds[1].cache.stats()
+
+
+def test_clients_stretch_the_lifetimes_of_apps_but_not_a_ttl():
+    visit = Visit("GET", "/a", "", (("cache-control", "stale-if-error=1000"),))
+    for policy, origin in ((CachePolicy(), "store"), (CachePolicy(ttl=10), "app")):
+        world = WsgiWorld(policy)
+        world.visit(visit, Script(cache_control="max-age=10"))
+        world.clock.advance(20)
+        assert world.visit(visit, Script(status=503)).origin == origin
 
 
 def followed(

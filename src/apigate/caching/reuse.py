@@ -59,12 +59,15 @@ def reuse(  # noqa: PLR0911 - one line for each rule
 def may_serve_on_error(stored: StoredResponse, request: Directives, policy: CachePolicy, now_us: int) -> bool:
     """Tell whether a stored response may be served because the app has failed.
 
+    What the request says of it counts only where the policy leaves the lifetime to the app.
+
     Source: RFC 5861, section 4; RFC 9111, section 4.2.4.
     """
-    if stored.must_validate or _forbids_stale(stored) or "no-cache" in request:
+    obeys = policy.ttl is None
+    if stored.must_validate or _forbids_stale(stored) or (obeys and "no-cache" in request):
         return False
-    over = stored.age(now_us) - stored.lifetime
-    return over < max(stale_windows(stored, policy)[1], request.seconds("stale-if-error") or 0)
+    wanted = request.seconds("stale-if-error") if obeys else None
+    return stored.age(now_us) - stored.lifetime < max(stale_windows(stored, policy)[1], wanted or 0)
 
 
 def stale_windows(stored: StoredResponse, policy: CachePolicy) -> tuple[float, float]:
