@@ -163,6 +163,7 @@ class _Listener:
         self._send = send
         self._has_left = False
         self._over: asyncio.Event | None = None
+        self._is_idle = False  # whether nothing is left to be heard
         self.has_begun = False  # whether the client has been sent anything
 
     async def receive(self) -> Message:
@@ -179,8 +180,11 @@ class _Listener:
                     self._exchange.fail()  # what the app sends now that it is told may be cut short
         return message
 
-    async def send(self, message: Message) -> None:
+    def send(self, message: Message) -> Awaitable[None]:
         """Note a message, and pass it on."""
+        return self._send(message) if self._is_idle else self._heard(message)
+
+    async def _heard(self, message: Message) -> None:
         kind = message["type"]
         exchange = self._exchange
         if kind == "http.response.start":
@@ -215,6 +219,7 @@ class _Listener:
         if told is not None:
             await told
         if not exchange.replies:
+            self._is_idle = not exchange.keeps
             await self._pass({**message, "headers": [*headers, *[field.raw for field in added]]})
 
     async def _body(self, message: Message) -> None:

@@ -76,6 +76,9 @@ def serve_exchange(
         exchange.finish()
         settle(exchange)
         return body
+    if listener.has_begun and not exchange.keeps and not exchange.replies:
+        settle(exchange)
+        return body  # nothing is left to be heard
     if isinstance(body, (list, tuple)) and listener.has_begun and not exchange.replies:
         for chunk in body:
             listener.hear(chunk)

@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 from apigate.caching.answer import Answer
 from apigate.caching.groups import parse_groups
 from apigate.caching.store import Invalidation
-from apigate.core.message import Field, FieldLines, Headers, Request, Target
+from apigate.core.message import Field, FieldLines, Request, Target
 
 if TYPE_CHECKING:
     from apigate.caching.lookup import Lookup
@@ -74,12 +74,16 @@ class Invalidating:
     def begin(self, status: int, fields: FieldLines) -> tuple[Field, ...]:
         """See `Exchange`."""
         if 200 <= status <= 399:
-            self.scopes = tuple(dict.fromkeys(self._scopes(Headers(fields))))
+            self.scopes = tuple(dict.fromkeys(self._scopes(fields)))
         return self._lookup.note("method")
 
     def publish(self) -> Awaitable[None] | None:
         """See `Exchange`."""
-        return self._lookup.cache.publish([Invalidation("scope", scope) for scope in self.scopes])
+        cache = self._lookup.cache
+        if cache.news is None:
+            cache.generations.apply(self.scopes)
+            return None
+        return cache.publish([Invalidation("scope", scope) for scope in self.scopes])
 
     def feed(self, chunk: bytes) -> None:
         """See `Exchange`."""
@@ -99,15 +103,19 @@ class Invalidating:
         """See `Exchange`."""
         return None
 
-    def _scopes(self, headers: Headers) -> Iterator[str]:
+    def _scopes(self, fields: FieldLines) -> Iterator[str]:
         target = self._request.target
         yield path_scope(target.path)
-        for name in ("location", "content-location"):
-            for value in headers.get_all(name):
+        groups: list[str] = []
+        for sent, value in fields:
+            name = sent.lower()
+            if name in ("location", "content-location"):
                 path = _path_of(value, target, self._host)
                 if path is not None:
                     yield path_scope(path)
-        for group in parse_groups(headers.get_all("cache-group-invalidation")):
+            elif name == "cache-group-invalidation":
+                groups.append(value)
+        for group in parse_groups(groups) if groups else ():
             yield group_scope(target.scheme, self._host, group)
 
 
