@@ -140,8 +140,8 @@ class _Cached:
             return known, served
         if known is None and (served is not None or _is_served_by_starlette()):
             raise ConfigurationError(
-                f"cache: {name_of(wrapped)} is called without a gate around the app, and only that can cache what it "
-                f"answers; {MISSING_GATE}"
+                f"cache: {name_of(wrapped)} is called without a gate of its gateway around the app, and only that can "
+                f"cache what it answers; {MISSING_GATE}"
             )
         if known is not None and known.endpoint is None and self._is_blind:
             raise ConfigurationError(

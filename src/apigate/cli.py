@@ -316,7 +316,7 @@ def _add_explain(add_parser: _AddParser) -> None:
     parser = add_parser("explain", help="say what would become of a request", description=summary)
     parser.add_argument("target", metavar="FILE|module:app", help=_TARGET)
     parser.add_argument("method", metavar="METHOD", help="the verb, such as GET")
-    parser.add_argument("path", metavar="PATH", help="the path, such as /pets/1")
+    parser.add_argument("path", metavar="PATH", help="the path, such as /pets/1, or the whole URL")
     parser.add_argument("-H", "--header", metavar="'NAME: VALUE'", action="append", default=[], help="may be repeated")
     parser.add_argument("--address", default="127.0.0.1", help="the peer's address; default %(default)s")
     parser.add_argument("--stage", help="the stage, where the settings have several and no stage_by")

@@ -385,7 +385,10 @@ def response_cache(value: object, setting: str) -> ResponseCache | None:
             return ResponseCache(**table)
         except ConfigurationError as error:
             raise ConfigurationError(f"{setting}: {error}") from None
-    raise ConfigurationError(f"{setting}: {value!r} is not a ResponseCache, a table of its settings, 'off' or None")
+    raise ConfigurationError(
+        f"{setting}: {value!r} is not a ResponseCache, a table of its settings, 'off' or None; a CachePolicy for all "
+        "methods goes into ResponseCache(policy=...)"
+    )
 
 
 _CACHE_SETTINGS = frozenset(signature(ResponseCache).parameters) - {"clock"}

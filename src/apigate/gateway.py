@@ -331,7 +331,8 @@ class Gateway:
 
         Args:
             method: The verb.
-            path: The path, percent-encoded as in a request line; a query is cut off.
+            path: The path, percent-encoded as in a request line, or the whole URL, with the query if there is one. What
+                is cached is found only where the host is known, by the URL or by a `Host` among the fields.
             headers: The request's fields.
             address: The peer's address.
             stage: The stage, where it is fixed by the adapter.

@@ -349,7 +349,7 @@ def _record(path: str | None, prefix: str | None, tag: str | None, method: str |
     if len(named) == 1 and isinstance(named[0][1], str):
         name, text = named[0][0], named[0][1]
         return Invalidation("prefix", text) if name == "prefix" else Invalidation("scope", scopes[name](text))
-    raise ConfigurationError("invalidate: give exactly one of path=, prefix=, tag= and method=, a text")
+    raise ConfigurationError("invalidate: give exactly one of path=, prefix=, tag= and method=, as one text")
 
 
 def _wait_not(answer: Awaitable[None] | None) -> None:

@@ -80,7 +80,8 @@ def storage_objection(  # noqa: PLR0911 - one line for each rule
         return None
     if rules.heuristic and head.last_modified is not None and (status in HEURISTIC_STATUSES or "public" in directives):
         return None
-    return "it does not say how long it is fresh"
+    unsaid = "it does not say how long it is fresh"
+    return f"status {status} is not among those that a ttl stores, and {unsaid}" if rules.ttl else unsaid
 
 
 def is_lifetime_given(status: int, rules: StorageRules) -> bool:
