@@ -13,7 +13,7 @@ from collections import Counter
 from time import monotonic, sleep
 
 from apigate import CachePolicy, Gateway, Method, ResponseCache, asgi, wsgi
-from tests.adapters.hosts import HOSTS, Host
+from tests.adapters.hosts import Host
 from tests.adapters.serve import SERVERS, end_with_parent
 
 CROWD = 20
@@ -96,8 +96,10 @@ def wsgi_host():
     return wsgi.GatewayMiddleware(wsgi_app, gateway)
 
 
-HOSTS["cached_asgi"] = Host("asgi", "tests.caching.served:asgi_host", lifespan=True)
-HOSTS["cached_wsgi"] = Host("wsgi", "tests.caching.served:wsgi_host")
+CACHED = {
+    "asgi": Host("asgi", "tests.caching.served:asgi_host", lifespan=True),
+    "wsgi": Host("wsgi", "tests.caching.served:wsgi_host"),
+}
 
 if __name__ == "__main__":
     server, number = sys.argv[1:]
@@ -107,4 +109,4 @@ if __name__ == "__main__":
     import tests.adapters.serve as serving
 
     serving.THREADS = CROWD + 4
-    running.run(HOSTS[f"cached_{running.protocol}"], listener)
+    running.run(CACHED[running.protocol], listener)
