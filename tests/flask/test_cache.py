@@ -104,7 +104,7 @@ def test_variants_and_queries_are_told_apart():
 
 def test_a_cookie_that_is_set_is_not_stored():
     def view():
-        response = Response("x", headers=FRESH)
+        response = Response("x", headers=dict(FRESH))
         response.set_cookie("id", "of alice")
         return response
 
