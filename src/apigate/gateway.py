@@ -37,9 +37,9 @@ from apigate.core.endpoints import Endpoint, FindEndpoint, Mark, Routing
 from apigate.core.errors import ConfigurationError
 from apigate.core.message import Request, Response
 from apigate.core.native import is_same_request
-from apigate.core.policy import CompiledMethod, Completion, Outcome, Policy, refuse_awaitable
+from apigate.core.policy import CompiledMethod, Completion, Policy, block_on, refuse_awaitable
 from apigate.core.responses import ErrorFormat, GatewayResponse, GatewayResponses
-from apigate.core.steps import block, run
+from apigate.core.steps import run
 from apigate.core.workers import Workers, workers_at_work, workers_seen
 from apigate.pipeline import Compiler, GlobalSettings, RunningStage
 from apigate.staging.selector import StageSelector, parse_selector
@@ -520,7 +520,7 @@ class Gateway:
             for hook in context.compiled.on_request:
                 outcome = hook(context)
                 if outcome is not None:
-                    response = outcome if type(outcome) is Response else _blocked(outcome)
+                    response = outcome if type(outcome) is Response else block_on(outcome)
                     if response is not None:
                         self._note_refusal(context, response)
                         break
@@ -825,14 +825,6 @@ class Gateway:
             from logging import getLogger
 
             getLogger("apigate").exception("on_event raised for %r", event)
-
-
-def _blocked(outcome: Outcome) -> Response | None:
-    """What a policy answers that has to wait, in a thread."""
-    answer = block(outcome) if isinstance(outcome, Awaitable) else outcome
-    if isinstance(answer, Awaitable):
-        refuse_awaitable(answer)
-    return answer
 
 
 def empty_context(request: Request) -> RequestContext:

@@ -24,8 +24,7 @@ from apigate.core.context import RequestContext, current
 from apigate.core.endpoints import Routing
 from apigate.core.message import Response, ResponseHead
 from apigate.core.native import plain_environ, warm_request, wsgi_request
-from apigate.core.policy import refuse_awaitable
-from apigate.core.steps import block
+from apigate.core.policy import block_on
 from apigate.gateway import Gateway, check_app
 from apigate.routing import routing_of
 from apigate.throttling.decision import Throttled
@@ -126,9 +125,7 @@ class GatewayMiddleware:
             request = wsgi_request(environ)
             request.app = self._label
             context, exchange = self.gateway.enter_unasked(request, self.stage, self._find)
-            found = block(exchange) if isinstance(exchange, Awaitable) else exchange
-            if isinstance(found, Awaitable):
-                refuse_awaitable(found)
+            found = block_on(exchange) if isinstance(exchange, Awaitable) else exchange
             if found is None:
                 continue
             asked += 1

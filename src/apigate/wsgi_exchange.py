@@ -6,7 +6,7 @@ stored when its last declared byte has come, or its iterable has ended; what is 
 Source: RFC 9111; PEP 3333.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import copy_context
 from io import BytesIO
 from threading import BoundedSemaphore, Thread
@@ -17,7 +17,7 @@ from apigate.caching.answer import Answer
 from apigate.caching.exchange import Exchange
 from apigate.caching.fill import Fill
 from apigate.core.message import Field
-from apigate.core.policy import refuse_awaitable
+from apigate.core.policy import require_done
 
 __all__ = ["ask", "read_body", "refresh", "serve_exchange"]
 
@@ -96,12 +96,7 @@ def settle(exchange: Exchange) -> None:
     Raises:
         ProtocolError: It has to be awaited.
     """
-    _done(exchange.settle())
-
-
-def _done(answer: Awaitable[None] | None) -> None:
-    if answer is not None:
-        refuse_awaitable(answer)
+    require_done(exchange.settle())
 
 
 def read_body(environ: Environ, most: int) -> bytes | None:
@@ -225,7 +220,7 @@ class _Listener:
             added: tuple[Field, ...] = ()
         else:
             added = exchange.begin(int(status[:3]), headers)
-            _done(exchange.publish())
+            require_done(exchange.publish())
         self._was_called = True
         if exchange.replies:
             return exchange.feed
