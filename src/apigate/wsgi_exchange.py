@@ -16,7 +16,8 @@ from typing import Any, Protocol, TypeAlias, cast, final
 from apigate.caching.answer import Answer
 from apigate.caching.exchange import Exchange
 from apigate.caching.fill import Fill
-from apigate.core.message import Field
+from apigate.core.message import Field, is_length
+from apigate.core.native import put_fields
 from apigate.core.policy import require_done
 
 __all__ = ["ask", "read_body", "refresh", "serve_exchange"]
@@ -61,7 +62,8 @@ def serve_exchange(
     """
     listener = _Listener(exchange, is_refused, begin, environ)
     try:
-        body = app(_asking(environ, exchange), listener.start_response)
+        put_fields(environ, exchange.questions)
+        body = app(environ, listener.start_response)
     except Exception as error:
         made = exchange.fail()
         if made is None or listener.has_begun or is_refused():
@@ -109,7 +111,7 @@ def read_body(environ: Environ, most: int) -> bytes | None:
     declared: str = environ.get("CONTENT_LENGTH") or ""
     stream = environ["wsgi.input"]
     if declared.isascii() and declared.isdigit():
-        length = int(declared) if _is_length(declared) else most + 1
+        length = int(declared) if is_length(declared) else most + 1
     elif environ.get("wsgi.input_terminated"):
         length = most + 1
     else:
@@ -174,27 +176,11 @@ def _refreshed(app: App, exchange: Exchange, environ: Environ) -> None:
         _refreshing.release()
 
 
-def _asking(environ: Environ, exchange: Exchange) -> Environ:
-    """The environ with what the cache asks the app itself."""
-    for name, value in exchange.questions:
-        key = f"HTTP_{name.upper().replace('-', '_')}"
-        if value is None:
-            environ.pop(key, None)
-        else:
-            environ[key] = value
-    return environ
-
-
 def _log_hidden(error: Exception) -> None:
     """Log what the client is not told of, as a stale response was served instead, or as no client waits."""
     from logging import getLogger
 
     getLogger("apigate").error("the app failed behind the cache", exc_info=error)
-
-
-def _is_length(text: str) -> bool:
-    """Tell whether it is a number of bytes that anything may have; of thousands of digits Python makes no number."""
-    return text.isascii() and text.isdigit() and len(text) < 16
 
 
 @final
@@ -226,7 +212,7 @@ class _Listener:
             return exchange.feed
         self.has_begun = True
         lengths = [value for name, value in headers if name.lower() == "content-length"]
-        self.left = int(lengths[0]) if len(lengths) == 1 and _is_length(lengths[0]) else None
+        self.left = int(lengths[0]) if len(lengths) == 1 and is_length(lengths[0]) else None
         given = [*headers, *[field.text for field in added]] if added else headers
         write = self._begin(status, given) if exc_info is None else self._begin(status, given, exc_info)
 

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 from apigate.caching.answer import Answer
 from apigate.caching.directives import Directives
 from apigate.caching.entry import CacheKey
-from apigate.core.message import Field, FieldLines, Request
+from apigate.core.message import Field, FieldLines, Request, RequestFields
 
 __all__ = ["Asked", "Exchange"]
 
@@ -50,7 +50,7 @@ class Exchange(Protocol):
     """
 
     @property
-    def questions(self) -> tuple[tuple[str, str | None], ...]:
+    def questions(self) -> RequestFields:
         """See the class."""
         ...
 

@@ -24,7 +24,7 @@ from apigate.caching.storability import storage_objection
 from apigate.caching.storedfields import connection_fields, withheld_fields
 from apigate.caching.validation import freshened_fields, questions
 from apigate.caching.variance import NO_ORIGIN, Selected, selected_fields
-from apigate.core.message import Field, FieldLines
+from apigate.core.message import Field, FieldLines, RequestFields
 
 if TYPE_CHECKING:
     from apigate.caching.lookup import Lookup
@@ -69,7 +69,7 @@ class Fill:
         self.context: Context | None = context
         self._is_head = context is None and asked.request.method == "HEAD"
         self._is_unseen = False
-        self.questions: tuple[tuple[str, str | None], ...] = ()
+        self.questions: RequestFields = ()
         self.replies: bool = False
         self._epoch = lookup.cache.generations.epoch
         self._sent_us = lookup.clock.now_us()

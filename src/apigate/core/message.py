@@ -15,10 +15,12 @@ __all__ = [
     "Headers",
     "Reader",
     "Request",
+    "RequestFields",
     "Response",
     "ResponseHead",
     "Target",
     "field",
+    "is_length",
 ]
 
 PICKED = (
@@ -68,6 +70,10 @@ FieldLines: TypeAlias = Sequence[tuple[str, str]]
 """Field lines as they were sent, name and value, in Latin-1."""
 
 
+RequestFields: TypeAlias = tuple[tuple[str, str | None], ...]
+"""Request fields that are set, by their lower-case names, or (None) taken out."""
+
+
 class Field(NamedTuple):
     """A response field in both native forms, so that neither adapter encodes it again.
 
@@ -88,6 +94,17 @@ def field(name: str, value: str) -> Field:
     Field(text=('Retry-After', '3'), raw=(b'retry-after', b'3'))
     """
     return Field((name, value), (name.lower().encode("latin-1"), value.encode("latin-1")))
+
+
+def is_length(text: str) -> bool:
+    """Tell whether a Content-Length is a number of bytes that anything may have.
+
+    Of thousands of digits Python makes no number, so it has at most 15.
+
+    >>> is_length("1024"), is_length("+1"), is_length("")
+    (True, False, False)
+    """
+    return text.isascii() and text.isdigit() and len(text) < 16
 
 
 @final
