@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, final
 
 from apigate.caching.answer import Answer
-from apigate.caching.exchange import Exchange
+from apigate.caching.exchange import Exchange, log_hidden
 from apigate.caching.mark import CacheMark
 from apigate.caching.policy import CachingPolicy
 from apigate.core.context import RequestContext, current
@@ -305,9 +305,7 @@ class _Heard(AbstractContextManager["_Heard", bool]):
             or self._served.status(error) < 500
         ):
             return False
-        from logging import getLogger
-
-        getLogger("apigate").error("the view failed behind the cache", exc_info=error)
+        log_hidden(error, "view")
         self.response = self._carrier.answer(made)
         return True
 

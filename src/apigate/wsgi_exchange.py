@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Protocol, TypeAlias, cast, final
 
 from apigate.caching.answer import Answer
-from apigate.caching.exchange import Exchange
+from apigate.caching.exchange import Exchange, log_hidden
 from apigate.caching.fill import Fill
 from apigate.core.message import Field, is_length
 from apigate.core.native import put_fields
@@ -68,7 +68,7 @@ def serve_exchange(
         made = exchange.fail()
         if made is None or listener.has_begun or is_refused():
             raise
-        _log_hidden(error)
+        log_hidden(error)
         return send(made)
     except BaseException:
         exchange.fail()
@@ -76,29 +76,20 @@ def serve_exchange(
     if listener.is_file(body) and not exchange.replies:
         exchange.waive()  # the server sends the file by itself
         exchange.finish()
-        settle(exchange)
+        require_done(exchange.settle())
         return body
     if listener.has_begun and not exchange.keeps and not exchange.replies:
-        settle(exchange)
+        require_done(exchange.settle())
         return body  # nothing is left to be heard
     if isinstance(body, (list, tuple)) and listener.has_begun and not exchange.replies:
         for chunk in body:
             listener.hear(chunk)
         exchange.finish()
-        settle(exchange)
+        require_done(exchange.settle())
         return body
     if exchange.replies:
         return _replied(exchange, listener, body, send)
     return _Kept(exchange, listener, body, send)
-
-
-def settle(exchange: Exchange) -> None:
-    """Do what is left to do.
-
-    Raises:
-        ProtocolError: It has to be awaited.
-    """
-    require_done(exchange.settle())
 
 
 def read_body(environ: Environ, most: int) -> bytes | None:
@@ -164,7 +155,7 @@ def ask(app: App, exchange: Exchange, environ: Environ) -> None:
             if close is not None:
                 close()
     except Exception as error:  # noqa: BLE001 - no request is left that it could be told to
-        _log_hidden(error)
+        log_hidden(error)
     finally:
         exchange.fail()
 
@@ -174,13 +165,6 @@ def _refreshed(app: App, exchange: Exchange, environ: Environ) -> None:
         ask(app, exchange, environ)
     finally:
         _refreshing.release()
-
-
-def _log_hidden(error: Exception) -> None:
-    """Log what the client is not told of, as a stale response was served instead, or as no client waits."""
-    from logging import getLogger
-
-    getLogger("apigate").error("the app failed behind the cache", exc_info=error)
 
 
 @final
@@ -266,7 +250,7 @@ class _Kept:
             made = exchange.fail()
             if made is None or listener.has_begun or listener.is_refused():
                 raise
-            _log_hidden(error)
+            log_hidden(error)
             yield from self._send(made)
             return
         made = exchange.finish()
@@ -281,7 +265,7 @@ class _Kept:
                 close()
         finally:
             self._exchange.fail()
-            settle(self._exchange)
+            require_done(self._exchange.settle())
 
 
 def _replied(
