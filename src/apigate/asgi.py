@@ -6,11 +6,22 @@ that ends it. A websocket's messages are not touched at all.
 Source: ASGI specification 3.0, HTTP and WebSocket message format 2.4; "WebSocket Denial Response" extension.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, TypeAlias, cast, final
+from typing import Any, cast, final
 
-from apigate.asgi_exchange import RequestBody, ask, refresh, serve_exchange, stop_refreshing
+from apigate.asgi_exchange import (
+    ASGIApp,
+    Message,
+    Receive,
+    RequestBody,
+    Scope,
+    Send,
+    ask,
+    refresh,
+    serve_exchange,
+    stop_refreshing,
+)
 from apigate.caching.answer import Answer
 from apigate.caching.fill import Fill
 from apigate.core.context import RequestContext, current
@@ -22,12 +33,6 @@ from apigate.routing import routing_of
 from apigate.throttling.decision import Throttled
 
 __all__ = ["ASGIApp", "GatewayMiddleware", "Message", "Receive", "Scope", "Send"]
-
-Scope: TypeAlias = MutableMapping[str, Any]  # Any: as the specification has it, values of every type
-Message: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
-ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _WITH_CONTENT = ("QUERY", "POST")  # methods whose content may be part of a cache key
 _GATED = ("http", "websocket")

@@ -14,13 +14,25 @@ from apigate.caching.answer import Answer
 from apigate.caching.exchange import Exchange, log_hidden
 from apigate.caching.fill import Fill
 
-__all__ = ["RequestBody", "ask", "refresh", "send_answer", "serve_exchange", "stop_refreshing"]
+__all__ = [
+    "ASGIApp",
+    "Message",
+    "Receive",
+    "RequestBody",
+    "Scope",
+    "Send",
+    "ask",
+    "refresh",
+    "send_answer",
+    "serve_exchange",
+    "stop_refreshing",
+]
 
 Scope: TypeAlias = MutableMapping[str, Any]  # Any: as the specification has it, values of every type
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
-App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _UNSEEN = ("http.response.trailers", "http.response.pathsend", "http.response.zerocopysend")  # so it cannot be stored
 _MOST_REFRESHES = 100  # at once in a process; what is not refreshed now is by the next request
@@ -29,7 +41,7 @@ _refreshes: set["asyncio.Task[None]"] = set()
 
 
 async def serve_exchange(
-    app: App, exchange: Exchange, is_refused: Callable[[], bool], scope: Scope, receive: Receive, send: Send
+    app: ASGIApp, exchange: Exchange, is_refused: Callable[[], bool], scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Have the app answer a request, and let the exchange know.
 
@@ -69,7 +81,7 @@ async def send_answer(answer: Answer, send: Send) -> None:
     await send({"type": "http.response.body", "body": answer.body, "more_body": False})
 
 
-def refresh(app: App, exchange: Fill, scope: Scope) -> None:
+def refresh(app: ASGIApp, exchange: Fill, scope: Scope) -> None:
     """Have the app asked anew in a task of its own, which the server's shutdown cancels.
 
     Args:
@@ -85,7 +97,7 @@ def refresh(app: App, exchange: Fill, scope: Scope) -> None:
     task.add_done_callback(_refreshes.discard)
 
 
-async def ask(app: App, exchange: Exchange, scope: Scope) -> None:
+async def ask(app: ASGIApp, exchange: Exchange, scope: Scope) -> None:
     """Have the app answer a request of nobody, so that its response is stored.
 
     Args:

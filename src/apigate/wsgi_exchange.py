@@ -20,33 +20,42 @@ from apigate.core.message import Field, is_length
 from apigate.core.native import put_fields
 from apigate.core.policy import require_done
 
-__all__ = ["ask", "read_body", "refresh", "serve_exchange"]
+__all__ = [
+    "Environ",
+    "ExcInfo",
+    "StartResponse",
+    "WSGIApp",
+    "Write",
+    "ask",
+    "read_body",
+    "refresh",
+    "serve_exchange",
+]
 
 Environ: TypeAlias = dict[str, Any]  # Any: as PEP 3333 has it, values of every type
 ExcInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+Write: TypeAlias = Callable[[bytes], object]
 
 
-class Begin(Protocol):
+class StartResponse(Protocol):
     """Begins a response, as PEP 3333 has it."""
 
-    def __call__(
-        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None, /
-    ) -> Callable[[bytes], object]:
+    def __call__(self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None, /) -> Write:
         """Take status and fields; return what writes the body of an old app."""
         ...
 
 
-App: TypeAlias = Callable[[Environ, Begin], Iterable[bytes]]
+WSGIApp: TypeAlias = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 _refreshing = BoundedSemaphore(2)  # threads at once in a process; what is not refreshed now is by the next request
 
 
 def serve_exchange(
-    app: App,
+    app: WSGIApp,
     exchange: Exchange,
     is_refused: Callable[[], bool],
     environ: Environ,
-    begin: Begin,
+    begin: StartResponse,
     send: Callable[[Answer], Iterable[bytes]],
 ) -> Iterable[bytes]:
     """Have the app answer a request, and let the exchange know.
@@ -114,7 +123,7 @@ def read_body(environ: Environ, most: int) -> bytes | None:
     return content if len(content) <= most and (not declared or len(content) == length) else None
 
 
-def refresh(app: App, exchange: Fill, environ: Environ) -> None:
+def refresh(app: WSGIApp, exchange: Fill, environ: Environ) -> None:
     """Have the app asked anew in a thread, unless two do so already.
 
     Args:
@@ -133,7 +142,7 @@ def refresh(app: App, exchange: Fill, environ: Environ) -> None:
         exchange.fail()
 
 
-def ask(app: App, exchange: Exchange, environ: Environ) -> None:
+def ask(app: WSGIApp, exchange: Exchange, environ: Environ) -> None:
     """Have the app answer a request of nobody, so that its response is stored.
 
     Args:
@@ -142,7 +151,7 @@ def ask(app: App, exchange: Exchange, environ: Environ) -> None:
         environ: An environ of its own for the request.
     """
 
-    def begin(*_: object) -> Callable[[bytes], object]:
+    def begin(*_: object) -> Write:
         return len
 
     try:
@@ -160,7 +169,7 @@ def ask(app: App, exchange: Exchange, environ: Environ) -> None:
         exchange.fail()
 
 
-def _refreshed(app: App, exchange: Exchange, environ: Environ) -> None:
+def _refreshed(app: WSGIApp, exchange: Exchange, environ: Environ) -> None:
     try:
         ask(app, exchange, environ)
     finally:
@@ -171,7 +180,9 @@ def _refreshed(app: App, exchange: Exchange, environ: Environ) -> None:
 class _Listener:
     """Hears the head of the app's response, and what old apps write."""
 
-    def __init__(self, exchange: Exchange, is_refused: Callable[[], bool], begin: Begin, environ: Environ) -> None:
+    def __init__(
+        self, exchange: Exchange, is_refused: Callable[[], bool], begin: StartResponse, environ: Environ
+    ) -> None:
         self._exchange = exchange
         self.is_refused = is_refused
         self._begin = begin
@@ -180,9 +191,7 @@ class _Listener:
         self._was_called = False
         self.left: int | None = None  # bytes that are still to come, if that is known
 
-    def start_response(
-        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None, /
-    ) -> Callable[[bytes], object]:
+    def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None, /) -> Write:
         """Note the head, and pass it on; one that replaces another is not kept."""
         exchange = self._exchange
         if self._was_called or self.is_refused():
