@@ -24,6 +24,7 @@ from apigate.asgi_exchange import (
 )
 from apigate.caching.answer import Answer
 from apigate.caching.fill import Fill
+from apigate.caching.settings import KEYED_BY_CONTENT
 from apigate.core.context import RequestContext, current
 from apigate.core.endpoints import Routing
 from apigate.core.message import Response, ResponseHead
@@ -34,7 +35,6 @@ from apigate.throttling.decision import Throttled
 
 __all__ = ["ASGIApp", "GatewayMiddleware", "Message", "Receive", "Scope", "Send"]
 
-_WITH_CONTENT = ("QUERY", "POST")  # methods whose content may be part of a cache key
 _GATED = ("http", "websocket")
 _BODY = ("http.response.body", "http.response.zerocopysend", "http.response.pathsend")
 _SERVER_ERROR = 500
@@ -100,7 +100,7 @@ class GatewayMiddleware:
         request = asgi_request(scope)
         if self._label:
             request.app = self._label
-        if gateway.reads_content and request.method in _WITH_CONTENT and scope["type"] == "http":
+        if gateway.reads_content and request.method in KEYED_BY_CONTENT and scope["type"] == "http":
             body = RequestBody(receive)
             request.read_body, receive = body.read, body.receive
         context = await gateway.enter_async(request, self.stage, self._find)

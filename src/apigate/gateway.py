@@ -720,7 +720,7 @@ class Gateway:
         self.is_empty = not self._selector and not self.marked and all(s.is_empty for s in self._stages.values())
         policies = list(self._compiler.cache_policies)
         self.caches = bool(policies)
-        self.reads_content = any(not {"QUERY", "POST"}.isdisjoint(policy.methods) for policy in policies)
+        self.reads_content = any(policy.reads_content for policy in policies)
 
     def mark(self, policy: CachePolicy | None = None) -> None:
         """Note that a function is decorated, so that adapters make the context of a request known to it.

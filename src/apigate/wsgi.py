@@ -20,6 +20,7 @@ from typing import cast, final
 
 from apigate.caching.answer import Answer
 from apigate.caching.fill import Fill
+from apigate.caching.settings import KEYED_BY_CONTENT
 from apigate.core.context import RequestContext, current
 from apigate.core.endpoints import Routing
 from apigate.core.message import Response, ResponseHead
@@ -43,7 +44,6 @@ from apigate.wsgi_exchange import (
 __all__ = ["Environ", "GatewayMiddleware", "StartResponse", "WSGIApp", "Write"]
 
 _SERVER_ERROR = 500
-_WITH_CONTENT = ("QUERY", "POST")  # methods whose content may be part of a cache key
 
 
 @final
@@ -88,7 +88,7 @@ class GatewayMiddleware:
             request.app = self._label
         if gateway.caches and not environ.get("wsgi.multithread", True):
             request.may_wait = False
-        if gateway.reads_content and request.method in _WITH_CONTENT:
+        if gateway.reads_content and request.method in KEYED_BY_CONTENT:
             request.read_body = partial(read_body, environ)
         context = gateway.enter(request, self.stage, self._find)
         passage = _Passage(self, context, start_response)

@@ -9,6 +9,8 @@ from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias, final
 
 __all__ = [
+    "FORWARDED",
+    "METHOD_OVERRIDES",
     "PICKED",
     "Field",
     "FieldLines",
@@ -23,24 +25,9 @@ __all__ = [
     "is_length",
 ]
 
-PICKED = (
-    "authorization",
-    "cache-control",
-    "content-length",
-    "cookie",
+FORWARDED = (
     "forwarded",
     "front-end-https",
-    "host",
-    "if-match",
-    "if-modified-since",
-    "if-none-match",
-    "if-range",
-    "if-unmodified-since",
-    "origin",
-    "pragma",
-    "range",
-    "transfer-encoding",
-    "upgrade",
     "x-forwarded-host",
     "x-forwarded-path",
     "x-forwarded-port",
@@ -52,9 +39,6 @@ PICKED = (
     "x-forwarded-ssl",
     "x-forwarded-uri",
     "x-host",
-    "x-http-method",
-    "x-http-method-override",
-    "x-method-override",
     "x-original-host",
     "x-original-uri",
     "x-original-url",
@@ -62,6 +46,30 @@ PICKED = (
     "x-scheme",
     "x-script-name",
     "x-url-scheme",
+)
+"""Request fields in which proxies say what was asked of them, and of which apps make URLs; in order."""
+
+METHOD_OVERRIDES = frozenset({"x-http-method", "x-http-method-override", "x-method-override"})
+"""Request fields by which some apps take a request for one of another verb."""
+
+PICKED = (
+    "authorization",
+    "cache-control",
+    "content-length",
+    "cookie",
+    "host",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "origin",
+    "pragma",
+    "range",
+    "transfer-encoding",
+    "upgrade",
+    *FORWARDED,
+    *METHOD_OVERRIDES,
 )
 """The request fields that a cache has to know of each request, read at once: what may change what the app answers."""
 

@@ -15,6 +15,7 @@ from django.http.response import StreamingHttpResponse
 from django.urls import get_script_prefix, set_script_prefix
 
 from apigate.caching.answer import Answer
+from apigate.caching.settings import KEYED_BY_CONTENT
 from apigate.caching.status import forwarded_status
 from apigate.core.context import RequestContext, current
 from apigate.core.endpoints import Endpoint, FindEndpoint
@@ -36,7 +37,6 @@ from apigate.throttling.decision import Throttled
 __all__ = ["GatewayMiddleware"]
 
 _SERVER_ERROR = 500
-_WITH_CONTENT = ("QUERY", "POST")  # methods whose content may be part of a cache key
 
 
 class _Visit:
@@ -105,7 +105,7 @@ class GatewayMiddleware:
                 request._apigate_loop = get_running_loop()  # type: ignore[attr-defined]  # noqa: SLF001 - ours
             passed_on: HttpResponseBase | Awaitable[HttpResponseBase] = self._get_response(request)
             return passed_on
-        if self.gateway.reads_content and request.method in _WITH_CONTENT:
+        if self.gateway.reads_content and request.method in KEYED_BY_CONTENT:
             asked.read_body = partial(read_content, request)
         return self._serve_async(request, asked, outer) if self._is_async else self._serve(request, asked, outer)
 
