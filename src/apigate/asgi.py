@@ -6,13 +6,25 @@ that ends it. A websocket's messages are not touched at all.
 Source: ASGI specification 3.0, HTTP and WebSocket message format 2.4; "WebSocket Denial Response" extension.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
-from typing import Any, TypeAlias, cast, final
+from typing import Any, cast, final
 
-from apigate.asgi_exchange import RequestBody, ask, refresh, serve_exchange, stop_refreshing
+from apigate.asgi_exchange import (
+    ASGIApp,
+    Message,
+    Receive,
+    RequestBody,
+    Scope,
+    Send,
+    ask,
+    refresh,
+    serve_exchange,
+    stop_refreshing,
+)
 from apigate.caching.answer import Answer
 from apigate.caching.fill import Fill
+from apigate.caching.settings import KEYED_BY_CONTENT
 from apigate.core.context import RequestContext, current
 from apigate.core.endpoints import Routing
 from apigate.core.message import Response, ResponseHead
@@ -23,13 +35,6 @@ from apigate.throttling.decision import Throttled
 
 __all__ = ["ASGIApp", "GatewayMiddleware", "Message", "Receive", "Scope", "Send"]
 
-Scope: TypeAlias = MutableMapping[str, Any]  # Any: as the specification has it, values of every type
-Message: TypeAlias = MutableMapping[str, Any]
-Receive: TypeAlias = Callable[[], Awaitable[Message]]
-Send: TypeAlias = Callable[[Message], Awaitable[None]]
-ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
-
-_WITH_CONTENT = ("QUERY", "POST")  # methods whose content may be part of a cache key
 _GATED = ("http", "websocket")
 _BODY = ("http.response.body", "http.response.zerocopysend", "http.response.pathsend")
 _SERVER_ERROR = 500
@@ -95,7 +100,7 @@ class GatewayMiddleware:
         request = asgi_request(scope)
         if self._label:
             request.app = self._label
-        if gateway.reads_content and request.method in _WITH_CONTENT and scope["type"] == "http":
+        if gateway.reads_content and request.method in KEYED_BY_CONTENT and scope["type"] == "http":
             body = RequestBody(receive)
             request.read_body, receive = body.read, body.receive
         context = await gateway.enter_async(request, self.stage, self._find)

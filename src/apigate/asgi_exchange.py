@@ -11,16 +11,28 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias, final
 
 from apigate.caching.answer import Answer
-from apigate.caching.exchange import Exchange
+from apigate.caching.exchange import Exchange, log_hidden
 from apigate.caching.fill import Fill
 
-__all__ = ["RequestBody", "ask", "refresh", "send_answer", "serve_exchange", "stop_refreshing"]
+__all__ = [
+    "ASGIApp",
+    "Message",
+    "Receive",
+    "RequestBody",
+    "Scope",
+    "Send",
+    "ask",
+    "refresh",
+    "send_answer",
+    "serve_exchange",
+    "stop_refreshing",
+]
 
 Scope: TypeAlias = MutableMapping[str, Any]  # Any: as the specification has it, values of every type
 Message: TypeAlias = MutableMapping[str, Any]
 Receive: TypeAlias = Callable[[], Awaitable[Message]]
 Send: TypeAlias = Callable[[Message], Awaitable[None]]
-App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
+ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _UNSEEN = ("http.response.trailers", "http.response.pathsend", "http.response.zerocopysend")  # so it cannot be stored
 _MOST_REFRESHES = 100  # at once in a process; what is not refreshed now is by the next request
@@ -29,7 +41,7 @@ _refreshes: set["asyncio.Task[None]"] = set()
 
 
 async def serve_exchange(
-    app: App, exchange: Exchange, is_refused: Callable[[], bool], scope: Scope, receive: Receive, send: Send
+    app: ASGIApp, exchange: Exchange, is_refused: Callable[[], bool], scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Have the app answer a request, and let the exchange know.
 
@@ -50,7 +62,7 @@ async def serve_exchange(
         made = exchange.fail()
         if made is None or listener.has_begun or is_refused():
             raise
-        _log_hidden(error)
+        log_hidden(error)
     except BaseException:
         exchange.fail()
         raise
@@ -59,7 +71,8 @@ async def serve_exchange(
     made = made or exchange.fail()  # without effect where the response is complete
     if made is not None and not listener.has_begun:
         await send_answer(made, send)
-    await settle(exchange)
+    if (left := exchange.settle()) is not None:
+        await left
 
 
 async def send_answer(answer: Answer, send: Send) -> None:
@@ -68,14 +81,7 @@ async def send_answer(answer: Answer, send: Send) -> None:
     await send({"type": "http.response.body", "body": answer.body, "more_body": False})
 
 
-async def settle(exchange: Exchange) -> None:
-    """Do what is left to do."""
-    answer = exchange.settle()
-    if answer is not None:
-        await answer
-
-
-def refresh(app: App, exchange: Fill, scope: Scope) -> None:
+def refresh(app: ASGIApp, exchange: Fill, scope: Scope) -> None:
     """Have the app asked anew in a task of its own, which the server's shutdown cancels.
 
     Args:
@@ -86,12 +92,12 @@ def refresh(app: App, exchange: Fill, scope: Scope) -> None:
     if len(_refreshes) >= _MOST_REFRESHES:
         exchange.fail()
         return
-    task = asyncio.get_running_loop().create_task(_refreshed(app, exchange, scope), context=exchange.context)
+    task = asyncio.get_running_loop().create_task(ask(app, exchange, scope), context=exchange.context)
     _refreshes.add(task)
     task.add_done_callback(_refreshes.discard)
 
 
-async def ask(app: App, exchange: Exchange, scope: Scope) -> None:
+async def ask(app: ASGIApp, exchange: Exchange, scope: Scope) -> None:
     """Have the app answer a request of nobody, so that its response is stored.
 
     Args:
@@ -99,19 +105,6 @@ async def ask(app: App, exchange: Exchange, scope: Scope) -> None:
         exchange: What the cache does with the response.
         scope: A scope of its own for the request.
     """
-    await _refreshed(app, exchange, scope)
-
-
-async def stop_refreshing() -> None:
-    """Cancel what is being refreshed on this loop."""
-    loop = asyncio.get_running_loop()
-    tasks = [task for task in _refreshes if task.get_loop() is loop]
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _refreshed(app: App, exchange: Exchange, scope: Scope) -> None:
     has_asked = False
 
     async def receive() -> Message:
@@ -128,7 +121,16 @@ async def _refreshed(app: App, exchange: Exchange, scope: Scope) -> None:
     try:
         await serve_exchange(app, exchange, _never, scope, receive, send)
     except Exception as error:  # noqa: BLE001 - no request is left that it could be told to
-        _log_hidden(error)
+        log_hidden(error)
+
+
+async def stop_refreshing() -> None:
+    """Cancel what is being refreshed on this loop."""
+    loop = asyncio.get_running_loop()
+    tasks = [task for task in _refreshes if task.get_loop() is loop]
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def _never() -> bool:
@@ -143,13 +145,6 @@ def _asking(scope: Scope, exchange: Exchange) -> Scope:
     headers = [(name, value) for name, value in scope["headers"] if name not in asked]
     headers += [(name, value.encode("latin-1")) for name, value in asked.items() if value is not None]
     return {**scope, "headers": headers}
-
-
-def _log_hidden(error: Exception) -> None:
-    """Log what the client is not told of, as a stale response was served instead, or as no client waits."""
-    from logging import getLogger
-
-    getLogger("apigate").error("the app failed behind the cache", exc_info=error)
 
 
 @final

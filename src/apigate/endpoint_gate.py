@@ -13,14 +13,13 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, final
 
 from apigate.caching.answer import Answer
-from apigate.caching.exchange import Exchange
+from apigate.caching.exchange import Exchange, log_hidden
 from apigate.caching.mark import CacheMark
 from apigate.caching.policy import CachingPolicy
 from apigate.core.context import RequestContext, current
 from apigate.core.endpoints import Carrier, Endpoint, Mark, Served
 from apigate.core.errors import ConfigurationError
-from apigate.core.policy import refuse_awaitable
-from apigate.core.steps import block
+from apigate.core.policy import block_on, require_done
 from apigate.routing import served_by_framework
 from apigate.throttling.decision import Throttled
 
@@ -145,9 +144,7 @@ class EndpointGate:
         if policy is None:
             return call()
         outcome = policy.on_request(context)
-        refusal = block(outcome) if isinstance(outcome, Awaitable) else outcome
-        if isinstance(refusal, Awaitable):
-            refuse_awaitable(refusal)
+        refusal = block_on(outcome) if isinstance(outcome, Awaitable) else outcome
         if refusal is not None:
             return served.respond(refusal)
         answer, exchange = _due(served, context)
@@ -222,7 +219,7 @@ def _carrier(served: Served) -> Carrier:
 
 def _settle(exchange: Exchange | None) -> None:
     for answer in _left(exchange):
-        refuse_awaitable(answer)
+        require_done(answer)
 
 
 async def _settle_async(exchange: Exchange | None) -> None:
@@ -308,9 +305,7 @@ class _Heard(AbstractContextManager["_Heard", bool]):
             or self._served.status(error) < 500
         ):
             return False
-        from logging import getLogger
-
-        getLogger("apigate").error("the view failed behind the cache", exc_info=error)
+        log_hidden(error, "view")
         self.response = self._carrier.answer(made)
         return True
 

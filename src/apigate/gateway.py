@@ -37,9 +37,9 @@ from apigate.core.endpoints import Endpoint, FindEndpoint, Mark, Routing
 from apigate.core.errors import ConfigurationError
 from apigate.core.message import Request, Response
 from apigate.core.native import is_same_request
-from apigate.core.policy import CompiledMethod, Completion, Outcome, Policy, refuse_awaitable
+from apigate.core.policy import CompiledMethod, Completion, Policy, block_on, refuse_awaitable
 from apigate.core.responses import ErrorFormat, GatewayResponse, GatewayResponses
-from apigate.core.steps import block, run
+from apigate.core.steps import run
 from apigate.core.workers import Workers, workers_at_work, workers_seen
 from apigate.pipeline import Compiler, GlobalSettings, RunningStage
 from apigate.staging.selector import StageSelector, parse_selector
@@ -521,7 +521,7 @@ class Gateway:
             for hook in context.compiled.on_request:
                 outcome = hook(context)
                 if outcome is not None:
-                    response = outcome if type(outcome) is Response else _blocked(outcome)
+                    response = outcome if type(outcome) is Response else block_on(outcome)
                     if response is not None:
                         self._note_refusal(context, response)
                         break
@@ -721,7 +721,7 @@ class Gateway:
         self.is_empty = not self._selector and not self.marked and all(s.is_empty for s in self._stages.values())
         policies = list(self._compiler.cache_policies)
         self.caches = bool(policies)
-        self.reads_content = any(not {"QUERY", "POST"}.isdisjoint(policy.methods) for policy in policies)
+        self.reads_content = any(policy.reads_content for policy in policies)
 
     def mark(self, policy: CachePolicy | None = None) -> None:
         """Note that a function is decorated, so that adapters make the context of a request known to it.
@@ -826,14 +826,6 @@ class Gateway:
             from logging import getLogger
 
             getLogger("apigate").exception("on_event raised for %r", event)
-
-
-def _blocked(outcome: Outcome) -> Response | None:
-    """What a policy answers that has to wait, in a thread."""
-    answer = block(outcome) if isinstance(outcome, Awaitable) else outcome
-    if isinstance(answer, Awaitable):
-        refuse_awaitable(answer)
-    return answer
 
 
 def empty_context(request: Request) -> RequestContext:

@@ -10,46 +10,40 @@ or `wsgiref.validate` refuses the environ.
 Source: PEP 3333.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sized
 from contextvars import copy_context
 from functools import partial
 from http import HTTPStatus
 from io import BytesIO
 from types import TracebackType
-from typing import Any, Protocol, TypeAlias, cast, final
+from typing import cast, final
 
 from apigate.caching.answer import Answer
 from apigate.caching.fill import Fill
+from apigate.caching.settings import KEYED_BY_CONTENT
 from apigate.core.context import RequestContext, current
 from apigate.core.endpoints import Routing
 from apigate.core.message import Response, ResponseHead
 from apigate.core.native import plain_environ, warm_request, wsgi_request
-from apigate.core.policy import refuse_awaitable
-from apigate.core.steps import block
+from apigate.core.policy import block_on
 from apigate.gateway import Gateway, check_app
 from apigate.routing import routing_of
 from apigate.throttling.decision import Throttled
-from apigate.wsgi_exchange import ask, read_body, refresh, serve_exchange
+from apigate.wsgi_exchange import (
+    Environ,
+    ExcInfo,
+    StartResponse,
+    Write,
+    WSGIApp,
+    ask,
+    read_body,
+    refresh,
+    serve_exchange,
+)
 
 __all__ = ["Environ", "GatewayMiddleware", "StartResponse", "WSGIApp", "Write"]
 
-Environ: TypeAlias = dict[str, Any]  # Any: as PEP 3333 has it, values of every type
-ExcInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
-Write: TypeAlias = Callable[[bytes], object]
-
-
-class StartResponse(Protocol):
-    """Begins a response, as PEP 3333 has it."""
-
-    def __call__(self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None, /) -> Write:
-        """Take status and fields; return what writes the body of an old app."""
-        ...
-
-
-WSGIApp: TypeAlias = Callable[[Environ, StartResponse], Iterable[bytes]]
-
 _SERVER_ERROR = 500
-_WITH_CONTENT = ("QUERY", "POST")  # methods whose content may be part of a cache key
 
 
 @final
@@ -94,7 +88,7 @@ class GatewayMiddleware:
             request.app = self._label
         if gateway.caches and not environ.get("wsgi.multithread", True):
             request.may_wait = False
-        if gateway.reads_content and request.method in _WITH_CONTENT:
+        if gateway.reads_content and request.method in KEYED_BY_CONTENT:
             request.read_body = partial(read_body, environ)
         context = gateway.enter(request, self.stage, self._find)
         passage = _Passage(self, context, start_response)
@@ -126,9 +120,7 @@ class GatewayMiddleware:
             request = wsgi_request(environ)
             request.app = self._label
             context, exchange = self.gateway.enter_unasked(request, self.stage, self._find)
-            found = block(exchange) if isinstance(exchange, Awaitable) else exchange
-            if isinstance(found, Awaitable):
-                refuse_awaitable(found)
+            found = block_on(exchange) if isinstance(exchange, Awaitable) else exchange
             if found is None:
                 continue
             asked += 1

@@ -6,7 +6,7 @@ stored when its last declared byte has come, or its iterable has ended; what is 
 Source: RFC 9111; PEP 3333.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import copy_context
 from io import BytesIO
 from threading import BoundedSemaphore, Thread
@@ -14,38 +14,48 @@ from types import TracebackType
 from typing import Any, Protocol, TypeAlias, cast, final
 
 from apigate.caching.answer import Answer
-from apigate.caching.exchange import Exchange
+from apigate.caching.exchange import Exchange, log_hidden
 from apigate.caching.fill import Fill
-from apigate.core.message import Field
-from apigate.core.policy import refuse_awaitable
+from apigate.core.message import Field, is_length
+from apigate.core.native import put_fields
+from apigate.core.policy import require_done
 
-__all__ = ["ask", "read_body", "refresh", "serve_exchange"]
+__all__ = [
+    "Environ",
+    "ExcInfo",
+    "StartResponse",
+    "WSGIApp",
+    "Write",
+    "ask",
+    "read_body",
+    "refresh",
+    "serve_exchange",
+]
 
 Environ: TypeAlias = dict[str, Any]  # Any: as PEP 3333 has it, values of every type
 ExcInfo: TypeAlias = tuple[type[BaseException], BaseException, TracebackType] | tuple[None, None, None]
+Write: TypeAlias = Callable[[bytes], object]
 
 
-class Begin(Protocol):
+class StartResponse(Protocol):
     """Begins a response, as PEP 3333 has it."""
 
-    def __call__(
-        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None, /
-    ) -> Callable[[bytes], object]:
+    def __call__(self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None, /) -> Write:
         """Take status and fields; return what writes the body of an old app."""
         ...
 
 
-App: TypeAlias = Callable[[Environ, Begin], Iterable[bytes]]
+WSGIApp: TypeAlias = Callable[[Environ, StartResponse], Iterable[bytes]]
 
 _refreshing = BoundedSemaphore(2)  # threads at once in a process; what is not refreshed now is by the next request
 
 
 def serve_exchange(
-    app: App,
+    app: WSGIApp,
     exchange: Exchange,
     is_refused: Callable[[], bool],
     environ: Environ,
-    begin: Begin,
+    begin: StartResponse,
     send: Callable[[Answer], Iterable[bytes]],
 ) -> Iterable[bytes]:
     """Have the app answer a request, and let the exchange know.
@@ -61,12 +71,13 @@ def serve_exchange(
     """
     listener = _Listener(exchange, is_refused, begin, environ)
     try:
-        body = app(_asking(environ, exchange), listener.start_response)
+        put_fields(environ, exchange.questions)
+        body = app(environ, listener.start_response)
     except Exception as error:
         made = exchange.fail()
         if made is None or listener.has_begun or is_refused():
             raise
-        _log_hidden(error)
+        log_hidden(error)
         return send(made)
     except BaseException:
         exchange.fail()
@@ -74,34 +85,20 @@ def serve_exchange(
     if listener.is_file(body) and not exchange.replies:
         exchange.waive()  # the server sends the file by itself
         exchange.finish()
-        settle(exchange)
+        require_done(exchange.settle())
         return body
     if listener.has_begun and not exchange.keeps and not exchange.replies:
-        settle(exchange)
+        require_done(exchange.settle())
         return body  # nothing is left to be heard
     if isinstance(body, (list, tuple)) and listener.has_begun and not exchange.replies:
         for chunk in body:
             listener.hear(chunk)
         exchange.finish()
-        settle(exchange)
+        require_done(exchange.settle())
         return body
     if exchange.replies:
         return _replied(exchange, listener, body, send)
     return _Kept(exchange, listener, body, send)
-
-
-def settle(exchange: Exchange) -> None:
-    """Do what is left to do.
-
-    Raises:
-        ProtocolError: It has to be awaited.
-    """
-    _done(exchange.settle())
-
-
-def _done(answer: Awaitable[None] | None) -> None:
-    if answer is not None:
-        refuse_awaitable(answer)
 
 
 def read_body(environ: Environ, most: int) -> bytes | None:
@@ -114,7 +111,7 @@ def read_body(environ: Environ, most: int) -> bytes | None:
     declared: str = environ.get("CONTENT_LENGTH") or ""
     stream = environ["wsgi.input"]
     if declared.isascii() and declared.isdigit():
-        length = int(declared) if _is_length(declared) else most + 1
+        length = int(declared) if is_length(declared) else most + 1
     elif environ.get("wsgi.input_terminated"):
         length = most + 1
     else:
@@ -126,7 +123,7 @@ def read_body(environ: Environ, most: int) -> bytes | None:
     return content if len(content) <= most and (not declared or len(content) == length) else None
 
 
-def refresh(app: App, exchange: Fill, environ: Environ) -> None:
+def refresh(app: WSGIApp, exchange: Fill, environ: Environ) -> None:
     """Have the app asked anew in a thread, unless two do so already.
 
     Args:
@@ -145,7 +142,7 @@ def refresh(app: App, exchange: Fill, environ: Environ) -> None:
         exchange.fail()
 
 
-def ask(app: App, exchange: Exchange, environ: Environ) -> None:
+def ask(app: WSGIApp, exchange: Exchange, environ: Environ) -> None:
     """Have the app answer a request of nobody, so that its response is stored.
 
     Args:
@@ -154,7 +151,7 @@ def ask(app: App, exchange: Exchange, environ: Environ) -> None:
         environ: An environ of its own for the request.
     """
 
-    def begin(*_: object) -> Callable[[bytes], object]:
+    def begin(*_: object) -> Write:
         return len
 
     try:
@@ -167,46 +164,25 @@ def ask(app: App, exchange: Exchange, environ: Environ) -> None:
             if close is not None:
                 close()
     except Exception as error:  # noqa: BLE001 - no request is left that it could be told to
-        _log_hidden(error)
+        log_hidden(error)
     finally:
         exchange.fail()
 
 
-def _refreshed(app: App, exchange: Exchange, environ: Environ) -> None:
+def _refreshed(app: WSGIApp, exchange: Exchange, environ: Environ) -> None:
     try:
         ask(app, exchange, environ)
     finally:
         _refreshing.release()
 
 
-def _asking(environ: Environ, exchange: Exchange) -> Environ:
-    """The environ with what the cache asks the app itself."""
-    for name, value in exchange.questions:
-        key = f"HTTP_{name.upper().replace('-', '_')}"
-        if value is None:
-            environ.pop(key, None)
-        else:
-            environ[key] = value
-    return environ
-
-
-def _log_hidden(error: Exception) -> None:
-    """Log what the client is not told of, as a stale response was served instead, or as no client waits."""
-    from logging import getLogger
-
-    getLogger("apigate").error("the app failed behind the cache", exc_info=error)
-
-
-def _is_length(text: str) -> bool:
-    """Tell whether it is a number of bytes that anything may have; of thousands of digits Python makes no number."""
-    return text.isascii() and text.isdigit() and len(text) < 16
-
-
 @final
 class _Listener:
     """Hears the head of the app's response, and what old apps write."""
 
-    def __init__(self, exchange: Exchange, is_refused: Callable[[], bool], begin: Begin, environ: Environ) -> None:
+    def __init__(
+        self, exchange: Exchange, is_refused: Callable[[], bool], begin: StartResponse, environ: Environ
+    ) -> None:
         self._exchange = exchange
         self.is_refused = is_refused
         self._begin = begin
@@ -215,9 +191,7 @@ class _Listener:
         self._was_called = False
         self.left: int | None = None  # bytes that are still to come, if that is known
 
-    def start_response(
-        self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None, /
-    ) -> Callable[[bytes], object]:
+    def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None, /) -> Write:
         """Note the head, and pass it on; one that replaces another is not kept."""
         exchange = self._exchange
         if self._was_called or self.is_refused():
@@ -225,13 +199,13 @@ class _Listener:
             added: tuple[Field, ...] = ()
         else:
             added = exchange.begin(int(status[:3]), headers)
-            _done(exchange.publish())
+            require_done(exchange.publish())
         self._was_called = True
         if exchange.replies:
             return exchange.feed
         self.has_begun = True
         lengths = [value for name, value in headers if name.lower() == "content-length"]
-        self.left = int(lengths[0]) if len(lengths) == 1 and _is_length(lengths[0]) else None
+        self.left = int(lengths[0]) if len(lengths) == 1 and is_length(lengths[0]) else None
         given = [*headers, *[field.text for field in added]] if added else headers
         write = self._begin(status, given) if exc_info is None else self._begin(status, given, exc_info)
 
@@ -285,7 +259,7 @@ class _Kept:
             made = exchange.fail()
             if made is None or listener.has_begun or listener.is_refused():
                 raise
-            _log_hidden(error)
+            log_hidden(error)
             yield from self._send(made)
             return
         made = exchange.finish()
@@ -300,7 +274,7 @@ class _Kept:
                 close()
         finally:
             self._exchange.fail()
-            settle(self._exchange)
+            require_done(self._exchange.settle())
 
 
 def _replied(

@@ -4,10 +4,12 @@ Rule: whoever is told to be asking is believed. A policy that goes by something 
 by or refused; never is a response then everybody's.
 """
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from apigate.caching.lookup import Found, Lookup, Passing
+from apigate.caching.owner import owner_of
 from apigate.caching.settings import CachePolicy
 from apigate.core.errors import ConfigurationError
 from apigate.core.message import Request
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["asked"]
 
+_NO_CLAIMS: Mapping[str, object] = MappingProxyType({})
 _MOST_LOOKUPS = 64  # policies, each worked out once
 
 
@@ -40,16 +43,11 @@ def asked(
     if policy is None:
         return Passing("bypass", "the cache has no policy")
     request.read_body = lambda most: content if len(content) <= most else None
-    lookup, now_us, per = _lookup(cache, policy), cache.clock.now_us(), policy.per
-    if per == "public" or (per is None and principal is None):
-        return lookup.ask(request, now_us)
-    owner: object = per(request) if callable(per) else principal
-    if owner is not None and not isinstance(owner, str):
-        raise ValueError(f"cache per: {owner!r} is neither a text nor None")
+    lookup, now_us = _lookup(cache, policy), cache.clock.now_us()
+    owner = owner_of(policy.per, request, principal, _NO_CLAIMS)
     if owner is None:
         return Passing("bypass", "nobody tells whose the response is")
-    mode = "function" if callable(per) else "principal"
-    return lookup.ask(request, now_us, f"{mode}:{owner}", mode, private=mode == "principal")
+    return lookup.ask(request, now_us, owner.name, owner.mode, private=owner.private)
 
 
 def _lookup(cache: "ResponseCache", policy: CachePolicy) -> Lookup:

@@ -12,8 +12,8 @@ from apigate.caching.sizes import parse_size
 from apigate.core.clock import Clock, SystemClock
 from apigate.core.errors import ConfigurationError
 from apigate.core.native import plain_request
-from apigate.core.policy import refuse_awaitable
-from apigate.core.steps import Steps, block, run
+from apigate.core.policy import block_on, require_done
+from apigate.core.steps import Steps, run
 
 if TYPE_CHECKING:
     from apigate.caching.encryption import Encryption
@@ -141,11 +141,7 @@ class ResponseCache:
         from apigate.caching.asking import asked
 
         found = asked(self, plain_request(method, url, headers), content, policy, principal)
-        if isinstance(found, Awaitable):
-            found = block(found)
-        if isinstance(found, Awaitable):
-            refuse_awaitable(found)
-        return found
+        return block_on(found) if isinstance(found, Awaitable) else found
 
     async def ask_async(
         self,
@@ -184,7 +180,7 @@ class ResponseCache:
             ConfigurationError: Not exactly one of them is given.
             ProtocolError: What is shared has to be awaited; use `invalidate_async`.
         """
-        _wait_not(self.publish([_record(path, prefix, tag, method)]))
+        require_done(self.publish([_record(path, prefix, tag, method)]))
 
     async def invalidate_async(
         self, *, path: str | None = None, prefix: str | None = None, tag: str | None = None, method: str | None = None
@@ -203,7 +199,7 @@ class ResponseCache:
         from apigate.caching.store import EVERYTHING
 
         self._tier.clear()
-        _wait_not(self.publish([EVERYTHING]))
+        require_done(self.publish([EVERYTHING]))
 
     async def flush_async(self) -> None:
         """`flush` for tasks."""
@@ -350,11 +346,6 @@ def _record(path: str | None, prefix: str | None, tag: str | None, method: str |
         name, text = named[0][0], named[0][1]
         return Invalidation("prefix", text) if name == "prefix" else Invalidation("scope", scopes[name](text))
     raise ConfigurationError("invalidate: give exactly one of path=, prefix=, tag= and method=, as one text")
-
-
-def _wait_not(answer: Awaitable[None] | None) -> None:
-    if answer is not None:
-        refuse_awaitable(answer)
 
 
 def _checked_sharing(shared: object) -> "bool | str | ResponseStore | None":

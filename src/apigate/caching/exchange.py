@@ -10,9 +10,9 @@ from typing import NamedTuple, Protocol
 from apigate.caching.answer import Answer
 from apigate.caching.directives import Directives
 from apigate.caching.entry import CacheKey
-from apigate.core.message import Field, FieldLines, Request
+from apigate.core.message import Field, FieldLines, Request, RequestFields
 
-__all__ = ["Asked", "Exchange"]
+__all__ = ["Asked", "Exchange", "log_hidden"]
 
 
 class Asked(NamedTuple):
@@ -50,7 +50,7 @@ class Exchange(Protocol):
     """
 
     @property
-    def questions(self) -> tuple[tuple[str, str | None], ...]:
+    def questions(self) -> RequestFields:
         """See the class."""
         ...
 
@@ -102,3 +102,15 @@ class Exchange(Protocol):
     def settle(self) -> Awaitable[None] | None:
         """What is left to do once the client has its response; None, or an awaitable where that has to be awaited."""
         ...
+
+
+def log_hidden(error: Exception, whose: str = "app") -> None:
+    """Log what the client is not told of, as a stale response was served instead, or as no client waits.
+
+    Args:
+        error: What was raised.
+        whose: What has failed, in the words of those who wrote it: app, view or project.
+    """
+    from logging import getLogger
+
+    getLogger("apigate").error("the %s failed behind the cache", whose, exc_info=error)

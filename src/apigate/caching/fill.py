@@ -24,7 +24,7 @@ from apigate.caching.storability import storage_objection
 from apigate.caching.storedfields import connection_fields, withheld_fields
 from apigate.caching.validation import freshened_fields, questions
 from apigate.caching.variance import NO_ORIGIN, Selected, selected_fields
-from apigate.core.message import Field, FieldLines
+from apigate.core.message import Field, FieldLines, RequestFields
 
 if TYPE_CHECKING:
     from apigate.caching.lookup import Lookup
@@ -33,6 +33,7 @@ __all__ = ["Fill"]
 
 _SERVER_ERRORS = frozenset({500, 502, 503, 504})  # RFC 5861, section 4
 _CONDITIONS = ("if-none-match", "if-modified-since", "if-range", "range")
+_PASSES_UNSEEN = "its content or its trailers do not pass here"
 _TOO_LONG = "it is longer than max_item_bytes"
 _NO_CONTENT = frozenset({204, 205, 304})
 _KEPT_FOR_VALIDATION = 3_600.0  # seconds a stale response with a validator is kept, as the app may still answer 304
@@ -69,7 +70,7 @@ class Fill:
         self.context: Context | None = context
         self._is_head = context is None and asked.request.method == "HEAD"
         self._is_unseen = False
-        self.questions: tuple[tuple[str, str | None], ...] = ()
+        self.questions: RequestFields = ()
         self.replies: bool = False
         self._epoch = lookup.cache.generations.epoch
         self._sent_us = lookup.clock.now_us()
@@ -165,7 +166,7 @@ class Fill:
         """See `Exchange`."""
         self._is_unseen = True
         if self._chunks is not None:
-            self._refuse("its content or its trailers do not pass here")
+            self._refuse(_PASSES_UNSEEN)
 
     # ---- deciding
 
@@ -195,7 +196,7 @@ class Fill:
         if self._is_head:
             return "a response to HEAD has no content"
         if self._is_unseen:
-            return "its content or its trailers do not pass here"
+            return _PASSES_UNSEEN
         if head.length is not None and head.length > self._lookup.cache.max_item_bytes:
             return _TOO_LONG
         return storage_objection(

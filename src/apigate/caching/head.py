@@ -14,9 +14,9 @@ from apigate.caching.groups import parse_groups
 from apigate.caching.search import SearchVariance, parse_no_vary_search
 from apigate.caching.storedfields import kept_fields
 from apigate.caching.variance import varying_names
-from apigate.core.message import FieldLines, Headers
+from apigate.core.message import FieldLines, Headers, is_length
 
-__all__ = ["TARGETS", "Head", "head_of"]
+__all__ = ["TARGETS", "Head", "head_of", "weight_of"]
 
 TARGETS = ("apigate-cache-control", "cdn-cache-control")
 """The fields that may speak to this cache alone, the first that is valid instead of Cache-Control (RFC 9213)."""
@@ -128,7 +128,7 @@ def _content(headers: Headers) -> tuple[int | None, str | None]:
     if len(lengths) > 1:
         return None, "it has several Content-Lengths"
     for text in lengths:
-        if not (text.isascii() and text.isdigit() and len(text) < 16):
+        if not is_length(text):
             return None, "its Content-Length is not a number"
         length = int(text)
     if "content-range" in headers:

@@ -13,7 +13,7 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 from apigate.caching.answer import Answer
 from apigate.caching.groups import parse_groups
 from apigate.caching.store import Invalidation
-from apigate.core.message import Field, FieldLines, Request, Target
+from apigate.core.message import Field, FieldLines, Request, RequestFields, Target
 
 if TYPE_CHECKING:
     from apigate.caching.lookup import Lookup
@@ -60,7 +60,7 @@ class Invalidating:
         scopes: What was forgotten; known after `begin`.
     """
 
-    questions: tuple[tuple[str, str | None], ...] = ()
+    questions: RequestFields = ()
     replies: bool = False
     keeps: bool = False
 

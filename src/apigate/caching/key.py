@@ -16,39 +16,14 @@ from apigate.caching.entry import CacheKey
 from apigate.caching.query import normalized_query
 from apigate.caching.search import SearchVariance
 from apigate.caching.settings import CachePolicy, KeyParts
-from apigate.core.message import Request
+from apigate.core.message import FORWARDED, Request
 
-__all__ = ["METHOD_OVERRIDES", "QUERY", "KeyMaker", "content_digest"]
+__all__ = ["QUERY", "KeyMaker", "content_digest"]
 
 QUERY = 5
 """Where in a key the query stands."""
 
-METHOD_OVERRIDES = frozenset({"x-http-method", "x-http-method-override", "x-method-override"})
-"""Fields by which some apps take a request for one of another verb; such a request passes by the cache."""
-
-_FORWARDED = (
-    "forwarded",
-    "front-end-https",
-    "x-forwarded-host",
-    "x-forwarded-path",
-    "x-forwarded-port",
-    "x-forwarded-prefix",
-    "x-forwarded-proto",
-    "x-forwarded-protocol",
-    "x-forwarded-scheme",
-    "x-forwarded-server",
-    "x-forwarded-ssl",
-    "x-forwarded-uri",
-    "x-host",
-    "x-original-host",
-    "x-original-uri",
-    "x-original-url",
-    "x-rewrite-url",
-    "x-scheme",
-    "x-script-name",
-    "x-url-scheme",
-)
-_FORWARDED_SET = frozenset(_FORWARDED)
+_FORWARDED = frozenset(FORWARDED)
 _NO_COOKIES: tuple[str, ...] = ()
 _OCTETS = r"[!#-+\--:<-\[\]-~]*+"
 _COOKIES = rf"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]++=(?:\"{_OCTETS}\"|{_OCTETS})(?:; (?!\Z)|\Z))*+"
@@ -106,10 +81,10 @@ class KeyMaker:
             key += (f"app={request.app}",)
         if self._has_more:
             key += self._more(request, picked)
-        if not _FORWARDED_SET.isdisjoint(picked):
+        if not _FORWARDED.isdisjoint(picked):
             key += tuple(
                 f"{name}={_proxied(picked[name]) if name == 'forwarded' else picked[name]}"
-                for name in _FORWARDED
+                for name in FORWARDED
                 if name in picked
             )
         return key

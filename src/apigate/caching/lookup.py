@@ -29,15 +29,15 @@ from apigate.caching.invalidation import (
     path_scope,
     tag_scope,
 )
-from apigate.caching.key import METHOD_OVERRIDES, QUERY, KeyMaker, content_digest
+from apigate.caching.key import QUERY, KeyMaker, content_digest
 from apigate.caching.reuse import Reuse, may_serve_on_error, reuse
 from apigate.caching.search import SearchVariance
-from apigate.caching.settings import CachePolicy
+from apigate.caching.settings import KEYED_BY_CONTENT, CachePolicy
 from apigate.caching.status import forwarded_status
 from apigate.caching.storability import StorageRules, allows_authorization, is_lifetime_given
 from apigate.caching.variance import matches, selected_fields
 from apigate.core.clock import Clock
-from apigate.core.message import Field, Request, field
+from apigate.core.message import METHOD_OVERRIDES, Field, Request, field
 from apigate.core.steps import Pause, Steps, run
 
 if TYPE_CHECKING:
@@ -45,7 +45,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Found", "Lookup", "Passing", "Refused"]
 
-_WITH_CONTENT = frozenset({"QUERY", "POST"})
 _NOTHING = Directives()
 _CONDITIONS = frozenset({"if-match", "if-unmodified-since"})
 _CONTENT = frozenset({"content-length", "transfer-encoding"})
@@ -183,7 +182,7 @@ class Lookup:
             passing = self._passes_by(request.method, picked)
             if passing is not None:
                 return passing
-        if method in _WITH_CONTENT:
+        if method in KEYED_BY_CONTENT:
             return run(self._with_content(request, picked, owner, mode, private=private))
         cache = self.cache
         key = self._key(request, picked, owner)
@@ -205,7 +204,7 @@ class Lookup:
         passing = self._passes_by(request.method, picked)
         if passing is not None:
             return [f"it passes by: {passing.detail}"]
-        if method in _WITH_CONTENT:
+        if method in KEYED_BY_CONTENT:
             return ["its content is part of the key, and is not known here"]
         key = self._key(request, picked, owner)
         if self.cache.searches:
@@ -247,7 +246,7 @@ class Lookup:
             return _CONDITION
         if picked.get("cookie") and not self._ignores_cookies:  # an empty field has none
             return _COOKIES
-        if not _CONTENT.isdisjoint(picked) and method not in _WITH_CONTENT and _has_content(picked):
+        if not _CONTENT.isdisjoint(picked) and method not in KEYED_BY_CONTENT and _has_content(picked):
             return _UNKEYED
         return None
 

@@ -3,15 +3,15 @@
 Source: RFC 9111, section 4.
 """
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, final
+from collections.abc import Awaitable, Callable, Iterator
+from typing import final
 
 from apigate.caching.answer import Answer
 from apigate.caching.exchange import Exchange
 from apigate.caching.fill import Fill
 from apigate.caching.invalidation import SAFE_METHODS, Invalidating
 from apigate.caching.lookup import Found, Lookup, Passing, Refused
-from apigate.caching.settings import Per
+from apigate.caching.owner import Owner, owner_of
 from apigate.core.context import RequestContext
 from apigate.core.counters import Counters
 from apigate.core.message import Response
@@ -19,15 +19,11 @@ from apigate.core.policy import Outcome, Phase
 from apigate.core.responses import GatewayResponses
 from apigate.core.steps import Steps, run
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 __all__ = ["OUTCOMES", "CachingPolicy", "InvalidatingPolicy"]
 
 OUTCOMES = ("hit", "stale", "miss", "bypass")
 """What may become of a request that is looked up."""
 
-_CLAIM = "claim:"
 _NOBODY = "nobody can tell whose the response would be, so it passes by the cache"
 
 
@@ -58,9 +54,8 @@ class CachingPolicy:
         self._counts: dict[str, Iterator[int]] = {each: counters.counter(f"cache:{each}") for each in OUTCOMES}
         self._hits = self._counts["hit"]
         per = lookup.policy.per
-        self._owner = None if per is None or per == "public" else _Owner(per)
         self._by_principal = per is None
-        self._is_public = self._owner is None
+        self._is_public = per is None or per == "public"
 
     def on_request(self, context: RequestContext) -> Outcome:
         """Answer the request, or send it on with an exchange."""
@@ -86,27 +81,19 @@ class CachingPolicy:
 
     def explain(self, context: RequestContext) -> list[str]:
         """What would become of a request, and why, in sentences; nothing is changed."""
-        owned = self._owned(context)
-        if owned is None:
+        owner = self._owner(context)
+        if owner is None:
             return [_NOBODY]
-        owner, mode, private = owned
-        return self.lookup.explain(context.request, context.now_us, owner, mode, private=private)
+        return self.lookup.explain(context.request, context.now_us, owner.name, owner.mode, private=owner.private)
 
-    def _owned(self, context: RequestContext) -> tuple[str, str, bool] | None:
-        """Whose the response is, how it is keyed, and whether for one principal; None where nobody can tell."""
-        if context.principal is not None and self._by_principal:
-            return f"principal:{context.principal}", "principal", True
-        if self._owner is None:
-            return "", "public", False
-        owner = self._owner.of(context)
-        return None if owner is None else (owner, self._owner.mode, self._owner.private)
+    def _owner(self, context: RequestContext) -> Owner | None:
+        return owner_of(self.lookup.policy.per, context.request, context.principal, context.claims)
 
     def _ask(self, context: RequestContext) -> Found | Awaitable[Found]:
-        owned = self._owned(context)
-        if owned is None:
+        owner = self._owner(context)
+        if owner is None:
             return Passing("bypass", _NOBODY)
-        owner, mode, private = owned
-        return self.lookup.ask(context.request, context.now_us, owner, mode, private=private)
+        return self.lookup.ask(context.request, context.now_us, owner.name, owner.mode, private=owner.private)
 
     def _later(self, context: RequestContext, found: Awaitable[Found]) -> Steps[Response | None]:
         return self._judge(context, (yield found))
@@ -156,31 +143,3 @@ class InvalidatingPolicy:
         request = context.request
         if request.method not in SAFE_METHODS:
             context.exchange = Invalidating(self._lookup, request, request.picked)
-
-
-@final
-class _Owner:
-    """Tells whose a response is."""
-
-    def __init__(self, per: Per) -> None:
-        self._per = per
-        self.private: bool = per == "principal"
-        self.mode: str = "function" if callable(per) else per.partition(":")[0]
-
-    def of(self, context: RequestContext) -> str | None:
-        """A text for who may have the response; None where nobody can be told.
-
-        Raises:
-            ValueError: The policy's function gave something else than a text or None.
-        """
-        per = self._per
-        if callable(per):
-            own: object = per(context.request)
-            if own is not None and not isinstance(own, str):
-                raise ValueError(f"cache per: {own!r} is neither a text nor None")
-            return None if own is None else f"function:{own}"
-        if per == "principal":
-            return None if context.principal is None else f"principal:{context.principal}"
-        claim = per.removeprefix(_CLAIM)
-        value = context.claims.get(claim)
-        return None if value is None else f"{_CLAIM}{claim}={value!r}"

@@ -12,6 +12,7 @@ from apigate.core.message import Request
 from apigate.core.names import nearest
 
 __all__ = [
+    "KEYED_BY_CONTENT",
     "UNAUTHORIZED",
     "CachePolicy",
     "CacheSettings",
@@ -36,6 +37,9 @@ UNAUTHORIZED: tuple[Unauthorized, ...] = (
     "SUCCEED_WITH_RESPONSE_HEADER",
     "SUCCEED_WITHOUT_RESPONSE_HEADER",
 )
+
+KEYED_BY_CONTENT = frozenset({"QUERY", "POST"})
+"""Verbs whose content is part of the key, and so is read before the cache is asked."""
 
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
 _LONGEST = 2**31  # seconds; RFC 9111, section 1.2.2
@@ -216,6 +220,11 @@ class CachePolicy:
     def stores(self) -> bool:
         """Whether anything is stored: a `ttl` of 0 turns that off."""
         return self.ttl != 0
+
+    @property
+    def reads_content(self) -> bool:
+        """Whether the content of some requests is part of their key."""
+        return not KEYED_BY_CONTENT.isdisjoint(self.methods)
 
 
 class CacheSettings(TypedDict, total=False):

@@ -10,10 +10,7 @@ from apigate.caching.entry import StoredResponse
 from apigate.caching.etags import matches_strongly, matches_weakly, parse_entity_tag, parse_entity_tags
 from apigate.core.message import FieldLines, Headers
 
-__all__ = ["CONDITIONS", "NOT_MODIFIED_FIELDS", "freshened_fields", "is_not_modified", "is_range_wanted", "questions"]
-
-CONDITIONS = ("if-match", "if-none-match", "if-modified-since", "if-unmodified-since", "if-range")
-"""The request fields that make a request conditional."""
+__all__ = ["NOT_MODIFIED_FIELDS", "freshened_fields", "is_not_modified", "is_range_wanted", "questions"]
 
 NOT_MODIFIED_FIELDS = frozenset(
     {"cache-control", "content-location", "date", "etag", "expires", "vary", "set-cookie", "age", "cache-status"}

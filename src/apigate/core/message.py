@@ -9,36 +9,25 @@ from functools import lru_cache
 from typing import Any, NamedTuple, TypeAlias, final
 
 __all__ = [
+    "FORWARDED",
+    "METHOD_OVERRIDES",
     "PICKED",
     "Field",
     "FieldLines",
     "Headers",
     "Reader",
     "Request",
+    "RequestFields",
     "Response",
     "ResponseHead",
     "Target",
     "field",
+    "is_length",
 ]
 
-PICKED = (
-    "authorization",
-    "cache-control",
-    "content-length",
-    "cookie",
+FORWARDED = (
     "forwarded",
     "front-end-https",
-    "host",
-    "if-match",
-    "if-modified-since",
-    "if-none-match",
-    "if-range",
-    "if-unmodified-since",
-    "origin",
-    "pragma",
-    "range",
-    "transfer-encoding",
-    "upgrade",
     "x-forwarded-host",
     "x-forwarded-path",
     "x-forwarded-port",
@@ -50,9 +39,6 @@ PICKED = (
     "x-forwarded-ssl",
     "x-forwarded-uri",
     "x-host",
-    "x-http-method",
-    "x-http-method-override",
-    "x-method-override",
     "x-original-host",
     "x-original-uri",
     "x-original-url",
@@ -61,11 +47,39 @@ PICKED = (
     "x-script-name",
     "x-url-scheme",
 )
+"""Request fields in which proxies say what was asked of them, and of which apps make URLs; in order."""
+
+METHOD_OVERRIDES = frozenset({"x-http-method", "x-http-method-override", "x-method-override"})
+"""Request fields by which some apps take a request for one of another verb."""
+
+PICKED = (
+    "authorization",
+    "cache-control",
+    "content-length",
+    "cookie",
+    "host",
+    "if-match",
+    "if-modified-since",
+    "if-none-match",
+    "if-range",
+    "if-unmodified-since",
+    "origin",
+    "pragma",
+    "range",
+    "transfer-encoding",
+    "upgrade",
+    *FORWARDED,
+    *METHOD_OVERRIDES,
+)
 """The request fields that a cache has to know of each request, read at once: what may change what the app answers."""
 
 
 FieldLines: TypeAlias = Sequence[tuple[str, str]]
 """Field lines as they were sent, name and value, in Latin-1."""
+
+
+RequestFields: TypeAlias = tuple[tuple[str, str | None], ...]
+"""Request fields that are set, by their lower-case names, or (None) taken out."""
 
 
 class Field(NamedTuple):
@@ -88,6 +102,17 @@ def field(name: str, value: str) -> Field:
     Field(text=('Retry-After', '3'), raw=(b'retry-after', b'3'))
     """
     return Field((name, value), (name.lower().encode("latin-1"), value.encode("latin-1")))
+
+
+def is_length(text: str) -> bool:
+    """Tell whether a Content-Length is a number of bytes that anything may have.
+
+    Of thousands of digits Python makes no number, so it has at most 15.
+
+    >>> is_length("1024"), is_length("+1"), is_length("")
+    (True, False, False)
+    """
+    return text.isascii() and text.isdigit() and len(text) < 16
 
 
 @final

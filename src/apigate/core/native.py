@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from apigate.core.errors import ConfigurationError
-from apigate.core.message import PICKED, Headers, Reader, Request
+from apigate.core.message import PICKED, Headers, Reader, Request, RequestFields
 
 __all__ = [
     "asgi_request",
@@ -13,6 +13,7 @@ __all__ = [
     "path_below",
     "plain_environ",
     "plain_request",
+    "put_fields",
     "staged_path",
     "warm_request",
     "wsgi_path",
@@ -104,6 +105,34 @@ def wsgi_path(environ: Mapping[str, Any]) -> str:
     return path if path.isascii() else path.encode("latin-1", "replace").decode("utf-8", "replace")
 
 
+def put_fields(environ: dict[str, Any], fields: RequestFields) -> RequestFields:
+    """Set request fields in an environ, or (None) take them out.
+
+    Args:
+        environ: The environ, which is changed.
+        fields: Names and values; not Content-Type and Content-Length, which an environ has in another way.
+
+    Returns:
+        The same fields as they were, to be put back.
+
+    >>> environ = {"HTTP_RANGE": "bytes=0-1"}
+    >>> before = put_fields(environ, (("range", None), ("if-none-match", '"1"')))
+    >>> environ, before
+    ({'HTTP_IF_NONE_MATCH': '"1"'}, (('range', 'bytes=0-1'), ('if-none-match', None)))
+    """
+    before = tuple([(name, environ.get(_environ_key(name))) for name, _ in fields])
+    for name, value in fields:
+        if value is None:
+            environ.pop(_environ_key(name), None)
+        else:
+            environ[_environ_key(name)] = value
+    return before
+
+
+def _environ_key(name: str) -> str:
+    return f"HTTP_{name.upper().replace('-', '_')}"
+
+
 def _asgi_headers(scope: Mapping[str, Any]) -> Headers:
     return Headers((name.decode("latin-1"), value.decode("latin-1")) for name, value in scope.get("headers", ()))
 
@@ -162,7 +191,7 @@ def _wsgi_target(environ: Mapping[str, Any]) -> tuple[str, str, str, str]:
 
 
 _PICKED_KEYS: Mapping[str, str] = {
-    "CONTENT_LENGTH" if name == "content-length" else f"HTTP_{name.upper().replace('-', '_')}": name for name in PICKED
+    "CONTENT_LENGTH" if name == "content-length" else _environ_key(name): name for name in PICKED
 }
 _PICKED_SET = frozenset(_PICKED_KEYS)
 
@@ -261,7 +290,7 @@ def plain_request(method: str, url: str, headers: Mapping[str, str], address: st
         "raw_path": raw.encode("utf-8", "surrogatepass"),
         "query_string": query.encode("utf-8", "surrogatepass"),
         "headers": [(name.encode("utf-8"), value.encode("utf-8")) for name, value in pairs],
-        **{f"HTTP_{name.upper().replace('-', '_')}": value for name, value in pairs},
+        **{_environ_key(name): value for name, value in pairs},
     }
     return Request(method, path, address, native, _ASGI)
 

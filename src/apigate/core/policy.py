@@ -8,14 +8,14 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Se
 from enum import IntEnum
 from operator import attrgetter
 from types import MappingProxyType
-from typing import Any, NoReturn, Protocol, TypeAlias, final
+from typing import Any, NoReturn, Protocol, TypeAlias, TypeVar, cast, final
 
 from apigate.core.context import RequestContext
 from apigate.core.counters import Counters
 from apigate.core.endpoints import Mark
 from apigate.core.errors import ConfigurationError, ProtocolError
 from apigate.core.message import Response, ResponseHead
-from apigate.core.steps import let_go
+from apigate.core.steps import block, let_go
 
 __all__ = [
     "CompiledMethod",
@@ -26,8 +26,12 @@ __all__ = [
     "Outcome",
     "Phase",
     "Policy",
+    "block_on",
     "refuse_awaitable",
+    "require_done",
 ]
+
+T = TypeVar("T")
 
 Outcome: TypeAlias = Response | Awaitable[Response | None] | None
 """What `on_request` answers: None to go on, the refusal, or an awaitable of either where it has to wait."""
@@ -145,6 +149,31 @@ def refuse_awaitable(answer: object) -> NoReturn:
         "a policy or the store has to be awaited, which a synchronous gate cannot do; put the gateway around the app "
         "with apigate.asgi, or use a store that does not wait"
     )
+
+
+def block_on(answer: Awaitable[T]) -> T:
+    """The outcome of steps, for which a thread waits where it can.
+
+    Args:
+        answer: What `run` has answered.
+
+    Raises:
+        ProtocolError: It has to be awaited after all.
+    """
+    outcome = block(answer)
+    if isinstance(outcome, Awaitable):
+        refuse_awaitable(cast("object", outcome))
+    return outcome
+
+
+def require_done(answer: Awaitable[object] | None) -> None:
+    """See that nothing is left to be awaited, where nobody could.
+
+    Raises:
+        ProtocolError: Something is.
+    """
+    if answer is not None:
+        refuse_awaitable(answer)
 
 
 def _checked(policy: Policy) -> Policy:

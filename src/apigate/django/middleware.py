@@ -15,13 +15,13 @@ from django.http.response import StreamingHttpResponse
 from django.urls import get_script_prefix, set_script_prefix
 
 from apigate.caching.answer import Answer
+from apigate.caching.settings import KEYED_BY_CONTENT
 from apigate.caching.status import forwarded_status
 from apigate.core.context import RequestContext, current
 from apigate.core.endpoints import Endpoint, FindEndpoint
 from apigate.core.message import Request, Response, ResponseHead
 from apigate.core.native import wsgi_request
-from apigate.core.policy import refuse_awaitable
-from apigate.core.steps import block
+from apigate.core.policy import block_on, refuse_awaitable, require_done
 from apigate.django.configuration import gateway_of_settings
 from apigate.django.cors import GetResponse, add_cors_fields, cors_middleware
 from apigate.django.followed import Followed, FollowedAsync
@@ -37,7 +37,6 @@ from apigate.throttling.decision import Throttled
 __all__ = ["GatewayMiddleware"]
 
 _SERVER_ERROR = 500
-_WITH_CONTENT = ("QUERY", "POST")  # methods whose content may be part of a cache key
 
 
 class _Visit:
@@ -106,7 +105,7 @@ class GatewayMiddleware:
                 request._apigate_loop = get_running_loop()  # type: ignore[attr-defined]  # noqa: SLF001 - ours
             passed_on: HttpResponseBase | Awaitable[HttpResponseBase] = self._get_response(request)
             return passed_on
-        if self.gateway.reads_content and request.method in _WITH_CONTENT:
+        if self.gateway.reads_content and request.method in KEYED_BY_CONTENT:
             asked.read_body = partial(read_content, request)
         return self._serve_async(request, asked, outer) if self._is_async else self._serve(request, asked, outer)
 
@@ -122,9 +121,7 @@ class GatewayMiddleware:
     def _warm(self, request: HttpRequest, asked: Request, unasked: list[str]) -> HttpResponseBase:
         """Have a response stored that nobody has asked for; note where the project was asked for it."""
         context, exchange = self.gateway.enter_unasked(asked, self.stage, self._finder(request))
-        found = block(exchange) if isinstance(exchange, Awaitable) else exchange
-        if isinstance(found, Awaitable):
-            refuse_awaitable(found)
+        found = block_on(exchange) if isinstance(exchange, Awaitable) else exchange
         if found is None:
             return HttpResponse(status=204)
         unasked.append(asked.path)
@@ -149,8 +146,8 @@ class GatewayMiddleware:
         if refused is not None and response.status_code in (refused.status, _SERVER_ERROR):
             response = self._spoken_for(request, context, response, refused, gateway.refuse(context, refused))
         response = self._let_out(request, visit, response)
-        if context.exchange is not None and (told := context.exchange.publish()) is not None:
-            refuse_awaitable(told)
+        if context.exchange is not None:
+            require_done(context.exchange.publish())
         return response
 
     async def _serve_async(
@@ -200,8 +197,7 @@ class GatewayMiddleware:
         first = visit.context
         visit.take_back()
         asked, find = self._asked_anew(request)
-        if (answer := self.gateway.give_back(first)) is not None:
-            refuse_awaitable(answer)
+        require_done(self.gateway.give_back(first))
         self._settle(visit, None)
         return self._resent(request, visit, self.gateway.enter(asked, first.stage, find))
 

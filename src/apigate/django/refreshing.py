@@ -8,7 +8,6 @@ Source: RFC 5861, section 3.
 from asyncio import Task, get_running_loop
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from copy import copy
-from http import HTTPStatus
 from io import BytesIO
 from typing import Any, cast
 
@@ -18,7 +17,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.http.response import StreamingHttpResponse
 from django.urls import get_script_prefix, set_script_prefix
 
-from apigate.caching.exchange import Exchange
+from apigate.caching.exchange import Exchange, log_hidden
 from apigate.caching.fill import Fill
 from apigate.core.context import RequestContext, current
 from apigate.routing.django_exchange import ask, expected_lines, field_lines, is_file
@@ -53,7 +52,7 @@ def refresh_in_thread(
         request_started.send(sender=refresh_in_thread, environ=environ)
         response = get_response(asked)
         lines = [*field_lines(response), *expected_lines(asked, response)]
-        begin(f"{response.status_code} {HTTPStatus.OK.phrase}", lines)
+        begin(f"{response.status_code} {response.reason_phrase}", lines)
         return _Content(response)
 
     refresh(app, exchange, asked.META)
@@ -96,10 +95,8 @@ async def _refreshed(
         answer = exchange.settle()
         if answer is not None:
             await answer
-    except Exception:
-        from logging import getLogger
-
-        getLogger("apigate").exception("the project failed behind the cache")
+    except Exception as error:  # noqa: BLE001 - no request is left that it could be told to
+        log_hidden(error, "project")
     finally:
         exchange.fail()  # without effect where the response is complete
 

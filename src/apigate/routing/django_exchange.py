@@ -19,7 +19,8 @@ from django.http.request import RawPostDataException, UnreadablePostError
 
 from apigate.caching.answer import Answer
 from apigate.caching.exchange import Exchange
-from apigate.core.message import Field
+from apigate.core.message import Field, RequestFields, is_length
+from apigate.core.native import put_fields
 from apigate.core.steps import let_go
 from apigate.routing.kept_chunks import KeptChunks, KeptChunksAsync, Later, end
 
@@ -153,20 +154,17 @@ def ask(request: HttpRequest, exchange: Exchange | None) -> Callable[[], None]:
     """
     if exchange is None or not exchange.questions:
         return do_nothing
-    meta: dict[str, Any] = request.META
-    keys = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in exchange.questions}
-    before = {key: meta.get(key) for key in keys}
 
-    def put(values: dict[str, str | None]) -> None:
-        for key, value in values.items():
-            if value is None:
-                meta.pop(key, None)
-            else:
-                meta[key] = value
+    def put(fields: RequestFields) -> RequestFields:
         vars(request).pop("headers", None)  # it is read from META once
+        return put_fields(request.META, fields)
 
-    put(keys)
-    return lambda: put(before)
+    before = put(exchange.questions)
+
+    def take_back() -> None:
+        put(before)
+
+    return take_back
 
 
 def read_content(request: HttpRequest, most: int) -> bytes | None:
@@ -180,7 +178,7 @@ def read_content(request: HttpRequest, most: int) -> bytes | None:
     """
     declared: str = request.META.get("CONTENT_LENGTH") or ""
     if declared:
-        if not (declared.isascii() and declared.isdigit() and len(declared) < 16) or int(declared) > most:
+        if not is_length(declared) or int(declared) > most:
             return None
     elif hasattr(request, "scope"):
         return None

@@ -7,7 +7,6 @@ Source: RFC 9111; Flask, "How the Session Works".
 """
 
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any, cast, final
 
 from flask import Flask, current_app, request
@@ -16,6 +15,8 @@ from flask.globals import request_ctx
 
 from apigate.caching.answer import Answer
 from apigate.caching.exchange import Exchange
+from apigate.core.message import RequestFields
+from apigate.core.native import put_fields
 from apigate.routing.kept_chunks import KeptChunks
 
 __all__ = ["FlaskCarrier"]
@@ -29,11 +30,13 @@ class FlaskCarrier:
 
     def ask(self, exchange: Exchange) -> Callable[[], None]:
         """See `Carrier`."""
-        keys = {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in exchange.questions}
         environ = request.environ
-        before = {key: environ.get(key) for key in keys}
-        _put(environ, keys)
-        return partial(_put, environ, before)
+        before = _put(environ, exchange.questions)
+
+        def take_back() -> None:
+            _put(environ, before)
+
+        return take_back
 
     def answer(self, answer: Answer) -> FlaskResponse:
         """See `Carrier`."""
@@ -93,14 +96,10 @@ class _Streamed:
             self._kept.close()
 
 
-def _put(environ: dict[str, Any], values: dict[str, str | None]) -> None:
-    for key, value in values.items():
-        if value is None:
-            environ.pop(key, None)
-        else:
-            environ[key] = value
+def _put(environ: dict[str, Any], fields: RequestFields) -> RequestFields:
     for name in _CONDITIONS:  # they are read from the environ once
         vars(request).pop(name, None)
+    return put_fields(environ, fields)
 
 
 def _expected_lines(app: Flask) -> Iterator[tuple[str, str]]:
