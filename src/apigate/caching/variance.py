@@ -1,5 +1,9 @@
 """Which of several responses under one key a request may be given: `Vary`.
 
+Rule: two values that an app may tell apart stay apart. RFC 9111 allows to take values for equal whose field's grammar
+gives no meaning to the difference; but an app that reads `Accept` or `Origin` by a plain comparison gives it one, and
+whoever asks with `TEXT/HTML`, or with a comma after an origin, would choose what is stored for everybody else.
+
 Source: RFC 9111, section 4.1.
 """
 
@@ -20,7 +24,6 @@ NO_ORIGIN: Selected = (("origin", None),)
 """What selects a response to a request that came from no page of another origin; one object, to be told by identity."""
 
 _ANY = "*"
-_LANGUAGES = frozenset({"accept-language", "accept", "accept-encoding", "accept-charset"})
 
 
 def varying_names(headers: Headers) -> tuple[str, ...] | None:
@@ -42,7 +45,7 @@ def varying_names(headers: Headers) -> tuple[str, ...] | None:
 
 
 def selected_fields(names: Iterable[str], value_of: FieldValue) -> Selected:
-    """What a request has in the fields that a response varies on, normalized as the fields' grammar allows.
+    """What a request has in the fields that a response varies on, as it was sent.
 
     A field that was not sent is told from an empty one: an app can tell them apart.
 
@@ -50,23 +53,14 @@ def selected_fields(names: Iterable[str], value_of: FieldValue) -> Selected:
         names: Lower-case names, in order.
         value_of: Gives the request's values.
     """
-    selected = tuple([(name, _normalized(name, value_of(name))) for name in names])
+    selected = tuple([(name, value_of(name)) for name in names])
     return NO_ORIGIN if selected == NO_ORIGIN else selected
 
 
 def matches(selected: Selected, value_of: FieldValue) -> bool:
     """Tell whether a request has the same in those fields.
 
-    >>> matches((("accept", "text/html,*/*"),), {"accept": "text/html, */*"}.get)
-    True
+    >>> matches((("accept", "text/html"),), {"accept": "TEXT/HTML"}.get)
+    False
     """
-    return all(_normalized(name, value_of(name)) == value for name, value in selected)
-
-
-def _normalized(name: str, value: str | None) -> str | None:
-    """A field's value without what its grammar gives no meaning to: white space around commas; case, in negotiation."""
-    if value is None:
-        return None
-    members = [member.strip(" \t") for member in value.split(",")]  # a pattern would be slow on a long run of spaces
-    value = ",".join([member for member in members if member])
-    return value.lower() if name in _LANGUAGES else value
+    return all(value_of(name) == value for name, value in selected)
