@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.caching.asking import Reply, cached
+from tests.caching.asking import Reply, World, cached
 
 ORIGIN = "https://shop.example"
 
@@ -33,3 +33,26 @@ def test_a_value_that_an_app_tells_apart_is_another_variant(world, name, sent, u
     shop.ask(fields=[(name, sent)])
     assert shop.ask(fields=[(name, usual)]).body == repr(usual).encode()
     assert shop.ask(fields=[(name, usual)]).hit
+
+
+@pytest.mark.parametrize("name", ["x_forwarded_host", "x_forwarded-host", "x-forwarded_host"])
+def test_a_field_with_underscores_counts_as_what_wsgi_makes_of_it(name):
+    def answered(seen):
+        fields = {name.replace("_", "-"): value for name, value in seen.fields.items()}  # as a bridge to WSGI does
+        return Reply(200, cached(), (fields.get("x-forwarded-host", "none").encode(),))
+
+    shop = World("asgi", answered)
+    assert shop.ask(fields=[(name, "evil.example")]).body == b"evil.example"
+    assert shop.ask().body == b"none"
+    shop.close()
+
+
+def test_a_varying_field_with_underscores_counts_as_what_wsgi_makes_of_it():
+    def answered(seen):
+        fields = {name.replace("_", "-"): value for name, value in seen.fields.items()}
+        return Reply(200, cached(("Vary", "Accept-Language")), (fields.get("accept-language", "none").encode(),))
+
+    shop = World("asgi", answered)
+    assert shop.ask(fields=[("accept_language", "de")]).body == b"de"
+    assert shop.ask().body == b"none"
+    shop.close()

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 from apigate.core.errors import ConfigurationError
@@ -130,7 +131,12 @@ def _asgi_target(scope: Mapping[str, Any]) -> tuple[str, str, str, str]:
     return scope.get("scheme", "http"), scope["path"], raw.decode("latin-1"), query.decode("latin-1")
 
 
-_PICKED_BYTES: Mapping[bytes, str] = {name.encode(): name for name in PICKED}
+_PICKED_BYTES: Mapping[bytes, str] = {
+    "".join(spelled).encode(): name
+    for name in PICKED
+    for spelled in product(*[("-", "_") if letter == "-" else letter for letter in name])
+}
+"""Also with underscores: behind a bridge to WSGI, and in Django before it left such fields out, they are the same."""
 
 
 def _asgi_picked(scope: Mapping[str, Any]) -> dict[str, str]:
@@ -148,8 +154,14 @@ def _asgi_picked(scope: Mapping[str, Any]) -> dict[str, str]:
 
 def _asgi_value(scope: Mapping[str, Any], name: str) -> str | None:
     wanted = name.encode("latin-1", "replace")
-    values = [value for raw, value in scope.get("headers", ()) if raw == wanted]
+    values = [
+        value for raw, value in scope.get("headers", ()) if raw == wanted or (b"_" in raw and _hyphened(raw) == wanted)
+    ]
     return b", ".join(values).decode("latin-1") if values else None
+
+
+def _hyphened(raw: bytes) -> bytes:
+    return raw.replace(b"_", b"-")
 
 
 def _wsgi_target(environ: Mapping[str, Any]) -> tuple[str, str, str, str]:
