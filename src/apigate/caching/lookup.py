@@ -22,9 +22,9 @@ from apigate.caching.fill import Fill
 from apigate.caching.freshness import freshness_lifetime
 from apigate.caching.head import Head
 from apigate.caching.invalidation import (
-    SAFE_METHODS,
     Invalidating,
     group_scope,
+    is_safe,
     method_scope,
     path_scope,
     tag_scope,
@@ -201,7 +201,7 @@ class Lookup:
         """What would become of a request, and why, in sentences; nothing is changed, and nobody waited for."""
         picked, method = request.picked, request.method
         if method not in self._methods:
-            return [f"{method} is not cached here" + ("" if method in SAFE_METHODS else "; it invalidates its path")]
+            return [f"{method} is not cached here" + ("" if is_safe(method) else "; it invalidates its path")]
         passing = self._passes_by(request.method, picked)
         if passing is not None:
             return [f"it passes by: {passing.detail}"]
@@ -234,7 +234,7 @@ class Lookup:
 
     def _other(self, request: Request, picked: Mapping[str, str]) -> Found:
         """A method that is not cached; if it is unsafe, it invalidates."""
-        if request.method in SAFE_METHODS:
+        if is_safe(request.method):
             return _METHOD
         return Invalidating(self, request, picked)
 
