@@ -2,7 +2,8 @@
 
 import pytest
 
-from tests.caching.asking import Reply, World, cached
+from apigate import CachePolicy, asgi, wsgi
+from tests.caching.asking import Reply, World, cached, numbered
 
 ORIGIN = "https://shop.example"
 
@@ -56,3 +57,64 @@ def test_a_varying_field_with_underscores_counts_as_what_wsgi_makes_of_it():
     assert shop.ask(fields=[("accept_language", "de")]).body == b"de"
     assert shop.ask().body == b"none"
     shop.close()
+
+
+def test_a_query_written_like_one_that_was_normalized_is_another(world):
+    def answered(seen):
+        if " " in seen.query:  # some servers let spaces pass in HTTP/2
+            return Reply(200, cached(), (b"evil",))
+        return Reply(200, cached(("No-Vary-Search", 'params=("utm")')), (seen.query.encode(),))
+
+    shop = world(answered)
+    assert shop.ask("/pets?ordered but utm? page=1").body == b"evil"
+    shop.ask("/pets?page=2&utm=x")
+    assert shop.ask("/pets?page=1").body == b"page=1"
+
+
+def test_mounts_whose_path_does_not_tell_them_are_told_apart():
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"cache-control", b"max-age=60")]})
+        await send({"type": "http.response.body", "body": scope["root_path"].encode()})
+
+    shop = World("asgi")
+    shop.wrapped = asgi.GatewayMiddleware(app, shop.gateway)
+
+    def ask(root):
+        sent = []
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {**shop.scope("/pets", "GET", [("host", "shop.example")]), "root_path": root}
+        del scope["raw_path"]
+        shop.loop.run_until_complete(shop.wrapped(scope, None, send))
+        return sent[1]["body"]
+
+    assert [ask(root) for root in ("/one", "/two", "/one")] == [b"/one", b"/two", b"/one"]
+    shop.close()
+
+
+def test_whom_the_server_has_identified_is_not_answered_for_all():
+    def app(environ, start_response):
+        start_response("200 OK", [("Cache-Control", "max-age=60")])
+        return [environ.get("REMOTE_USER", "nobody").encode()]
+
+    shop = World("wsgi", policy=CachePolicy(ttl=60))
+    shop.wrapped = wsgi.GatewayMiddleware(app, shop.gateway)
+
+    def ask(**more):
+        environ = {**shop.environ("/account", "GET", b"", [("host", "shop.example")]), **more}
+        return b"".join(shop.wrapped(environ, lambda *_: None))
+
+    assert ask(REMOTE_USER="alice") == b"alice"
+    assert ask() == b"nobody"
+    assert ask(REMOTE_USER="bob") == b"bob"
+    assert ask(REMOTE_USER="") == b"nobody"
+
+
+@pytest.mark.parametrize("method", ["get", "Head", "options"])
+def test_a_safe_method_in_lower_case_invalidates_nothing(world, method):
+    shop = world(numbered(*cached()))
+    assert shop.ask().body == b"1"
+    shop.ask(method=method)
+    assert shop.ask().body == b"1"

@@ -31,6 +31,8 @@ def asgi_request(scope: Mapping[str, Any]) -> Request:  # Any: as the specificat
     if not root:
         return Request(scope.get("method", "GET"), path, peer[0] if peer else None, scope, _ASGI)
     request = Request(scope.get("method", "GET"), path_below(root, path), peer[0] if peer else None, scope, _ASGI)
+    if len(request.path) == len(path):
+        request.root = root
     cut = path.partition(root)[2] if root in path else request.path  # as some frameworks do, wherever the root stands
     if cut != request.path:
         request.alias = cut if cut.startswith("/") else f"/{cut}"
@@ -183,6 +185,8 @@ def _wsgi_picked(environ: Mapping[str, Any]) -> dict[str, str]:
     found = {_PICKED_KEYS[key]: environ[key] for key in _PICKED_SET.intersection(environ)}  # measured: the fastest way
     if not found.get("content-length", True):
         del found["content-length"]  # as PEP 3333 allows, where none was sent
+    if environ.get("REMOTE_USER"):
+        found.setdefault("authorization", "")  # a server that has checked who asks may keep the field to itself
     return found
 
 
