@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias, final
 
 from apigate.caching.answer import Answer
-from apigate.caching.exchange import Exchange
+from apigate.caching.exchange import UNKEYED, Exchange
 from apigate.caching.fill import Fill
 
 __all__ = ["RequestBody", "ask", "refresh", "send_answer", "serve_exchange", "stop_refreshing"]
@@ -23,6 +23,7 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 App: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _UNSEEN = ("http.response.trailers", "http.response.pathsend", "http.response.zerocopysend")  # so it cannot be stored
+_WITHOUT_CONTENT = ("GET", "HEAD")  # methods whose content is no part of a key
 _MOST_REFRESHES = 100  # at once in a process; what is not refreshed now is by the next request
 _PATIENCE = 30.0  # seconds that an app goes on for others after its client has left; some responses never end
 _refreshes: set["asyncio.Task[None]"] = set()
@@ -42,7 +43,7 @@ async def serve_exchange(
         receive: Where the client is heard.
         send: Where the response goes.
     """
-    listener = _Listener(exchange, is_refused, receive, send)
+    listener = _Listener(exchange, is_refused, receive, send, scope.get("method") in _WITHOUT_CONTENT)
     made: Answer | None = None
     try:
         await app(_asking(scope, exchange), listener.receive, listener.send)
@@ -156,8 +157,11 @@ def _log_hidden(error: Exception) -> None:
 class _Listener:
     """Hears the app's response and the client's leaving."""
 
-    def __init__(self, exchange: Exchange, is_refused: Callable[[], bool], receive: Receive, send: Send) -> None:
+    def __init__(
+        self, exchange: Exchange, is_refused: Callable[[], bool], receive: Receive, send: Send, is_unkeyed: bool
+    ) -> None:
         self._exchange = exchange
+        self._is_unkeyed = is_unkeyed  # whether content of the request would be no part of its key
         self._is_refused = is_refused
         self._receive = receive
         self._send = send
@@ -168,6 +172,8 @@ class _Listener:
     async def receive(self) -> Message:
         """What the client sends; that it has left is told only when nobody needs the response any more, or too late."""
         message = await self._receive()
+        if self._is_unkeyed and message.get("body"):
+            self._exchange.waive(UNKEYED)
         if message["type"] == "http.disconnect":
             self._has_left = True
             if self._exchange.keeps:

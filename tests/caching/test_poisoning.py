@@ -1,8 +1,15 @@
 """Ways to have something stored for others, which one request finds that an app and a cache understand differently."""
 
-import pytest
+from io import BytesIO
+from operator import methodcaller
 
-from apigate import CachePolicy, asgi, wsgi
+import pytest
+from django.core.handlers.asgi import ASGIRequest
+from django.test import AsyncRequestFactory
+from flask import Flask, request
+
+from apigate import CachePolicy, Gateway, asgi, wsgi
+from apigate.routing.django_exchange import has_read_content
 from tests.caching.asking import Reply, World, cached, numbered
 
 ORIGIN = "https://shop.example"
@@ -118,3 +125,75 @@ def test_a_safe_method_in_lower_case_invalidates_nothing(world, method):
     assert shop.ask().body == b"1"
     shop.ask(method=method)
     assert shop.ask().body == b"1"
+
+
+# ---- content of a GET, of which over HTTP/2 no field tells
+
+
+def test_content_that_no_field_tells_of_poisons_nobody():
+    shop = World("asgi", lambda seen: Reply(200, cached(), (b"echo " + seen.body,)))
+
+    def ask(body):
+        sent = []
+        inbox = [{"type": "http.request", "body": body}]
+
+        async def receive():
+            return inbox.pop()
+
+        async def send(message):
+            sent.append(message)
+
+        scope = {**shop.scope("/", "GET", [("host", "shop.example")]), "http_version": "2"}
+        shop.loop.run_until_complete(shop.wrapped(scope, receive, send))
+        return b"".join(message.get("body", b"") for message in sent)
+
+    assert ask(b"evil") == b"echo evil"
+    assert ask(b"") == b"echo "
+    assert ask(b"evil") == b"echo "
+    shop.close()
+
+
+@pytest.mark.parametrize(
+    "read",
+    [methodcaller("read"), methodcaller("readline"), lambda stream: b"".join(stream.readlines()), b"".join],
+    ids=["read", "readline", "readlines", "iterated"],
+)
+def test_content_that_no_field_tells_of_poisons_nobody_under_wsgi(read):
+    def app(environ, start_response):
+        start_response("200 OK", cached())
+        return [b"echo " + read(environ["wsgi.input"])]
+
+    shop = World("wsgi")
+    shop.wrapped = wsgi.GatewayMiddleware(app, shop.gateway)
+
+    def ask(body):
+        environ = {**shop.environ("/", "GET", body, [("host", "shop.example")]), "wsgi.input_terminated": True}
+        return b"".join(shop.wrapped(environ, lambda *_: None))
+
+    assert [ask(b"evil"), ask(b""), ask(b"evil")] == [b"echo evil", b"echo ", b"echo "]
+
+
+def test_content_that_no_field_tells_of_poisons_nobody_at_a_view_of_flask():
+    app, gateway = Flask(__name__), Gateway()
+
+    @app.get("/echo")
+    @gateway.cache(ttl=60)
+    def echo():
+        return b"echo " + request.get_data()
+
+    def ask(body):
+        environ = {"wsgi.input_terminated": True, "wsgi.input": BytesIO(body), "SERVER_PROTOCOL": "HTTP/2"}
+        return app.test_client().get("/echo", environ_overrides=environ).data
+
+    assert [ask(b"evil"), ask(b"")] == [b"echo evil", b"echo "]
+
+
+def test_content_that_no_field_tells_of_poisons_nobody_at_a_view_of_django():
+    asked = AsyncRequestFactory().get("/echo")
+    assert not has_read_content(asked)
+    assert asked.body == b""
+    assert not has_read_content(asked)
+    asked = ASGIRequest({**asked.scope, "http_version": "2"}, BytesIO(b"evil"))
+    assert not has_read_content(asked)
+    assert asked.body == b"evil"
+    assert has_read_content(asked)

@@ -15,7 +15,7 @@ from apigate.caching.answer import Answer, answer
 from apigate.caching.coalescing import Lead
 from apigate.caching.directives import Directives
 from apigate.caching.entry import CacheKey, StoredResponse
-from apigate.caching.exchange import Asked
+from apigate.caching.exchange import UNSEEN, Asked
 from apigate.caching.freshness import initial_age
 from apigate.caching.head import Head, head_of
 from apigate.caching.reuse import Reuse, may_serve_on_error, reuse, stale_windows
@@ -68,7 +68,7 @@ class Fill:
         self.lead: Lead[StoredResponse] | None = lead
         self.context: Context | None = context
         self._is_head = context is None and asked.request.method == "HEAD"
-        self._is_unseen = False
+        self._waived = ""  # why it cannot be kept, whatever the app answers
         self.questions: tuple[tuple[str, str | None], ...] = ()
         self.replies: bool = False
         self._epoch = lookup.cache.generations.epoch
@@ -161,11 +161,11 @@ class Fill:
             self.lead.fail()
         return self._reply()
 
-    def waive(self) -> None:
+    def waive(self, why: str = UNSEEN) -> None:
         """See `Exchange`."""
-        self._is_unseen = True
+        self._waived = why
         if self._chunks is not None:
-            self._refuse("its content or its trailers do not pass here")
+            self._refuse(why)
 
     # ---- deciding
 
@@ -194,8 +194,8 @@ class Fill:
         asked, rules = self._asked, self._lookup.rules
         if self._is_head:
             return "a response to HEAD has no content"
-        if self._is_unseen:
-            return "its content or its trailers do not pass here"
+        if self._waived:
+            return self._waived
         if head.length is not None and head.length > self._lookup.cache.max_item_bytes:
             return _TOO_LONG
         return storage_objection(

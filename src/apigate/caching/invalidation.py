@@ -97,7 +97,7 @@ class Invalidating:
         """See `Exchange`."""
         return None
 
-    def waive(self) -> None:
+    def waive(self, why: str = "") -> None:
         """See `Exchange`."""
 
     def settle(self) -> Awaitable[None] | None:
