@@ -197,3 +197,23 @@ def test_content_that_no_field_tells_of_poisons_nobody_at_a_view_of_django():
     assert not has_read_content(asked)
     assert asked.body == b"evil"
     assert has_read_content(asked)
+
+
+# ---- several apps behind one gateway, whose views are their own gates
+
+
+def test_apps_whose_views_are_their_own_gates_do_not_share_what_one_path_means():
+    gateway = Gateway()
+
+    def made(name):
+        app = Flask(name)
+
+        @app.get("/about")
+        @gateway.cache(ttl=60)
+        def about():
+            return name
+
+        return app.test_client()
+
+    shop, office = made("shop"), made("office")
+    assert [app.get("/about").data for app in (office, shop, office)] == [b"office", b"shop", b"office"]
