@@ -8,8 +8,10 @@ from django.core.handlers.asgi import ASGIRequest
 from django.test import AsyncRequestFactory
 from flask import Flask, request
 
-from apigate import CachePolicy, Gateway, asgi, wsgi
+from apigate import CachePolicy, ConfigurationError, Gateway, ResponseCache, Stage, asgi, wsgi
 from apigate.routing.django_exchange import has_read_content
+from apigate.staging.selector import Header
+from apigate.stores.cache_file import FileResponses
 from tests.caching.asking import Reply, World, cached, numbered
 
 ORIGIN = "https://shop.example"
@@ -217,3 +219,10 @@ def test_apps_whose_views_are_their_own_gates_do_not_share_what_one_path_means()
 
     shop, office = made("shop"), made("office")
     assert [app.get("/about").data for app in (office, shop, office)] == [b"office", b"shop", b"office"]
+
+
+def test_two_stages_do_not_share_one_store_that_cannot_tell_them_apart(tmp_path):
+    store = FileResponses(tmp_path / "cache", name="shop")
+    stages = [Stage(name, cache=ResponseCache(policy=60, shared=store)) for name in ("one", "two")]
+    with pytest.raises(ConfigurationError, match="is of stage 'one' already"):
+        Gateway(stage_by=Header("X-Stage"), stages=stages)
