@@ -9,6 +9,8 @@ from django.test import AsyncRequestFactory
 from flask import Flask, request
 
 from apigate import CachePolicy, ConfigurationError, Gateway, ResponseCache, Stage, asgi, wsgi
+from apigate.caching.codec import decode, encode
+from apigate.caching.entry import StoredResponse
 from apigate.routing.django_exchange import has_read_content
 from apigate.staging.selector import Header
 from apigate.stores.cache_file import FileResponses
@@ -226,3 +228,30 @@ def test_two_stages_do_not_share_one_store_that_cannot_tell_them_apart(tmp_path)
     stages = [Stage(name, cache=ResponseCache(policy=60, shared=store)) for name in ("one", "two")]
     with pytest.raises(ConfigurationError, match="is of stage 'one' already"):
         Gateway(stage_by=Header("X-Stage"), stages=stages)
+
+
+# ---- what somebody else has put into a store
+
+
+@pytest.mark.parametrize(
+    ("status", "field"),
+    [
+        (200, ("X-Odd", "a\r\nSet-Cookie: session=evil")),
+        (200, ("X-Odd\r\nSet-Cookie", "session=evil")),
+        (200, ("X-Odd", "a\nb")),
+        (200, ("X-Odd", "a\0b")),
+        (200, ("X-\u20ac", "1")),
+        (0, ("X-Odd", "1")),
+        (101, ("Upgrade", "websocket")),
+        (999, ("X-Odd", "1")),
+    ],
+)
+def test_what_no_server_could_send_is_not_read_from_a_store(status, field):
+    def raw(status, *fields):
+        response = StoredResponse(
+            status=status, fields=fields, body=b"", initial_age=0.0, received_us=0, lifetime=60.0, grace=0.0
+        )
+        return encode(response, b"", 0.0, 0)
+
+    assert decode(raw(200, ("X-Odd", "\xe4\t\u20ac")), 0.0, 0) is not None
+    assert decode(raw(status, field), 0.0, 0) is None
