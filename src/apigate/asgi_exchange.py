@@ -245,6 +245,11 @@ class _Listener:
             self._has_left = True
 
 
+def _content(chunks: list[bytes], *, has_more: bool) -> Message:
+    """Content that was read, as one message."""
+    return {"type": "http.request", "body": b"".join(chunks), "more_body": has_more}
+
+
 @final
 class RequestBody:
     """The content of a request that is read for its key, and read again by the app.
@@ -260,18 +265,21 @@ class RequestBody:
 
     async def read(self, most: int) -> bytes | None:
         """The whole content; None if it is longer than `most` bytes, or the client has left."""
-        content = b""
-        while True:
+        chunks: list[bytes] = []
+        length, has_more = 0, True
+        while has_more and length <= most:
             message = await self._receive()
-            self._read.append(message)
             if message["type"] != "http.request":
+                self._read = [_content(chunks, has_more=True), message]
                 return None
+            has_more = message.get("more_body", False)
             chunk: bytes = message.get("body", b"")
-            content += chunk
-            if len(content) > most:
-                return None
-            if not message.get("more_body", False):
-                return content
+            if chunk:  # of empty ones there may be any number
+                chunks.append(chunk)
+                length += len(chunk)
+        whole = _content(chunks, has_more=has_more)
+        self._read = [whole]
+        return whole["body"] if length <= most else None
 
     async def receive(self) -> Message:
         """For the app: what was read, then what comes."""

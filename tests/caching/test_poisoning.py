@@ -1,5 +1,6 @@
 """Ways to have something stored for others, which one request finds that an app and a cache understand differently."""
 
+import tracemalloc
 from io import BytesIO
 from operator import methodcaller
 
@@ -255,3 +256,49 @@ def test_what_no_server_could_send_is_not_read_from_a_store(status, field):
 
     assert decode(raw(200, ("X-Odd", "\xe4\t\u20ac")), 0.0, 0) is not None
     assert decode(raw(status, field), 0.0, 0) is None
+
+
+# ---- exhaustion
+
+
+def test_content_in_endless_empty_parts_takes_no_memory():
+    shop = World("asgi", policy=CachePolicy(ttl=60))
+    left = iter(range(100_000, -1, -1))
+
+    async def receive():
+        return {"type": "http.request", "body": b"", "more_body": next(left) > 0}
+
+    async def send(_):
+        pass
+
+    tracemalloc.start()
+    try:
+        shop.loop.run_until_complete(shop.wrapped(shop.scope("/", "QUERY", []), receive, send))
+        assert tracemalloc.get_traced_memory()[1] < 5_000_000
+    finally:
+        tracemalloc.stop()
+        shop.close()
+
+
+def test_content_in_many_parts_reaches_the_app_as_it_was_sent():
+    shop = World("asgi", lambda seen: Reply(200, cached(), (seen.body,)), CachePolicy(max_request_bytes=3))
+
+    def ask(*parts, kind="http.request"):
+        inbox = [{"type": "http.request", "body": part, "more_body": True} for part in parts]
+        inbox.append({"type": kind, "body": b"", "more_body": False})
+        sent = []
+
+        async def receive():
+            return inbox.pop(0)
+
+        async def send(message):
+            sent.append(message)
+
+        shop.loop.run_until_complete(shop.wrapped(shop.scope("/", "QUERY", []), receive, send))
+        return b"".join(message.get("body", b"") for message in sent)
+
+    assert ask(b"a", b"", b"bc") == b"abc"
+    assert ask(b"ab", b"cd", b"ef") == b"abcdef"
+    assert ask(b"ab", b"c", b"d", b"e") == b"abcde"
+    assert ask(b"ab", kind="http.disconnect") == b"ab"
+    shop.close()
