@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, TypeAlias, final
 
 from apigate.caching.answer import Answer
-from apigate.caching.exchange import Exchange, log_hidden
+from apigate.caching.exchange import UNKEYED, Exchange, log_hidden
 from apigate.caching.fill import Fill
 
 __all__ = [
@@ -35,6 +35,7 @@ Send: TypeAlias = Callable[[Message], Awaitable[None]]
 ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _UNSEEN = ("http.response.trailers", "http.response.pathsend", "http.response.zerocopysend")  # so it cannot be stored
+_WITHOUT_CONTENT = ("GET", "HEAD")  # methods whose content is no part of a key
 _MOST_REFRESHES = 100  # at once in a process; what is not refreshed now is by the next request
 _PATIENCE = 30.0  # seconds that an app goes on for others after its client has left; some responses never end
 _refreshes: set["asyncio.Task[None]"] = set()
@@ -54,7 +55,7 @@ async def serve_exchange(
         receive: Where the client is heard.
         send: Where the response goes.
     """
-    listener = _Listener(exchange, is_refused, receive, send)
+    listener = _Listener(exchange, is_refused, receive, send, scope.get("method") in _WITHOUT_CONTENT)
     made: Answer | None = None
     try:
         await app(_asking(scope, exchange), listener.receive, listener.send)
@@ -151,8 +152,11 @@ def _asking(scope: Scope, exchange: Exchange) -> Scope:
 class _Listener:
     """Hears the app's response and the client's leaving."""
 
-    def __init__(self, exchange: Exchange, is_refused: Callable[[], bool], receive: Receive, send: Send) -> None:
+    def __init__(
+        self, exchange: Exchange, is_refused: Callable[[], bool], receive: Receive, send: Send, is_unkeyed: bool
+    ) -> None:
         self._exchange = exchange
+        self._is_unkeyed = is_unkeyed  # whether content of the request would be no part of its key
         self._is_refused = is_refused
         self._receive = receive
         self._send = send
@@ -164,6 +168,8 @@ class _Listener:
     async def receive(self) -> Message:
         """What the client sends; that it has left is told only when nobody needs the response any more, or too late."""
         message = await self._receive()
+        if self._is_unkeyed and message.get("body"):
+            self._exchange.waive(UNKEYED)
         if message["type"] == "http.disconnect":
             self._has_left = True
             if self._exchange.keeps:
@@ -239,6 +245,11 @@ class _Listener:
             self._has_left = True
 
 
+def _content(chunks: list[bytes], *, has_more: bool) -> Message:
+    """Content that was read, as one message."""
+    return {"type": "http.request", "body": b"".join(chunks), "more_body": has_more}
+
+
 @final
 class RequestBody:
     """The content of a request that is read for its key, and read again by the app.
@@ -254,18 +265,21 @@ class RequestBody:
 
     async def read(self, most: int) -> bytes | None:
         """The whole content; None if it is longer than `most` bytes, or the client has left."""
-        content = b""
-        while True:
+        chunks: list[bytes] = []
+        length, has_more = 0, True
+        while has_more and length <= most:
             message = await self._receive()
-            self._read.append(message)
             if message["type"] != "http.request":
+                self._read = [_content(chunks, has_more=True), message]
                 return None
+            has_more = message.get("more_body", False)
             chunk: bytes = message.get("body", b"")
-            content += chunk
-            if len(content) > most:
-                return None
-            if not message.get("more_body", False):
-                return content
+            if chunk:  # of empty ones there may be any number
+                chunks.append(chunk)
+                length += len(chunk)
+        whole = _content(chunks, has_more=has_more)
+        self._read = [whole]
+        return whole["body"] if length <= most else None
 
     async def receive(self) -> Message:
         """For the app: what was read, then what comes."""

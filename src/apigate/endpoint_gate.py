@@ -182,6 +182,8 @@ class EndpointGate:
     # ---- parts
 
     def _request(self, served: Served) -> Any:  # Any: a Request, whose content may be asked for now
+        if served.app is not None:
+            served.request.app = self._gateway.view_label(served.app)
         if served.carrier is not None:
             served.request.read_body = served.carrier.read_content
         elif any(isinstance(mark, CacheMark) and mark.owner is self._gateway.identity for mark in served.marks):

@@ -181,6 +181,7 @@ class Gateway:
         self.cors: CORS | None | Unset = _checked_cors(cors)
         self.bound: list[tuple[str, Routing | None]] = []
         self._apps: dict[int, tuple[int, object]] = {}  # by identity, which holds as long as they are kept here
+        self._view_labels: dict[tuple[str, int], object] = {}  # apps whose views are their own gates
         self.outage: OutagePolicy = checked_outage(outage, "outage")
         self.workers: int | None = workers  # as it is set
         self.workers_seen: Workers | None = None
@@ -452,6 +453,20 @@ class Gateway:
         self._warn_of_workers()
         number = self._apps.setdefault(id(owner), (len(self._apps), owner))[0]
         return f"{module}.{name}#{number}" if number else ""
+
+    def view_label(self, app: object) -> str:
+        """What tells an app from others whose views are their own gates; for decorators.
+
+        By its name, as that is the same in each worker; of several of one name, by the order in which they are asked.
+
+        Args:
+            app: The app.
+        """
+        name = f"{getattr(app, 'import_name', '')}:{getattr(app, 'name', '')}"
+        number = 0
+        while self._view_labels.setdefault((name, number), app) is not app:
+            number += 1
+        return f"{name}#{number}" if number else name
 
     def begin(self, native: Mapping[str, Any]) -> None:  # Any: a scope or environ, values of every type
         """See at its first request whether more workers show than when an adapter was bound; for adapters.

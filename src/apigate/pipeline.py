@@ -198,6 +198,13 @@ class Compiler:
         from apigate.stores.cache_address import keeps_responses, open_response_store
 
         own = cache.sharing
+        if callable(getattr(own, "learn", None)):
+            for other, each in self._caches.items():
+                if each.sharing is own:
+                    raise ConfigurationError(
+                        f"cache shared: {own!r} is of stage {other!r} already, and keeps no stages apart; give stage "
+                        f"{stage!r} a store of its own"
+                    )
         store = self._shared_store if own is None or own is True else own
         if own is True and not keeps_responses(store):
             raise ConfigurationError(

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import Any, Protocol, TypeAlias, cast, final
 
 from apigate.caching.answer import Answer
-from apigate.caching.exchange import Exchange, log_hidden
+from apigate.caching.exchange import UNKEYED, Exchange, log_hidden
 from apigate.caching.fill import Fill
 from apigate.core.message import Field, is_length
 from apigate.core.native import put_fields
@@ -69,6 +69,8 @@ def serve_exchange(
         begin: Where the response begins.
         send: Begins what the cache answers instead, and gives its content.
     """
+    if environ.get("wsgi.input_terminated") and not environ.get("CONTENT_LENGTH") and _is_unkeyed(environ):
+        environ["wsgi.input"] = _Heeded(environ["wsgi.input"], exchange)
     listener = _Listener(exchange, is_refused, begin, environ)
     try:
         put_fields(environ, exchange.questions)
@@ -286,6 +288,44 @@ def _replied(
         return list(kept)
     finally:
         kept.close()
+
+
+def _is_unkeyed(environ: Environ) -> bool:
+    """Tell whether content of a request would be no part of its key."""
+    return environ["REQUEST_METHOD"] in ("GET", "HEAD")
+
+
+@final
+class _Heeded:
+    """An input from which the app may read what no field tells of; then its answer is not kept."""
+
+    def __init__(self, stream: Any, exchange: Exchange) -> None:  # Any: whatever the server has for an input
+        self._stream = stream
+        self._exchange = exchange
+
+    def _heed(self, content: bytes) -> bytes:
+        if content:
+            self._exchange.waive(UNKEYED)
+        return content
+
+    def read(self, *size: int) -> bytes:
+        """As the server's."""
+        return self._heed(self._stream.read(*size))
+
+    def readline(self, *size: int) -> bytes:
+        """As the server's."""
+        return self._heed(self._stream.readline(*size))
+
+    def readlines(self, *hint: int) -> list[bytes]:
+        """As the server's."""
+        return [self._heed(line) for line in self._stream.readlines(*hint)]
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Line by line, as the server's."""
+        return map(self._heed, iter(self._stream))
+
+    def __getattr__(self, name: str) -> Any:  # Any: as the server's has it
+        return getattr(self._stream, name)
 
 
 @final

@@ -27,7 +27,12 @@ def build_apigate(app: Any, clock: Clock | None, *, profile: str, protocol: str)
     from apigate import CachePolicy, Gateway, Method, ResponseCache, asgi, wsgi
     from apigate.core.clock import SystemClock
 
-    policy = CachePolicy(heuristic=True, stale_if_error=86_400, set_cookies=PROFILES[profile].set_cookies)
+    policy = CachePolicy(
+        heuristic=True,
+        normalize=["accept-language", "foo"],
+        stale_if_error=86_400,
+        set_cookies=PROFILES[profile].set_cookies,
+    )
     gateway = Gateway(
         cache=ResponseCache(max_bytes="64MB"), methods={"*": Method(cache=policy)}, clock=clock or SystemClock()
     )

@@ -156,6 +156,8 @@ def _decoded(content: bytes, wall: float, now_us: int, epoch: Callable[[Mark], i
     if known is None:
         return None
     pairs = plain[: ends[0]]
+    if not 200 <= status <= 599 or not _can_be_sent(pairs):
+        return None
     response = StoredResponse(
         status=status,
         fields=tuple(zip(pairs[::2], pairs[1::2], strict=True)),
@@ -170,6 +172,12 @@ def _decoded(content: bytes, wall: float, now_us: int, epoch: Callable[[Mark], i
         epoch=known,
     )
     return Decoded(response, mark)
+
+
+def _can_be_sent(pairs: Sequence[str]) -> bool:
+    """Tell whether names and values are field lines, none of which a server would send as several, or not at all."""
+    text = "".join(pairs)
+    return not ("\r" in text or "\n" in text or "\0" in text) and "".join(pairs[::2]).isascii()
 
 
 def _flat(texts: Texts) -> tuple[bytes, bytes]:

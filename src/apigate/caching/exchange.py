@@ -12,7 +12,11 @@ from apigate.caching.directives import Directives
 from apigate.caching.entry import CacheKey
 from apigate.core.message import Field, FieldLines, Request, RequestFields
 
-__all__ = ["Asked", "Exchange", "log_hidden"]
+__all__ = ["UNKEYED", "UNSEEN", "Asked", "Exchange", "log_hidden"]
+
+UNSEEN = "its content or its trailers do not pass here"
+UNKEYED = "the app has read content of the request, which is no part of its key"
+"""Over HTTP/2 no field tells that there is content, so a request with some is found out when the app reads it."""
 
 
 class Asked(NamedTuple):
@@ -95,8 +99,12 @@ class Exchange(Protocol):
         """
         ...
 
-    def waive(self) -> None:
-        """What the app answers passes in part where nobody sees it, as a file or trailers: it cannot be kept."""
+    def waive(self, why: str = UNSEEN) -> None:
+        """What the app answers cannot be kept.
+
+        Args:
+            why: In words; without, it passes in part where nobody sees it, as a file or trailers.
+        """
         ...
 
     def settle(self) -> Awaitable[None] | None:

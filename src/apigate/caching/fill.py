@@ -15,7 +15,7 @@ from apigate.caching.answer import Answer, answer
 from apigate.caching.coalescing import Lead
 from apigate.caching.directives import Directives
 from apigate.caching.entry import CacheKey, StoredResponse
-from apigate.caching.exchange import Asked
+from apigate.caching.exchange import UNSEEN, Asked
 from apigate.caching.freshness import initial_age
 from apigate.caching.head import Head, head_of
 from apigate.caching.reuse import Reuse, may_serve_on_error, reuse, stale_windows
@@ -33,7 +33,6 @@ __all__ = ["Fill"]
 
 _SERVER_ERRORS = frozenset({500, 502, 503, 504})  # RFC 5861, section 4
 _CONDITIONS = ("if-none-match", "if-modified-since", "if-range", "range")
-_PASSES_UNSEEN = "its content or its trailers do not pass here"
 _TOO_LONG = "it is longer than max_item_bytes"
 _NO_CONTENT = frozenset({204, 205, 304})
 _KEPT_FOR_VALIDATION = 3_600.0  # seconds a stale response with a validator is kept, as the app may still answer 304
@@ -69,7 +68,7 @@ class Fill:
         self.lead: Lead[StoredResponse] | None = lead
         self.context: Context | None = context
         self._is_head = context is None and asked.request.method == "HEAD"
-        self._is_unseen = False
+        self._waived = ""  # why it cannot be kept, whatever the app answers
         self.questions: RequestFields = ()
         self.replies: bool = False
         self._epoch = lookup.cache.generations.epoch
@@ -162,11 +161,11 @@ class Fill:
             self.lead.fail()
         return self._reply()
 
-    def waive(self) -> None:
+    def waive(self, why: str = UNSEEN) -> None:
         """See `Exchange`."""
-        self._is_unseen = True
+        self._waived = why
         if self._chunks is not None:
-            self._refuse(_PASSES_UNSEEN)
+            self._refuse(why)
 
     # ---- deciding
 
@@ -195,8 +194,8 @@ class Fill:
         asked, rules = self._asked, self._lookup.rules
         if self._is_head:
             return "a response to HEAD has no content"
-        if self._is_unseen:
-            return _PASSES_UNSEEN
+        if self._waived:
+            return self._waived
         if head.length is not None and head.length > self._lookup.cache.max_item_bytes:
             return _TOO_LONG
         return storage_objection(
@@ -268,12 +267,12 @@ class Fill:
 
         Where not every page may read it, Origin is one of them: the app may tell each origin, and none, another thing.
         """
-        names, request = head.vary or (), self._asked.request
+        names = head.vary or ()
         if "origin" not in names and head.headers.get("access-control-allow-origin") != "*":
             if not names and "origin" not in self._asked.picked:
                 return NO_ORIGIN
             names = tuple(sorted((*names, "origin")))
-        return selected_fields(names, request.value)
+        return selected_fields(names, self._lookup.value_of(self._asked.request))
 
     def _land(self, response: StoredResponse | None) -> None:
         self._answer = response

@@ -18,10 +18,15 @@ from apigate.core.message import Field, FieldLines, Request, RequestFields, Targ
 if TYPE_CHECKING:
     from apigate.caching.lookup import Lookup
 
-__all__ = ["SAFE_METHODS", "Invalidating", "group_scope", "method_scope", "path_scope", "tag_scope"]
+__all__ = ["SAFE_METHODS", "Invalidating", "group_scope", "is_safe", "method_scope", "path_scope", "tag_scope"]
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "QUERY"})
 """Methods that change nothing; any other, known or not, may (RFC 9110, section 9.2.1)."""
+
+
+def is_safe(method: str) -> bool:
+    """Tell whether a method changes nothing, also in lower case: the frameworks that serve `get` take it for `GET`."""
+    return method in SAFE_METHODS or method.upper() in SAFE_METHODS
 
 
 def path_scope(path: str) -> str:
@@ -96,7 +101,7 @@ class Invalidating:
         """See `Exchange`."""
         return None
 
-    def waive(self) -> None:
+    def waive(self, why: str = "") -> None:
         """See `Exchange`."""
 
     def settle(self) -> Awaitable[None] | None:

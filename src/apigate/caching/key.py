@@ -24,6 +24,9 @@ QUERY = 5
 """Where in a key the query stands."""
 
 _FORWARDED = frozenset(FORWARDED)
+_SEARCHED = "\u2315"
+"""What a query begins with that was normalized: a character that none on the wire has, as these are in Latin-1."""
+
 _NO_COOKIES: tuple[str, ...] = ()
 _OCTETS = r"[!#-+\--:<-\[\]-~]*+"
 _COOKIES = rf"(?:[!#$%&'*+.^_`|~0-9A-Za-z-]++=(?:\"{_OCTETS}\"|{_OCTETS})(?:; (?!\Z)|\Z))*+"
@@ -66,7 +69,7 @@ class KeyMaker:
         if self._normalize is not None:
             query = self._normalize(query)
         elif search is not None:
-            query = f"{search}? {search.normalized(query)}"
+            query = f"{_SEARCHED}{search}? {search.normalized(query)}"
         verb = request.method
         key: CacheKey = (
             "GET" if verb == "HEAD" else verb,
@@ -79,6 +82,8 @@ class KeyMaker:
         )
         if request.app:
             key += (f"app={request.app}",)
+        if request.root:
+            key += (f"root={request.root}",)
         if self._has_more:
             key += self._more(request, picked)
         if not _FORWARDED.isdisjoint(picked):

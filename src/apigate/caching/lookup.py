@@ -22,9 +22,9 @@ from apigate.caching.fill import Fill
 from apigate.caching.freshness import freshness_lifetime
 from apigate.caching.head import Head
 from apigate.caching.invalidation import (
-    SAFE_METHODS,
     Invalidating,
     group_scope,
+    is_safe,
     method_scope,
     path_scope,
     tag_scope,
@@ -35,7 +35,7 @@ from apigate.caching.search import SearchVariance
 from apigate.caching.settings import KEYED_BY_CONTENT, CachePolicy
 from apigate.caching.status import forwarded_status
 from apigate.caching.storability import StorageRules, allows_authorization, is_lifetime_given
-from apigate.caching.variance import matches, selected_fields
+from apigate.caching.variance import FieldValue, matches, normalized_value, selected_fields
 from apigate.core.clock import Clock
 from apigate.core.message import METHOD_OVERRIDES, Field, Request, field
 from apigate.core.steps import Pause, Steps, run
@@ -134,6 +134,7 @@ class Lookup:
         self._notes: dict[tuple[str, str], tuple[Field, ...]] = {}
         self._methods = policy.methods if policy.stores else frozenset[str]()
         self._key = KeyMaker(policy)
+        self._normalize = frozenset(policy.normalize)
         self._scope = () if method is None else (method_scope(method),)
         self._chance = chance
         self._warns = policy.invalidate is not None and policy.unauthorized == "SUCCEED_WITH_RESPONSE_HEADER"
@@ -188,7 +189,7 @@ class Lookup:
         key = self._key(request, picked, owner)
         if cache.searches:
             key = self._searched(key, request, picked, owner)
-        stored = cache.find(key, request.value, picked.get("origin"))
+        stored = cache.find(key, self.value_of(request), picked.get("origin"))
         if stored is not None and not odd and now_us < stored.fresh_until_us and not stored.must_validate:
             return answer(stored, method, picked, now_us, mode)
         directives = _directives(picked) if odd else _NOTHING
@@ -200,7 +201,7 @@ class Lookup:
         """What would become of a request, and why, in sentences; nothing is changed, and nobody waited for."""
         picked, method = request.picked, request.method
         if method not in self._methods:
-            return [f"{method} is not cached here" + ("" if method in SAFE_METHODS else "; it invalidates its path")]
+            return [f"{method} is not cached here" + ("" if is_safe(method) else "; it invalidates its path")]
         passing = self._passes_by(request.method, picked)
         if passing is not None:
             return [f"it passes by: {passing.detail}"]
@@ -210,7 +211,7 @@ class Lookup:
         if self.cache.searches:
             key = self._searched(key, request, picked, owner)
         asked = Asked(request, picked, _directives(picked), owner, private, mode, "", key)
-        stored = self._allowed(asked, self.cache.find(key, request.value, picked.get("origin")))
+        stored = self._allowed(asked, self.cache.find(key, self.value_of(request), picked.get("origin")))
         if stored is None:
             objection = self.cache.objections.get(hash(key))
             why = "" if objection is None else f"; the last answer was not stored: {objection}"
@@ -233,7 +234,7 @@ class Lookup:
 
     def _other(self, request: Request, picked: Mapping[str, str]) -> Found:
         """A method that is not cached; if it is unsafe, it invalidates."""
-        if request.method in SAFE_METHODS:
+        if is_safe(request.method):
             return _METHOD
         return Invalidating(self, request, picked)
 
@@ -259,7 +260,7 @@ class Lookup:
             return Passing("bypass", "its content cannot be read, or is longer than max_request_bytes")
         digest = content_digest(content, request.value("content-type"), request.value("content-encoding"))
         key = (*self._key(request, picked, owner), digest)
-        stored = self.cache.find(key, request.value, picked.get("origin"))
+        stored = self.cache.find(key, self.value_of(request), picked.get("origin"))
         asked = Asked(request, picked, _directives(picked), owner, private, mode, digest, key)
         return (yield from self._consider(asked, stored, self.clock.now_us()))
 
@@ -309,7 +310,7 @@ class Lookup:
     def _allowed(self, asked: Asked, stored: StoredResponse | None) -> StoredResponse | None:
         """The stored response that the request may be given: its own, or one that the app lets everybody have."""
         if stored is None and asked.owner and self.policy.per is None:
-            found = self.cache.find(self._shared_key(asked), asked.request.value, asked.picked.get("origin"))
+            found = self.cache.find(self._shared_key(asked), self.value_of(asked.request), asked.picked.get("origin"))
             return found if found is not None and self.is_for_all(found.directives) else None
         if stored is None or asked.private or "authorization" not in asked.picked:
             return stored
@@ -338,10 +339,10 @@ class Lookup:
         try:
             landed = None
             if place is not None:  # something may have landed since the look before
-                landed = self.cache.find(asked.key, asked.request.value, asked.picked.get("origin"))
+                landed = self.cache.find(asked.key, self.value_of(asked.request), asked.picked.get("origin"))
             if landed is not None and landed is not stored and self._may_give(landed, asked, now_us):
                 return self._landed(landed, asked, place, now_us)
-            found = yield from self.cache.fetch(asked.key, asked.request.value, now_us)
+            found = yield from self.cache.fetch(asked.key, self.value_of(asked.request), now_us)
             if found is not None and self._may_give(found, asked, now_us):
                 return self._landed(found, asked, place, now_us)
             stored = stored if found is None else found
@@ -353,7 +354,7 @@ class Lookup:
 
     def _joined(self, asked: Asked, now_us: int) -> Steps[Lead[StoredResponse] | StoredResponse | None]:
         """Lead a flight, or what another one has brought that the request may be given; None to go alone."""
-        key, value_of = asked.key, asked.request.value
+        key, value_of = asked.key, self.value_of(asked.request)
         until_us = now_us + round(self.policy.wait * 1_000_000)
         while now_us < until_us:
             place: object = self.cache.flights.join(key, now_us)
@@ -400,7 +401,7 @@ class Lookup:
         lead = context.run(self.cache.flights.join, asked.key, now_us)
         if not isinstance(lead, Lead):
             return made
-        landed = self.cache.find(asked.key, asked.request.value)  # since the look before
+        landed = self.cache.find(asked.key, self.value_of(asked.request))  # since the look before
         landed = self._allowed(asked, landed)
         if landed is not None and landed is not stored and self._may_give(landed, asked, now_us):
             return self._landed(landed, asked, lead, now_us)
@@ -411,6 +412,10 @@ class Lookup:
         return made.with_refresh(Fill(self, anew, "stale", stored, lead, context))
 
     # ---- for fills
+
+    def value_of(self, request: Request) -> FieldValue:
+        """Gives the request's fields as responses are selected by them."""
+        return partial(normalized_value, request.value, self._normalize) if self._normalize else request.value
 
     def lifetime(self, status: int, head: Head, wall: float) -> float:
         """For how many seconds a response is fresh: the policy's TTL where it has one for this status, less jitter."""

@@ -9,7 +9,7 @@ from typing import final
 from apigate.caching.answer import Answer
 from apigate.caching.exchange import Exchange
 from apigate.caching.fill import Fill
-from apigate.caching.invalidation import SAFE_METHODS, Invalidating
+from apigate.caching.invalidation import Invalidating, is_safe
 from apigate.caching.lookup import Found, Lookup, Passing, Refused
 from apigate.caching.owner import Owner, owner_of
 from apigate.core.context import RequestContext
@@ -141,5 +141,5 @@ class InvalidatingPolicy:
     def on_request(self, context: RequestContext) -> None:
         """Send the request on with an exchange, if its method is unsafe."""
         request = context.request
-        if request.method not in SAFE_METHODS:
+        if not is_safe(request.method):
             context.exchange = Invalidating(self._lookup, request, request.picked)

@@ -114,6 +114,9 @@ class CachePolicy:
             does not say is not stored.
         key: What of a request tells responses apart; a `KeyParts`, or a mapping of its arguments.
         vary: Request fields that are added to each response's Vary.
+        normalize: Request fields of which case and white space around commas mean nothing to the app, such as
+            `Accept-Language`: responses that vary on them are then found more often. An app that does tell `en` from
+            `EN` would have one stored for the other.
         methods: Verbs whose responses are stored: GET (which answers HEAD too), QUERY and POST by a digest of the
             content, which is read for that.
         statuses: Statuses that may be stored; default those that HTTP allows, and with a `ttl` 200, 203, 204, 300, 301
@@ -151,6 +154,7 @@ class CachePolicy:
     ttl: float | None = None
     key: KeyParts | Mapping[str, Any] = KeyParts()
     vary: Collection[str] = ()
+    normalize: Collection[str] = ()
     methods: Collection[str] = ("GET", "QUERY")
     statuses: Collection[int] | None = None
     per: Per | None = None
@@ -182,6 +186,7 @@ class CachePolicy:
         set_own = object.__setattr__
         set_own(self, "key", _key_parts(self.key))
         set_own(self, "vary", _names(self.vary, "cache vary"))
+        set_own(self, "normalize", _names(self.normalize, "cache normalize"))
         set_own(self, "methods", _checked_methods(self.methods))
         if self.statuses is not None:
             set_own(self, "statuses", _checked_statuses(self.statuses))
@@ -233,6 +238,7 @@ class CacheSettings(TypedDict, total=False):
     ttl: float | None
     key: KeyParts | Mapping[str, Any]  # Any: as CachePolicy
     vary: Collection[str]
+    normalize: Collection[str]
     methods: Collection[str]
     statuses: Collection[int] | None
     per: Per | None

@@ -270,7 +270,7 @@ class SharedResponses:
 
         Args:
             key: The primary key.
-            select: The values of these request fields, normalized as they are when a response is stored; called where
+            select: The values of these request fields, as they are taken when a response is stored; called where
                 responses of the key vary.
             wall: Seconds since 1970.
             now_us: The gateway's monotonic microseconds.

@@ -1,14 +1,19 @@
 """Which of several responses under one key a request may be given: `Vary`.
 
+Rule: two values that an app may tell apart stay apart. RFC 9111 allows to take values for equal whose field's grammar
+gives no meaning to the difference; but an app that reads `Accept` or `Origin` by a plain comparison gives it one, and
+whoever asks with `TEXT/HTML`, or with a comma after an origin, would choose what is stored for everybody else. So it is
+done for the fields only that a policy names.
+
 Source: RFC 9111, section 4.1.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TypeAlias
 
 from apigate.core.message import Headers
 
-__all__ = ["NO_ORIGIN", "FieldValue", "Selected", "matches", "selected_fields", "varying_names"]
+__all__ = ["NO_ORIGIN", "FieldValue", "Selected", "matches", "normalized_value", "selected_fields", "varying_names"]
 
 Selected: TypeAlias = tuple[tuple[str, str | None], ...]
 """Request fields that `Vary` names, with the values of the request that the response was for, in order of name."""
@@ -20,7 +25,6 @@ NO_ORIGIN: Selected = (("origin", None),)
 """What selects a response to a request that came from no page of another origin; one object, to be told by identity."""
 
 _ANY = "*"
-_LANGUAGES = frozenset({"accept-language", "accept", "accept-encoding", "accept-charset"})
 
 
 def varying_names(headers: Headers) -> tuple[str, ...] | None:
@@ -42,7 +46,7 @@ def varying_names(headers: Headers) -> tuple[str, ...] | None:
 
 
 def selected_fields(names: Iterable[str], value_of: FieldValue) -> Selected:
-    """What a request has in the fields that a response varies on, normalized as the fields' grammar allows.
+    """What a request has in the fields that a response varies on, as it was sent.
 
     A field that was not sent is told from an empty one: an app can tell them apart.
 
@@ -50,23 +54,32 @@ def selected_fields(names: Iterable[str], value_of: FieldValue) -> Selected:
         names: Lower-case names, in order.
         value_of: Gives the request's values.
     """
-    selected = tuple([(name, _normalized(name, value_of(name))) for name in names])
+    selected = tuple([(name, value_of(name)) for name in names])
     return NO_ORIGIN if selected == NO_ORIGIN else selected
+
+
+def normalized_value(value_of: FieldValue, names: Collection[str], name: str) -> str | None:
+    """A field's value, without case and white space around commas where these mean nothing to the app.
+
+    Args:
+        value_of: Gives the request's values.
+        names: The fields of which that holds.
+        name: The field.
+
+    >>> normalized_value({"accept-language": "EN , de"}.get, {"accept-language"}, "accept-language")
+    'en,de'
+    """
+    value = value_of(name)
+    if value is None or name not in names:
+        return value
+    members = [member.strip(" \t") for member in value.lower().split(",")]  # a pattern is slow on a long run of spaces
+    return ",".join([member for member in members if member])
 
 
 def matches(selected: Selected, value_of: FieldValue) -> bool:
     """Tell whether a request has the same in those fields.
 
-    >>> matches((("accept", "text/html,*/*"),), {"accept": "text/html, */*"}.get)
-    True
+    >>> matches((("accept", "text/html"),), {"accept": "TEXT/HTML"}.get)
+    False
     """
-    return all(_normalized(name, value_of(name)) == value for name, value in selected)
-
-
-def _normalized(name: str, value: str | None) -> str | None:
-    """A field's value without what its grammar gives no meaning to: white space around commas; case, in negotiation."""
-    if value is None:
-        return None
-    members = [member.strip(" \t") for member in value.split(",")]  # a pattern would be slow on a long run of spaces
-    value = ",".join([member for member in members if member])
-    return value.lower() if name in _LANGUAGES else value
+    return all(value_of(name) == value for name, value in selected)

@@ -139,6 +139,7 @@ class Served(NamedTuple):
         respond: Makes the framework's own kind of response of one of ours.
         status: Tells the status of what the view returned or raised.
         carrier: How responses pass the cache; None where a view cannot be its own gate for that.
+        app: The app that the view is of, where a process may have several of its framework.
     """
 
     request: Request
@@ -147,6 +148,7 @@ class Served(NamedTuple):
     respond: Callable[[Response], Any]  # Any: each framework has its own kind
     status: Callable[[object], int] = status_of
     carrier: Carrier | None = None
+    app: object = None
 
 
 def method_name(verb: str, template: str) -> str:

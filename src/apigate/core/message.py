@@ -205,6 +205,7 @@ class Request:
         read_body: Gives the whole content of the request, or an awaitable of it, None if it is longer than the number
             of bytes that it is given; the app reads it again. None where the adapter cannot.
         app: Which of the apps around which one gateway stands it is for; empty for the first.
+        root: What the app is mounted under, where the path that the server tells does not begin with it.
         may_wait: Whether it may wait for another request; not where one thread serves them all.
     """
 
@@ -212,6 +213,7 @@ class Request:
     prefix: str = ""
     alias: str = ""
     app: str = ""
+    root: str = ""
     may_wait: bool = True
     read_body: Callable[[int], bytes | None | Awaitable[bytes | None]] | None = None
     _headers: Headers | None = None

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from itertools import product
 from typing import Any
 
 from apigate.core.errors import ConfigurationError
@@ -31,6 +32,8 @@ def asgi_request(scope: Mapping[str, Any]) -> Request:  # Any: as the specificat
     if not root:
         return Request(scope.get("method", "GET"), path, peer[0] if peer else None, scope, _ASGI)
     request = Request(scope.get("method", "GET"), path_below(root, path), peer[0] if peer else None, scope, _ASGI)
+    if len(request.path) == len(path):
+        request.root = root
     cut = path.partition(root)[2] if root in path else request.path  # as some frameworks do, wherever the root stands
     if cut != request.path:
         request.alias = cut if cut.startswith("/") else f"/{cut}"
@@ -159,7 +162,12 @@ def _asgi_target(scope: Mapping[str, Any]) -> tuple[str, str, str, str]:
     return scope.get("scheme", "http"), scope["path"], raw.decode("latin-1"), query.decode("latin-1")
 
 
-_PICKED_BYTES: Mapping[bytes, str] = {name.encode(): name for name in PICKED}
+_PICKED_BYTES: Mapping[bytes, str] = {
+    "".join(spelled).encode(): name
+    for name in PICKED
+    for spelled in product(*[("-", "_") if letter == "-" else letter for letter in name])
+}
+"""Also with underscores: behind a bridge to WSGI, and in Django before it left such fields out, they are the same."""
 
 
 def _asgi_picked(scope: Mapping[str, Any]) -> dict[str, str]:
@@ -177,8 +185,14 @@ def _asgi_picked(scope: Mapping[str, Any]) -> dict[str, str]:
 
 def _asgi_value(scope: Mapping[str, Any], name: str) -> str | None:
     wanted = name.encode("latin-1", "replace")
-    values = [value for raw, value in scope.get("headers", ()) if raw == wanted]
+    values = [
+        value for raw, value in scope.get("headers", ()) if raw == wanted or (b"_" in raw and _hyphened(raw) == wanted)
+    ]
     return b", ".join(values).decode("latin-1") if values else None
+
+
+def _hyphened(raw: bytes) -> bytes:
+    return raw.replace(b"_", b"-")
 
 
 def _wsgi_target(environ: Mapping[str, Any]) -> tuple[str, str, str, str]:
@@ -200,6 +214,8 @@ def _wsgi_picked(environ: Mapping[str, Any]) -> dict[str, str]:
     found = {_PICKED_KEYS[key]: environ[key] for key in _PICKED_SET.intersection(environ)}  # measured: the fastest way
     if not found.get("content-length", True):
         del found["content-length"]  # as PEP 3333 allows, where none was sent
+    if environ.get("REMOTE_USER"):
+        found.setdefault("authorization", "")  # a server that has checked who asks may keep the field to itself
     return found
 
 

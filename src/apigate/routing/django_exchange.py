@@ -18,7 +18,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHt
 from django.http.request import RawPostDataException, UnreadablePostError
 
 from apigate.caching.answer import Answer
-from apigate.caching.exchange import Exchange
+from apigate.caching.exchange import UNKEYED, Exchange
 from apigate.core.message import Field, RequestFields, is_length
 from apigate.core.native import put_fields
 from apigate.core.steps import let_go
@@ -34,6 +34,7 @@ __all__ = [
     "do_nothing",
     "expected_lines",
     "field_lines",
+    "has_read_content",
     "is_file",
     "read_content",
 ]
@@ -94,6 +95,8 @@ def carry(
         response: The response, rendered.
         later: As for `end`, of a response that is streamed.
     """
+    if request.method in ("GET", "HEAD") and has_read_content(request):
+        exchange.waive(UNKEYED)
     lines = [*field_lines(response), *expected_lines(request, response)]
     added = exchange.begin(response.status_code, lines)
     if exchange.replies:
@@ -187,6 +190,12 @@ def read_content(request: HttpRequest, most: int) -> bytes | None:
     except (RawPostDataException, RequestDataTooBig, UnreadablePostError):
         return None
     return content if len(content) <= most and (not declared or len(content) == int(declared)) else None
+
+
+def has_read_content(request: HttpRequest) -> bool:
+    """Tell whether the project has read content of a request, of which over HTTP/2 no field tells."""
+    held = vars(request)
+    return bool(held["_body"] if "_body" in held else held.get("_read_started"))
 
 
 def closers(response: HttpResponseBase) -> list[Callable[[], object]]:

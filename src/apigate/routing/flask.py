@@ -261,7 +261,8 @@ def served(arguments: tuple[object, ...]) -> Served | None:  # noqa: ARG001 - Fl
     def respond(response: Response) -> FlaskResponse:
         return flask_response(current_app, response)
 
-    return Served(wsgi_request(request.environ), method, marks, respond, _status_of, FlaskCarrier())
+    app = cast("Any", current_app)._get_current_object()  # noqa: SLF001 - Flask names it in its documentation
+    return Served(wsgi_request(request.environ), method, marks, respond, _status_of, FlaskCarrier(), app)
 
 
 def _status_of(outcome: object) -> int:

@@ -14,7 +14,7 @@ from flask import Response as FlaskResponse
 from flask.globals import request_ctx
 
 from apigate.caching.answer import Answer
-from apigate.caching.exchange import Exchange
+from apigate.caching.exchange import UNKEYED, Exchange
 from apigate.core.message import RequestFields
 from apigate.core.native import put_fields
 from apigate.routing.kept_chunks import KeptChunks
@@ -56,6 +56,8 @@ class FlaskCarrier:
     def carry(self, exchange: Exchange, returned: Any) -> FlaskResponse:  # Any: whatever a view returns
         """See `Carrier`."""
         response = current_app.make_response(returned)
+        if request.method in ("GET", "HEAD") and _may_have_read_content():
+            exchange.waive(UNKEYED)
         lines = [*response.headers.to_wsgi_list(), *_expected_lines(current_app)]
         added = exchange.begin(response.status_code, lines)
         if exchange.replies:
@@ -94,6 +96,12 @@ class _Streamed:
                 close()
         finally:
             self._kept.close()
+
+
+def _may_have_read_content() -> bool:
+    """Tell whether the app has looked for content of a request, of which over HTTP/2 no field tells."""
+    is_told = str(request.environ.get("SERVER_PROTOCOL", "HTTP/1")).startswith("HTTP/1")
+    return not is_told and request.content_length is None and "stream" in vars(request)
 
 
 def _put(environ: dict[str, Any], fields: RequestFields) -> RequestFields:
