@@ -41,7 +41,8 @@ from apigate.core.policy import CompiledMethod, Completion, Policy, block_on, re
 from apigate.core.responses import ErrorFormat, GatewayResponse, GatewayResponses
 from apigate.core.steps import run
 from apigate.core.workers import Workers, workers_at_work, workers_seen
-from apigate.pipeline import Compiler, GlobalSettings, RunningStage
+from apigate.pipeline import Compiler, GlobalSettings
+from apigate.running_stage import RunningStage
 from apigate.staging.selector import StageSelector, parse_selector
 from apigate.stores.address import open_store
 from apigate.stores.memory import MemoryStore
