@@ -4,20 +4,16 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from threading import Lock
 from typing import Any, NamedTuple, cast, final
 
-from apigate.caching.cache import ResponseCache
-from apigate.caching.mark import CacheMark
-from apigate.caching.settings import CachePolicy
 from apigate.config import UNSET, Method, Stage, Unset
 from apigate.core.clock import Clock
 from apigate.core.context import RequestContext
 from apigate.core.counters import Counters
 from apigate.core.endpoints import Mark
-from apigate.core.errors import ConfigurationError
-from apigate.core.events import StoreOutage, StoreRecovered
 from apigate.core.message import Request, Response
 from apigate.core.policy import CompiledMethod, Phase, Policy
 from apigate.core.responses import GatewayResponses
 from apigate.core.routes import ANY
+from apigate.stage_caches import StageCaches
 from apigate.throttling.combined import check_windows, open_buckets
 from apigate.throttling.fields import Draft
 from apigate.throttling.identity import ClientIdentity
@@ -97,6 +93,7 @@ class Compiler:
     Attributes:
         settings: The settings of the global level as they stand.
         refusals: Makes the response to whoever was throttled.
+        caches: The caches of the stages.
         on_change: Called when a stage's settings have changed.
     """
 
@@ -113,9 +110,7 @@ class Compiler:
         policies: Sequence[Policy],
         on_shadow: Callable[[RequestContext, tuple[str, ...]], None],
         settings: GlobalSettings,
-        shared_store: ThrottleStore | None = None,
-        on_store_change: Callable[[StoreOutage | StoreRecovered], None] | None = None,
-        on_look: Callable[[RequestContext, str], None] | None = None,
+        caches: StageCaches,
     ) -> None:
         """Keep the shared parts; `name` prefixes every bucket's."""
         self._name = name
@@ -123,6 +118,7 @@ class Compiler:
         self.identity: ClientIdentity = identity
         self.clock: Clock = clock
         self.store: ThrottleStore = store
+        self.caches: StageCaches = caches
         self._responses = responses
         self._draft = draft
         self._x_clock = clock if x_rate_limit else None
@@ -130,17 +126,12 @@ class Compiler:
         self.on_change: Callable[[], None] = lambda: None
         self._policies = tuple(policies)
         self._on_shadow = on_shadow
-        self._shared_store = shared_store
-        self._on_store_change = on_store_change
-        self._on_look = on_look
         self._lock = Lock()
         self._limits: dict[str, Limit] = {}
         self._settling: tuple[Stage, bool] | None = None  # of the stage that is being compiled
         self._window_marks: list[Limit] = []
         self._slots: dict[str, Slots] = {}
         self._counters: dict[tuple[str, str], Counters] = {}
-        self._caches: dict[str, ResponseCache] = {}
-        self.cache_policies: set[CachePolicy] = set()
 
     def method(self, stage: Stage, *names: str | None, marks: Sequence[Mark] = ()) -> CompiledMethod:
         """The pipeline of a method; None is a request that matches none.
@@ -155,7 +146,8 @@ class Compiler:
         marks = [mark for mark in marks if mark.owner is self.identity]
         settings = [stage.settings(name) for name in names]
         exempt = [s.exempt for s in settings]
-        policies = [*self._policies, *self._caching(stage, names, settings, marks)]
+        caching = self.caches.policies(stage, names, settings, marks, self._counted(stage.name, names[0]))
+        policies = [*self._policies, *caching]
         if not all(rule is True for rule in exempt):
             rule = _all_exempt(exempt)
             if rule is not None:
@@ -165,92 +157,6 @@ class Compiler:
             if len(names) == 1 and not marks:  # of several at one path, found out by a request, each counts
                 self._check_windows(stage, names[0])
         return self._compiled(stage, names[0], policies, marks)
-
-    def cache_of(self, stage: Stage) -> ResponseCache | None:
-        """The cache of a stage, made at first use where its settings leave that open; None where they say none."""
-        if isinstance(stage.cache, ResponseCache) or stage.cache is None:
-            cache = stage.cache
-        else:
-            cache = self._caches.get(stage.name) or ResponseCache()
-        if cache is not None and self._caches.get(stage.name) is not cache:
-            cache.bind(f"stage {stage.name!r} of gateway {self._name!r}", self.clock)
-            if cache.sharing is not None or self._shared_store is not None:
-                self._share(cache, stage.name)
-            self._caches[stage.name] = cache
-        return cache
-
-    def has_cache(self, stage: str) -> bool:
-        """Whether any method of a stage is cached."""
-        return stage in self._caches
-
-    def _share(self, cache: ResponseCache, stage: str) -> None:
-        """Have a cache share with other workers what it is to share, through the gateway's store or one of its own."""
-        from apigate.stores.cache_address import keeps_responses, open_response_store
-
-        own = cache.sharing
-        store = self._shared_store if own is None or own is True else own
-        if own is True and not keeps_responses(store):
-            raise ConfigurationError(
-                f"cache shared: the gateway's store keeps no responses; give it store='file:///...' or 'redis://...', "
-                f"or stage {stage!r} cache=ResponseCache(shared='file:///...')"
-            )
-        if store is None or isinstance(store, bool) or (own is None and not keeps_responses(store)):
-            return
-        opened = open_response_store(
-            store,
-            name=self._name,
-            stage=stage,
-            clock=self.clock,
-            on_event=self._on_store_change,
-            bodies=own is not None,
-            max_lag=cache.max_lag,
-        )
-        cache.share(opened, bodies=own is not None)
-
-    def _caching(
-        self, stage: Stage, names: Sequence[str | None], settings: Sequence[Method], marks: Sequence[Mark]
-    ) -> list[Policy]:
-        """The gate of phase CACHE. Of several methods at one path all have to be cached alike."""
-        marked = next((mark.policy for mark in marks if isinstance(mark, CacheMark)), None)
-        wanted = {self._cache_policy(stage, name, own, marked) for name, own in zip(names, settings, strict=True)}
-        policy = wanted.pop()
-        cache = None if policy is None or wanted else self.cache_of(stage)
-        if cache is None or policy is None:
-            return self._invalidating(stage, names)
-        from apigate.caching.lookup import Lookup
-        from apigate.caching.policy import CachingPolicy
-
-        self.cache_policies.add(policy)
-        lookup = Lookup(cache, policy, self.clock, names[0])
-        counters = self._counted(stage.name, names[0])
-        return [CachingPolicy(lookup, self._responses, counters, self._on_look)]
-
-    def _invalidating(self, stage: Stage, names: Sequence[str | None]) -> list[Policy]:
-        """What is left to do where nothing is cached: unsafe methods change what others are cached of."""
-        own = stage.cache.policy if isinstance(stage.cache, ResponseCache) else None
-        policies = [own, *[settings.cache for settings in stage.methods.values()]]
-        is_cached = bool(self.cache_policies) or any(isinstance(policy, CachePolicy) for policy in policies)
-        if stage.cache is None or not is_cached:
-            return []
-        from apigate.caching.invalidation import SAFE_METHODS
-        from apigate.caching.lookup import Lookup
-        from apigate.caching.policy import InvalidatingPolicy
-
-        cache = self.cache_of(stage)
-        if cache is None or all(name and name.partition(" ")[0] in SAFE_METHODS for name in names):
-            return []
-        return [InvalidatingPolicy(Lookup(cache, CachePolicy(ttl=0), self.clock))]
-
-    def _cache_policy(
-        self, stage: Stage, name: str | None, settings: Method, marked: CachePolicy | None
-    ) -> CachePolicy | None:
-        """What holds for a method: its own setting, else its endpoint's decorator, else that of `*` or the cache."""
-        own = None if name is None else stage.methods.get(name)
-        if marked is not None and (own is None or own.cache is UNSET):
-            return marked
-        if not isinstance(settings.cache, Unset):
-            return cast("CachePolicy | None", settings.cache)  # as it was checked
-        return stage.cache.policy if isinstance(stage.cache, ResponseCache) else None
 
     def preflight(self, stage: Stage) -> CompiledMethod:
         """The pipeline of a CORS preflight, which takes from the global level alone and is not authorized."""

@@ -165,7 +165,7 @@ class RunningStage:
     @property
     def has_cache(self) -> bool:
         """Whether any method of it is cached."""
-        return self._compiler.has_cache(self.name)
+        return self._compiler.caches.has(self.name)
 
     @property
     def cache(self) -> ResponseCache:
@@ -174,7 +174,7 @@ class RunningStage:
         Raises:
             ConfigurationError: It has none.
         """
-        cache = self._compiler.cache_of(self.settings)
+        cache = self._compiler.caches.of(self.settings)
         if cache is None:
             raise ConfigurationError(f"stage {self.name!r} has no cache; give it cache=ResponseCache(...)")
         return cache
