@@ -14,7 +14,7 @@ SRC = Path(__file__).parents[1] / "src" / "apigate"
 
 DOMAINS = {"throttling", "caching", "auth", "usage", "versioning", "staging"}
 INNER = {"core", *DOMAINS}
-GATEWAY = {*INNER, "stores", "gateway", "config", "pipeline"}
+GATEWAY = {*INNER, "stores", "gateway", "config", "pipeline", "running_stage", "stage_caches"}
 ADAPTERS = {"asgi", "wsgi", "decorators", "flask", "fastapi", "django"}
 
 MAY_IMPORT: dict[str, set[str]] = {
@@ -24,6 +24,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "stores": INNER,
     "config": GATEWAY,
     "pipeline": GATEWAY,
+    "running_stage": GATEWAY,
+    "stage_caches": GATEWAY,
     # Gateway.throttle, explain and lint hand over to rooms of their own, at first use
     "gateway": {*GATEWAY, "cache_decorator", "decorators", "explain", "lint"},
     "audit": GATEWAY,

@@ -8,7 +8,7 @@ from apigate.config import UNSET
 from apigate.core.endpoints import Endpoint
 from apigate.core.policy import CompiledMethod
 from apigate.core.routes import ANY
-from apigate.pipeline import RunningStage
+from apigate.running_stage import RunningStage
 from apigate.throttling.in_flight import InFlightPolicy
 from apigate.throttling.policy import ExemptPolicy, RateLimitFieldsPolicy, SettlementPolicy, ThrottlePolicy
 

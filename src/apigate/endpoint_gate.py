@@ -10,7 +10,7 @@ the request that would have set that off, and served stale to the others meanwhi
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, final
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, final
 
 from apigate.caching.answer import Answer
 from apigate.caching.exchange import Exchange, log_hidden
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MISSING_GATE", "EndpointGate"]
 
-Call = Callable[[], Any]  # Any: whatever the view takes and returns
-Prove = Callable[[RequestContext], Any]  # Any: what it gives is an awaitable where the view is one
+Call: TypeAlias = Callable[[], Any]  # Any: whatever the view takes and returns
+Prove: TypeAlias = Callable[[RequestContext], Any]  # Any: what it gives is an awaitable where the view is one
 
 MISSING_GATE = (
     "put one around the app (FastAPI, Starlette: app.add_middleware(GatewayMiddleware, gateway=gateway); Flask: "

@@ -41,7 +41,9 @@ from apigate.core.policy import CompiledMethod, Completion, Policy, block_on, re
 from apigate.core.responses import ErrorFormat, GatewayResponse, GatewayResponses
 from apigate.core.steps import run
 from apigate.core.workers import Workers, workers_at_work, workers_seen
-from apigate.pipeline import Compiler, GlobalSettings, RunningStage
+from apigate.pipeline import Compiler, GlobalSettings
+from apigate.running_stage import RunningStage
+from apigate.stage_caches import StageCaches
 from apigate.staging.selector import StageSelector, parse_selector
 from apigate.stores.address import open_store
 from apigate.stores.memory import MemoryStore
@@ -199,10 +201,15 @@ class Gateway:
             x_rate_limit=_checked_flag("x_rate_limit", x_rate_limit),
             policies=_checked_sequence("policies", policies),
             on_shadow=self._would_deny,
-            shared_store=None if isinstance(opened, MemoryStore) else opened,
-            on_store_change=None if on_event is None else self._emit,
-            on_look=None if on_event is None else self._looked,
             settings=_global_settings(throttle, in_flight, modes),
+            caches=StageCaches(
+                self.name,
+                self.clock,
+                self.responses,
+                shared_store=None if isinstance(opened, MemoryStore) else opened,
+                on_store_change=None if on_event is None else self._emit,
+                on_look=None if on_event is None else self._looked,
+            ),
         )
         self._claimed: dict[str, int] = {}
         self._stages = self._start(_checked_sequence("stages", stages) or [Stage(DEFAULT_STAGE, **given)])
@@ -734,7 +741,7 @@ class Gateway:
     def _changed(self) -> None:
         """Work out anew whether there is any gate at all."""
         self.is_empty = not self._selector and not self.marked and all(s.is_empty for s in self._stages.values())
-        policies = list(self._compiler.cache_policies)
+        policies = list(self._compiler.caches.in_use)
         self.caches = bool(policies)
         self.reads_content = any(policy.reads_content for policy in policies)
 
@@ -746,7 +753,7 @@ class Gateway:
         """
         self.marked = True
         if policy is not None:
-            self._compiler.cache_policies.add(policy)
+            self._compiler.caches.in_use.add(policy)
         self._changed()
 
     def check_mark(self, mark: ThrottleMark, others: Sequence[Mark]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, final
 from apigate.config import UNSET
 from apigate.core.routes import ANY, method_key, shape_of
 from apigate.core.workers import workers_asked_for
-from apigate.pipeline import RunningStage
+from apigate.running_stage import RunningStage
 from apigate.staging.selector import Header, Host
 from apigate.throttling.in_flight import InFlightPolicy
 from apigate.throttling.limit import LEVELS, Limit

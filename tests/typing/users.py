@@ -21,7 +21,7 @@ from apigate.asgi import GatewayMiddleware as ASGIGate
 from apigate.asgi import Receive, Scope, Send
 from apigate.core.events import Denied, Event
 from apigate.core.message import Request
-from apigate.pipeline import RunningStage
+from apigate.running_stage import RunningStage
 from apigate.wsgi import GatewayMiddleware as WSGIGate
 from apigate.wsgi import StartResponse
 

@@ -51,6 +51,16 @@ class ResponseCache:
         is_detailed: Whether Cache-Status says why a response was not stored; for development, as it tells clients
             about the app.
 
+    Attributes:
+        generations: What has been invalidated in this process.
+        flights: What is being asked of the app just now.
+        searches: How queries of a path are to be taken, as the app has said last (No-Vary-Search).
+        objections: Why the last response under a key was not stored.
+        lookups: The policies of `ask`, each worked out once.
+        sharing: The setting `shared`, as it was given.
+        news: What keeps up with the invalidations of other workers; None where nothing is shared.
+        shared: What has the responses of other workers; None where these are not shared.
+
     Raises:
         ConfigurationError: A setting cannot be used.
 

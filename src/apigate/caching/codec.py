@@ -39,7 +39,6 @@ _VARIANCE = b"V\x01"
 _PREFIX = Struct(">2sI")
 _HEAD = Struct(f">HBdQddd{MARK_BYTES}sIIII")
 _COUNT = Struct(">I")
-_BEGIN = _PREFIX.size + _HEAD.size
 _NONE = 2**32 - 1
 _LARGEST = 2**64 - 1
 _MOST_TEXTS = 1 << 20

@@ -18,7 +18,7 @@ __all__ = ["NO_ORIGIN", "FieldValue", "Selected", "matches", "normalized_value",
 Selected: TypeAlias = tuple[tuple[str, str | None], ...]
 """Request fields that `Vary` names, with the values of the request that the response was for, in order of name."""
 
-FieldValue = Callable[[str], str | None]
+FieldValue: TypeAlias = Callable[[str], str | None]
 """Gives all values of a request field, by its lower-case name, joined by commas; None where it was not sent."""
 
 NO_ORIGIN: Selected = (("origin", None),)

@@ -4,14 +4,14 @@ Rule: chunks go on as they come. What has not come to its own end is not kept.
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from typing import Any, final
+from typing import Any, TypeAlias, final
 
 from apigate.caching.exchange import Exchange
 from apigate.core.steps import let_go
 
 __all__ = ["KeptChunks", "KeptChunksAsync", "Later", "end"]
 
-Later = Callable[[Awaitable[None]], None]
+Later: TypeAlias = Callable[[Awaitable[None]], None]
 """Takes what has to be awaited, where the caller cannot."""
 
 
