@@ -277,6 +277,10 @@ class ResponseCache:
             return None
         return self.shared.put(key, stored, self.clock.wall(), self.clock.now_us())
 
+    def recall(self, key: "CacheKey", stored: "StoredResponse") -> Awaitable[None] | None:
+        """Have other workers find a response no longer; None if that is done, or an awaitable."""
+        return None if self.shared is None else self.shared.delete(key, stored.vary)
+
     def find(self, key: "CacheKey", value_of: "FieldValue", origin: str | None = "") -> "StoredResponse | None":
         """The latest valid response under a key that a request matches.
 

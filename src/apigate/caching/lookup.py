@@ -464,7 +464,15 @@ class Lookup:
 
     def forget(self, asked: Asked, stored: StoredResponse) -> None:
         """Forget a response that a request has found."""
-        self.cache.remove(self._shared_key(asked) if stored.shared and asked.owner else asked.key, stored)
+        self.cache.remove(self._key_where(asked, stored), stored)
+
+    def recall(self, asked: Asked, stored: StoredResponse) -> Awaitable[None] | None:
+        """Have other workers forget it too; None if that is done, or an awaitable."""
+        return self.cache.recall(self._key_where(asked, stored), stored)
+
+    def _key_where(self, asked: Asked, stored: StoredResponse) -> CacheKey:
+        """The key under which a request has found a response."""
+        return self._shared_key(asked) if stored.shared and asked.owner else asked.key
 
     def _shared_key(self, asked: Asked) -> CacheKey:
         """Where a response to the request is that everybody may have."""
