@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
-from apigate.caching.policy import CachingPolicy
+from apigate.caching.policy import CachingPolicy, InvalidatingPolicy
 from apigate.core.native import plain_request
 from apigate.core.steps import Steps
 from apigate.pipeline import RefusalPolicy
@@ -94,7 +94,7 @@ def explain(
                 refused = "STORE_UNAVAILABLE" if decision.unavailable else "THROTTLED"
                 verdict = "admitted" if decision.allowed else refused
                 notes += ["the store cannot be reached: this process decides by itself"] if decision.local else []
-            case CachingPolicy():
+            case CachingPolicy() | InvalidatingPolicy():
                 notes += [f"cache: {sentence}" for sentence in policy.explain(context)]
             case InFlightPolicy():
                 notes += [f"at most {most} in flight at level {slots.level}" for slots, most, _ in policy.limits]

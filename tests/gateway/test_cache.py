@@ -245,6 +245,21 @@ def test_an_explanation_says_why_the_last_answer_was_not_stored():
     assert note.endswith("the last answer was not stored: Set-Cookie of 'sid'")
 
 
+@pytest.mark.parametrize("verb", ["PUT", "POST", "PURGE"])
+@pytest.mark.parametrize("methods", [TTL, {"GET /pets": Method(cache=CachePolicy(ttl=60))}])
+def test_an_explanation_says_that_an_unsafe_request_invalidates(methods, verb):
+    gateway = Gateway(methods=methods)
+    assert notes(gateway, verb) == [f"cache: {verb} is not cached here; it invalidates its path, unless it fails"]
+    assert notes(gateway, "OPTIONS") == ["cache: OPTIONS is not cached here"]
+
+
+def test_listings_say_that_an_unsafe_request_invalidates():
+    gateway = Gateway(methods={"GET /pets": Method(cache=CachePolicy(ttl=60))})
+    for listing in (repr(gateway), "\n".join(audit(gateway))):
+        assert "not cached; an unsafe request invalidates its path" in listing
+        assert "InvalidatingPolicy" not in listing
+
+
 async def ask_async(gate, path="/pets"):
     sent = []
 

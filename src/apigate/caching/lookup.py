@@ -43,7 +43,7 @@ from apigate.core.steps import Pause, Steps, run
 if TYPE_CHECKING:
     from apigate.caching.cache import ResponseCache
 
-__all__ = ["Found", "Lookup", "Passing", "Refused"]
+__all__ = ["Found", "Lookup", "Passing", "Refused", "uncached"]
 
 _NOTHING = Directives()
 _CONDITIONS = frozenset({"if-match", "if-unmodified-since"})
@@ -201,7 +201,7 @@ class Lookup:
         """What would become of a request, and why, in sentences; nothing is changed, and nobody waited for."""
         picked, method = request.picked, request.method
         if method not in self._methods:
-            return [f"{method} is not cached here" + ("" if is_safe(method) else "; it invalidates its path")]
+            return [uncached(method)]
         passing = self._passes_by(request.method, picked)
         if passing is not None:
             return [f"it passes by: {passing.detail}"]
@@ -489,6 +489,13 @@ class Lookup:
         if groups:
             scopes += tuple([group_scope(scheme, host, group) for group in groups])
         return scopes
+
+
+def uncached(method: str) -> str:
+    """What becomes of a request whose method is not cached, in words."""
+    if is_safe(method):
+        return f"{method} is not cached here"
+    return f"{method} is not cached here; it invalidates its path, unless it fails"
 
 
 def _has_content(picked: Mapping[str, str]) -> bool:

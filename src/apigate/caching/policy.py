@@ -10,7 +10,7 @@ from apigate.caching.answer import Answer
 from apigate.caching.exchange import Exchange
 from apigate.caching.fill import Fill
 from apigate.caching.invalidation import Invalidating, is_safe
-from apigate.caching.lookup import Found, Lookup, Passing, Refused
+from apigate.caching.lookup import Found, Lookup, Passing, Refused, uncached
 from apigate.caching.owner import Owner, owner_of
 from apigate.core.context import RequestContext
 from apigate.core.counters import Counters
@@ -129,10 +129,14 @@ class InvalidatingPolicy:
     Args:
         lookup: A lookup of the cache.
 
+    Attributes:
+        terms: What it does, in a few words.
+
     Source: RFC 9111, section 4.4.
     """
 
     phase = Phase.CACHE
+    terms = "not cached; an unsafe request invalidates its path"
 
     def __init__(self, lookup: Lookup) -> None:
         """Keep the lookup."""
@@ -143,3 +147,7 @@ class InvalidatingPolicy:
         request = context.request
         if not is_safe(request.method):
             context.exchange = Invalidating(self._lookup, request, request.picked)
+
+    def explain(self, context: RequestContext) -> list[str]:
+        """What would become of a request, and why, in sentences."""
+        return [uncached(context.request.method)]
