@@ -69,12 +69,19 @@ def _short(state: LevelState) -> str:
 
 
 def explain(
-    gateway: "Gateway", method: str, path: str, headers: Mapping[str, str], address: str, stage: str | None
+    gateway: "Gateway",
+    method: str,
+    path: str,
+    headers: Mapping[str, str],
+    address: str,
+    stage: str | None,
+    principal: str | None = None,
 ) -> Steps[Explanation]:
     """See `Gateway.explain`; the store may have to be waited for."""
     gateway.check_stage(stage)
     request = plain_request(method, path, headers, address)
     context = gateway.route(request, stage, gateway.endpoint_of)
+    context.principal = principal
     levels: tuple[LevelState, ...] = ()
     notes: list[str] = []
     verdict = "admitted"

@@ -327,6 +327,7 @@ class Gateway:
         *,
         address: str = "127.0.0.1",
         stage: str | None = None,
+        principal: str | None = None,
     ) -> "Explanation":
         """What would become of a request, and why; takes nothing.
 
@@ -337,13 +338,14 @@ class Gateway:
             headers: The request's fields.
             address: The peer's address.
             stage: The stage, where it is fixed by the adapter.
+            principal: Who would be verified to send it, as no authorizer is asked: whose cached responses it may get.
 
         Raises:
             ProtocolError: The store has to be awaited; use `explain_async`.
         """
         from apigate.explain import explain
 
-        answer = run(explain(self, method, path, headers, address, stage))
+        answer = run(explain(self, method, path, headers, address, stage, principal))
         if isinstance(answer, Awaitable):
             refuse_awaitable(answer)
         return answer
@@ -356,11 +358,12 @@ class Gateway:
         *,
         address: str = "127.0.0.1",
         stage: str | None = None,
+        principal: str | None = None,
     ) -> "Explanation":
         """`explain` for tasks, which a store on a server has wait."""
         from apigate.explain import explain
 
-        answer = run(explain(self, method, path, headers, address, stage))
+        answer = run(explain(self, method, path, headers, address, stage, principal))
         return await answer if isinstance(answer, Awaitable) else answer
 
     def lint(self) -> "list[Finding]":

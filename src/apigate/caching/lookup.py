@@ -213,15 +213,27 @@ class Lookup:
         asked = Asked(request, picked, _directives(picked), owner, private, mode, "", key)
         stored = self._allowed(asked, self.cache.find(key, self.value_of(request), picked.get("origin")))
         if stored is None:
-            objection = self.cache.objections.get(hash(key))
-            why = "" if objection is None else f"; the last answer was not stored: {objection}"
-            return [f"nothing that it may be given is stored, so the app is asked{why}"]
+            return [self._missed(key, host=picked.get("host")), self._made(mode)]
         verdict = reuse(stored, asked.directives, self.policy, now_us, obeys=self.policy.ttl is None)
         age, said = stored.age(now_us), f"a response of {stored.status}, keyed as {mode}"
         standing = f"{said}, {age:.0f} s old, fresh for {stored.lifetime - age:.0f} s more"
         if age >= stored.lifetime:
             standing = f"{said}, stale for {age - stored.lifetime:.0f} s"
+        if verdict is Reuse.VALIDATE and not stored.has_validator:
+            return [f"{standing}: the app is asked anew"]
         return [f"{standing}: {_VERDICTS[verdict]}"]
+
+    def _missed(self, key: CacheKey, host: str | None) -> str:
+        """Why nothing is found under a key, in words."""
+        if not host:
+            return "no host was given, which is part of the key; give the whole URL or a Host to find what is stored"
+        objection = self.cache.objections.get(hash(key))
+        why = "" if objection is None else f"; the last answer was not stored: {objection}"
+        return f"nothing that it may be given is stored, so the app is asked{why}"
+
+    def _made(self, mode: str) -> str:
+        """By what terms a response would be stored, and under which key, in words."""
+        return f"its policy is {self.policy.terms}; its key is {self.policy.key_terms}, keyed as {mode}"
 
     def note(self, reason: str, detail: str = "") -> tuple[Field, ...]:
         """The Cache-Status of a request that passes by the cache."""
