@@ -810,10 +810,11 @@ class Gateway:
                 WouldDeny(context.stage, context.method, request.path, context.client, levels, context.request_id)
             )
 
-    def _looked(self, context: RequestContext, outcome: str) -> None:
+    def _looked(self, context: RequestContext, outcome: str, reason: str | None) -> None:
         from apigate.core.events import CacheLooked
 
-        self._emit(CacheLooked(outcome, context.stage, context.method, context.request.path, context.request_id))
+        path, request_id = context.request.path, context.request_id
+        self._emit(CacheLooked(outcome, context.stage, context.method, path, request_id, reason))
 
     def _guarded(self, store: ThrottleStore, workers: int | None) -> ThrottleStore:
         """The store with what happens in its outages; memory has none."""

@@ -125,7 +125,7 @@ class Compiler:
         settings: GlobalSettings,
         shared_store: ThrottleStore | None = None,
         on_store_change: Callable[[StoreOutage | StoreRecovered], None] | None = None,
-        on_look: Callable[[RequestContext, str], None] | None = None,
+        on_look: Callable[[RequestContext, str, str | None], None] | None = None,
     ) -> None:
         """Keep the shared parts; `name` prefixes every bucket's."""
         self._name = name

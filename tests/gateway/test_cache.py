@@ -224,6 +224,28 @@ def test_requests_are_counted_by_what_became_of_them():
     assert {event.path for event in told} == {"/pets"}
 
 
+def test_who_listens_is_told_why_a_request_went_to_the_app():
+    told, clock, login = [], FakeClock(), App([("Set-Cookie", "sid=1")])
+    gateway = Gateway(methods=TTL, clock=clock, on_event=told.append)
+    gate, other = WSGIGateway(App([("Vary", "Accept")]).wsgi, gateway), WSGIGateway(login.wsgi, gateway)
+    ask(gate), ask(gate), ask(gate, accept="text/html"), ask(gate, cookie="a=b"), ask(gate, verb="PUT")
+    ask(gate, verb="OPTIONS"), ask(gate)
+    clock.advance(61)
+    ask(gate), ask(other, "/login"), ask(other, "/login")
+    assert [event.reason for event in told] == [
+        "uri-miss",
+        None,
+        "vary-miss",
+        "bypass: it has cookies, and the policy has a ttl and names none",
+        "method",
+        "method: its method is not cached here",
+        "uri-miss",  # as the PUT has invalidated it
+        "stale",
+        "uri-miss",
+        "uri-miss: the last answer was not stored: Set-Cookie of 'sid'",
+    ]
+
+
 # ---- explanations
 
 

@@ -64,7 +64,7 @@ class Fill:
         """Note when the request is sent."""
         self._lookup = lookup
         self._asked = asked
-        self._reason = reason
+        self.reason: str = reason
         self._stored = stored
         self.lead: Lead[StoredResponse] | None = lead
         self.context: Context | None = context
@@ -206,7 +206,7 @@ class Fill:
             if self._stored is not None and status < 500:
                 lookup.forget(asked=self._asked, stored=self._stored)  # it is no longer what the app answers
         detail = objection if lookup.is_detailed and objection else ""
-        note = forwarded_status(self._reason, stored=objection is None, detail=detail)
+        note = forwarded_status(self.reason, stored=objection is None, detail=detail)
         return (note, *lookup.varied)
 
     def _objection(self, status: int, head: Head) -> str | None:
@@ -318,7 +318,7 @@ class Fill:
         if not self.replies or stored is None:
             return None
         asked, now_us = self._asked, self._lookup.clock.now_us()
-        reason = "stale" if self._stored is not None else self._reason
+        reason = "stale" if self._stored is not None else self.reason
         status = 304 if self._is_validated else None
         note = forwarded_status(reason, status, stored=stored is self._written)
         return answer(stored, asked.request.method, asked.picked, now_us, asked.mode, note.text[1])

@@ -35,7 +35,7 @@ class CachingPolicy:
         lookup: The policy's lookup, which has the cache.
         responses: Makes gateway responses.
         counters: Counts requests by what became of them: `cache:hit`, `cache:stale`, `cache:miss`, `cache:bypass`.
-        on_look: Told of each request and what became of it, if anybody is.
+        on_look: Told of each request, what became of it, and why where it went to the app; if anybody is.
     """
 
     phase = Phase.CACHE
@@ -45,7 +45,7 @@ class CachingPolicy:
         lookup: Lookup,
         responses: GatewayResponses,
         counters: Counters,
-        on_look: Callable[[RequestContext, str], None] | None = None,
+        on_look: Callable[[RequestContext, str, str | None], None] | None = None,
     ) -> None:
         """Keep the parts."""
         self.lookup: Lookup = lookup
@@ -112,8 +112,19 @@ class CachingPolicy:
             outcome = "miss" if isinstance(found, Fill) else "bypass"
         next(self._counts[outcome])
         if self._on_look is not None:
-            self._on_look(context, outcome)
+            self._on_look(context, outcome, self._reason(found))
         return None
+
+    def _reason(self, found: Answer | Exchange | Passing) -> str | None:
+        """Why a request goes to the app, in the words of RFC 9211 and ours; None where the cache answers."""
+        if isinstance(found, Answer):
+            return None
+        if isinstance(found, Passing):
+            return f"{found.reason}: {found.detail}"
+        if not isinstance(found, Fill):
+            return "method"
+        objection = self.lookup.cache.objections.get(hash(found.key))
+        return found.reason if objection is None else f"{found.reason}: the last answer was not stored: {objection}"
 
 
 def _fill_of(found: Found) -> Exchange | None:
