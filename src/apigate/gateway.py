@@ -314,7 +314,7 @@ class Gateway:
         Kinds are `admitted`, the types of gateway responses such as `THROTTLED`, and `shadow:` with a level for
         requests that it would have refused; where there is a cache also `cache:hit`, `cache:stale`, `cache:miss` and
         `cache:bypass`. Requests that matched no method stand under `*`, those that named no
-        stage under the stage `(none)`.
+        stage under the stage `(none)`. Methods that had no request are left out.
         """
         stats = {name: stage.stats() for name, stage in self._stages.items()}
         return {**stats, NO_STAGE: self._compiler.counts(NO_STAGE)} if self._selector else stats
