@@ -210,6 +210,7 @@ class Gateway:
         self._only = next(iter(self._stages.values())) if len(self._stages) == 1 and not self._selector else None
         self._no_stage = self._compiler.refused(NO_STAGE, "RESOURCE_NOT_FOUND", "There is no such stage.")
         self.marked: bool = False  # whether endpoints carry decorators, so that adapters make the context known
+        self.throttles: bool = False  # whether any function is decorated with `throttle`
         self.caches: bool = False  # whether any method has a cache
         self.reads_content: bool = False  # whether the content of requests may be part of a cache key
         self.is_empty: bool = False  # whether no request can meet a gate, so that adapters hand it straight to the app
@@ -748,6 +749,7 @@ class Gateway:
             policy: How its responses are cached, if they are.
         """
         self.marked = True
+        self.throttles = self.throttles or policy is None
         if policy is not None:
             self._compiler.cache_policies.add(policy)
         self._changed()

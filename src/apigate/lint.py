@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from itertools import permutations
 from typing import TYPE_CHECKING, final
 
+from apigate.caching.policy import CachingPolicy, InvalidatingPolicy
 from apigate.config import UNSET
 from apigate.core.routes import ANY, method_key, shape_of
 from apigate.core.workers import workers_asked_for
@@ -17,7 +18,7 @@ from apigate.staging.selector import Header, Host
 from apigate.throttling.in_flight import InFlightPolicy
 from apigate.throttling.limit import LEVELS, Limit
 from apigate.throttling.outage import outage_at
-from apigate.throttling.policy import ThrottlePolicy
+from apigate.throttling.policy import ExemptPolicy, RateLimitFieldsPolicy, SettlementPolicy, ThrottlePolicy
 from apigate.throttling.store import is_shared
 
 if TYPE_CHECKING:
@@ -277,7 +278,7 @@ def two_windows(gateway: "Gateway") -> Iterator[Finding]:
 
 def unreadable_refusals(gateway: "Gateway") -> Iterator[Finding]:
     """Pages of other origins cannot read a refusal: no CORS layer that the gate can ask, and no `cors` of its own."""
-    if gateway.cors is UNSET:
+    if gateway.cors is UNSET and _refuses(gateway):
         for app, routing in gateway.bound:
             if routing is None or not routing.has_cors:
                 yield Finding(
@@ -287,6 +288,20 @@ def unreadable_refusals(gateway: "Gateway") -> Iterator[Finding]:
                     f"429; if browsers call from other origins, give Gateway(cors=CORS(allow_origins=[...])) or put "
                     f"the framework's CORS layer into the app, else say cors=None",
                 )
+
+
+def _refuses(gateway: "Gateway") -> bool:
+    """Tell whether any policy or stage may refuse a client; a cache does not, unless it is told to."""
+    if gateway.throttles or gateway.stage_by is not None:
+        return True
+    never = (ExemptPolicy, InvalidatingPolicy, RateLimitFieldsPolicy, SettlementPolicy)
+    return any(
+        policy.lookup.policy.unauthorized == "FAIL_WITH_403"
+        if isinstance(policy, CachingPolicy)
+        else not isinstance(policy, never)
+        for stage, name, _ in _methods(gateway)
+        for policy in stage.compiled(name).policies
+    )
 
 
 def multiplied_limits(gateway: "Gateway") -> Iterator[Finding]:
