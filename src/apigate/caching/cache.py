@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from apigate.caching.store import Invalidation, ResponseStore
     from apigate.caching.variance import FieldValue
 
-__all__ = ["ResponseCache"]
+__all__ = ["ITEM_BYTES", "ResponseCache"]
+
+ITEM_BYTES = 1_048_576
+"""The longest content that is stored where nobody says otherwise: that of Amazon API Gateway."""
 
 _MOST_SEARCHES = 1_024
 _MOST_OBJECTIONS = 256
@@ -62,7 +65,7 @@ class ResponseCache:
         self,
         max_bytes: int | str = "64MB",
         *,
-        max_item_bytes: int | str = 1_048_576,
+        max_item_bytes: int | str = ITEM_BYTES,
         max_entries: int = 1_000_000,
         policy: CachePolicy | Mapping[str, Any] | str = CachePolicy(),  # noqa: B008 - frozen. Any: a table
         shared: "bool | str | ResponseStore | None" = None,
@@ -90,7 +93,7 @@ class ResponseCache:
         self.max_lag: float = _checked_lag(max_lag)
         self.news: SharedGenerations | None = None
         self.shared: SharedResponses | None = None
-        self._encryption = None if encryption is None else _encryption(encryption)
+        self.encryption: Encryption | None = None if encryption is None else _encryption(encryption)
         self._tier = MemoryTier(
             self.max_bytes, max_entries, self.max_bytes, generations=self.generations
         )  # an item is bounded by its content
@@ -242,7 +245,7 @@ class ResponseCache:
         from apigate.caching.shared import SharedGenerations, SharedResponses
 
         self.news = SharedGenerations(store, self.generations)
-        self.shared = SharedResponses(store, self.news, encryption=self._encryption) if bodies else None
+        self.shared = SharedResponses(store, self.news, encryption=self.encryption) if bodies else None
 
     # ---- for lookups and fills
 
