@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from apigate.caching.policy import CachingPolicy
+from apigate.caching.policy import CachingPolicy, InvalidatingPolicy
 from apigate.config import UNSET
 from apigate.core.endpoints import Endpoint
 from apigate.core.policy import CompiledMethod
@@ -64,6 +64,8 @@ def _limits(stage: RunningStage, compiled: CompiledMethod) -> Iterator[tuple[str
                 )
             case CachingPolicy():
                 yield "cache", policy.lookup.policy.terms, ""
+            case InvalidatingPolicy():
+                yield "cache", policy.terms, ""
             case ExemptPolicy() | RateLimitFieldsPolicy() | SettlementPolicy():
                 pass
             case _:

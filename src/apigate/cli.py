@@ -320,14 +320,18 @@ def _add_explain(add_parser: _AddParser) -> None:
     parser.add_argument("-H", "--header", metavar="'NAME: VALUE'", action="append", default=[], help="may be repeated")
     parser.add_argument("--address", default="127.0.0.1", help="the peer's address; default %(default)s")
     parser.add_argument("--stage", help="the stage, where the settings have several and no stage_by")
+    parser.add_argument("--principal", help="who would be verified to send it, as no authorizer is asked")
     parser.set_defaults(command=_explain)
 
 
 def _explain(arguments: argparse.Namespace) -> int:
     gateway, fixed = _gateway_at(arguments.target)
     headers = parsed_headers(arguments.header)
-    stage = arguments.stage or fixed
-    print(gateway.explain(arguments.method, arguments.path, headers, address=arguments.address, stage=stage))
+    stage, principal = arguments.stage or fixed, arguments.principal
+    explanation = gateway.explain(
+        arguments.method, arguments.path, headers, address=arguments.address, stage=stage, principal=principal
+    )
+    print(explanation)
     return 0
 
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
-from apigate.caching.policy import CachingPolicy
+from apigate.caching.policy import CachingPolicy, InvalidatingPolicy
 from apigate.core.native import plain_request
 from apigate.core.steps import Steps
 from apigate.pipeline import RefusalPolicy
@@ -69,12 +69,19 @@ def _short(state: LevelState) -> str:
 
 
 def explain(
-    gateway: "Gateway", method: str, path: str, headers: Mapping[str, str], address: str, stage: str | None
+    gateway: "Gateway",
+    method: str,
+    path: str,
+    headers: Mapping[str, str],
+    address: str,
+    stage: str | None,
+    principal: str | None = None,
 ) -> Steps[Explanation]:
     """See `Gateway.explain`; the store may have to be waited for."""
     gateway.check_stage(stage)
     request = plain_request(method, path, headers, address)
     context = gateway.route(request, stage, gateway.endpoint_of)
+    context.principal = principal
     levels: tuple[LevelState, ...] = ()
     notes: list[str] = []
     verdict = "admitted"
@@ -94,7 +101,7 @@ def explain(
                 refused = "STORE_UNAVAILABLE" if decision.unavailable else "THROTTLED"
                 verdict = "admitted" if decision.allowed else refused
                 notes += ["the store cannot be reached: this process decides by itself"] if decision.local else []
-            case CachingPolicy():
+            case CachingPolicy() | InvalidatingPolicy():
                 notes += [f"cache: {sentence}" for sentence in policy.explain(context)]
             case InFlightPolicy():
                 notes += [f"at most {most} in flight at level {slots.level}" for slots, most, _ in policy.limits]

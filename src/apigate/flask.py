@@ -222,13 +222,16 @@ def _commands() -> AppGroup:
     @click.argument("path")
     @click.option("--address", default="127.0.0.1", show_default=True, help="The peer's address.")
     @click.option("-H", "--header", multiple=True, metavar="'NAME: VALUE'")
-    def explain(method: str, path: str, address: str, header: tuple[str, ...]) -> None:
+    @click.option("--principal", help="Who would be verified to send it, as no authorizer is asked.")
+    def explain(method: str, path: str, address: str, header: tuple[str, ...], principal: str | None) -> None:
         from apigate.cli import parsed_headers
 
         found = gate()
         try:
             headers = parsed_headers(header)
-            explanation = found.gateway.explain(method, path, headers, address=address, stage=found.stage)
+            explanation = found.gateway.explain(
+                method, path, headers, address=address, stage=found.stage, principal=principal
+            )
         except ConfigurationError as error:
             raise click.ClickException(str(error)) from error
         click.echo(str(explanation))

@@ -217,6 +217,7 @@ class Gateway:
         self._only = next(iter(self._stages.values())) if len(self._stages) == 1 and not self._selector else None
         self._no_stage = self._compiler.refused(NO_STAGE, "RESOURCE_NOT_FOUND", "There is no such stage.")
         self.marked: bool = False  # whether endpoints carry decorators, so that adapters make the context known
+        self.throttles: bool = False  # whether any function is decorated with `throttle`
         self.caches: bool = False  # whether any method has a cache
         self.reads_content: bool = False  # whether the content of requests may be part of a cache key
         self.is_empty: bool = False  # whether no request can meet a gate, so that adapters hand it straight to the app
@@ -321,7 +322,7 @@ class Gateway:
         Kinds are `admitted`, the types of gateway responses such as `THROTTLED`, and `shadow:` with a level for
         requests that it would have refused; where there is a cache also `cache:hit`, `cache:stale`, `cache:miss` and
         `cache:bypass`. Requests that matched no method stand under `*`, those that named no
-        stage under the stage `(none)`.
+        stage under the stage `(none)`. Methods that had no request are left out.
         """
         stats = {name: stage.stats() for name, stage in self._stages.items()}
         return {**stats, NO_STAGE: self._compiler.counts(NO_STAGE)} if self._selector else stats
@@ -334,6 +335,7 @@ class Gateway:
         *,
         address: str = "127.0.0.1",
         stage: str | None = None,
+        principal: str | None = None,
     ) -> "Explanation":
         """What would become of a request, and why; takes nothing.
 
@@ -344,13 +346,14 @@ class Gateway:
             headers: The request's fields.
             address: The peer's address.
             stage: The stage, where it is fixed by the adapter.
+            principal: Who would be verified to send it, as no authorizer is asked: whose cached responses it may get.
 
         Raises:
             ProtocolError: The store has to be awaited; use `explain_async`.
         """
         from apigate.explain import explain
 
-        answer = run(explain(self, method, path, headers, address, stage))
+        answer = run(explain(self, method, path, headers, address, stage, principal))
         if isinstance(answer, Awaitable):
             refuse_awaitable(answer)
         return answer
@@ -363,11 +366,12 @@ class Gateway:
         *,
         address: str = "127.0.0.1",
         stage: str | None = None,
+        principal: str | None = None,
     ) -> "Explanation":
         """`explain` for tasks, which a store on a server has wait."""
         from apigate.explain import explain
 
-        answer = run(explain(self, method, path, headers, address, stage))
+        answer = run(explain(self, method, path, headers, address, stage, principal))
         return await answer if isinstance(answer, Awaitable) else answer
 
     def lint(self) -> "list[Finding]":
@@ -752,6 +756,7 @@ class Gateway:
             policy: How its responses are cached, if they are.
         """
         self.marked = True
+        self.throttles = self.throttles or policy is None
         if policy is not None:
             self._compiler.caches.in_use.add(policy)
         self._changed()
@@ -814,10 +819,11 @@ class Gateway:
                 WouldDeny(context.stage, context.method, request.path, context.client, levels, context.request_id)
             )
 
-    def _looked(self, context: RequestContext, outcome: str) -> None:
+    def _looked(self, context: RequestContext, outcome: str, reason: str | None) -> None:
         from apigate.core.events import CacheLooked
 
-        self._emit(CacheLooked(outcome, context.stage, context.method, context.request.path, context.request_id))
+        path, request_id = context.request.path, context.request_id
+        self._emit(CacheLooked(outcome, context.stage, context.method, path, request_id, reason))
 
     def _guarded(self, store: ThrottleStore, workers: int | None) -> ThrottleStore:
         """The store with what happens in its outages; memory has none."""

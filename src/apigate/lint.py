@@ -5,19 +5,20 @@ Each check is one function from a gateway to its findings; `CHECKS` lists them.
 
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import permutations
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING
 
+from apigate.caching.policy import CachingPolicy, InvalidatingPolicy
 from apigate.config import UNSET
 from apigate.core.routes import ANY, method_key, shape_of
 from apigate.core.workers import workers_asked_for
-from apigate.running_stage import RunningStage
+from apigate.findings import Finding, methods_of
+from apigate.lint_caching import CACHE_CHECKS
 from apigate.staging.selector import Header, Host
 from apigate.throttling.in_flight import InFlightPolicy
 from apigate.throttling.limit import LEVELS, Limit
 from apigate.throttling.outage import outage_at
-from apigate.throttling.policy import ThrottlePolicy
+from apigate.throttling.policy import ExemptPolicy, RateLimitFieldsPolicy, SettlementPolicy, ThrottlePolicy
 from apigate.throttling.store import is_shared
 
 if TYPE_CHECKING:
@@ -27,41 +28,14 @@ if TYPE_CHECKING:
 __all__ = ["CHECKS", "Finding", "lint"]
 
 
-@final
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is probably not meant.
-
-    Attributes:
-        check: The name of the check, for suppressing it.
-        setting: Where it stands, such as `stages.prod.methods."GET /pets"`.
-        message: What is odd, and what to do.
-    """
-
-    check: str
-    setting: str
-    message: str
-
-    def __str__(self) -> str:
-        """One line."""
-        return f"{self.setting}: {self.message} [{self.check}]"
-
-
 def lint(gateway: "Gateway") -> list[Finding]:
     """Every finding of every check."""
     return list(dict.fromkeys(finding for check in CHECKS for finding in check(gateway)))
 
 
-def _methods(gateway: "Gateway") -> Iterator[tuple[RunningStage, str | None, str]]:
-    """Every stage and method, and what to call it."""
-    for stage in gateway.stages.values():
-        for name in (*(name for name in stage.settings.methods if name != ANY), None):
-            yield stage, name, f'stages.{stage.name}.methods."{name or ANY}"'
-
-
 def _throttles(gateway: "Gateway") -> Iterator[tuple[ThrottlePolicy, str]]:
     """Every method's throttle, and what to call it."""
-    for stage, name, where in _methods(gateway):
+    for stage, name, where in methods_of(gateway):
         for policy in stage.compiled(name).policies:
             if isinstance(policy, ThrottlePolicy):
                 yield policy, where
@@ -103,7 +77,7 @@ def never_binds(gateway: "Gateway") -> Iterator[Finding]:
 
 def in_flight_never_binds(gateway: "Gateway") -> Iterator[Finding]:
     """An in-flight limit that a wider one always comes before."""
-    for stage, name, where in _methods(gateway):
+    for stage, name, where in methods_of(gateway):
         for policy in stage.compiled(name).policies:
             if isinstance(policy, InFlightPolicy):
                 for (slots, most, _), (wide, wide_most, enforced) in permutations(policy.limits, 2):
@@ -157,7 +131,7 @@ def cost_above_burst(gateway: "Gateway") -> Iterator[Finding]:
 
 def unreachable(gateway: "Gateway") -> Iterator[Finding]:
     """Methods and stages that no request can be routed to."""
-    for stage, name, where in _methods(gateway):
+    for stage, name, where in methods_of(gateway):
         if name is None:
             continue
         verb, path = method_key(name)
@@ -176,7 +150,7 @@ _VERBS = ("GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"
 
 def exempt_with_limits(gateway: "Gateway") -> Iterator[Finding]:
     """A method that is exempt and has limits of its own."""
-    for stage, name, where in _methods(gateway):
+    for stage, name, where in methods_of(gateway):
         own = stage.settings.methods.get(name or ANY)
         if (
             own is not None
@@ -188,7 +162,7 @@ def exempt_with_limits(gateway: "Gateway") -> Iterator[Finding]:
 
 def unknown_verb(gateway: "Gateway") -> Iterator[Finding]:
     """A verb that no standard has, so probably a slip."""
-    for _, name, where in _methods(gateway):
+    for _, name, where in methods_of(gateway):
         if name is not None and method_key(name)[0] not in (*_VERBS, "QUERY", ANY):
             yield Finding(
                 "unknown-verb", where, f"{method_key(name)[0]} is no verb that a standard names; is it a slip?"
@@ -221,7 +195,7 @@ def client_chosen_stage(gateway: "Gateway") -> Iterator[Finding]:
     """Stages that differ in their limits, and the client chooses among them."""
     if isinstance(gateway.stage_by, Header):
         limits: dict[str, set[tuple[str, str]]] = {name: set() for name in gateway.stages}
-        for stage, name, _ in _methods(gateway):
+        for stage, name, _ in methods_of(gateway):
             for policy in stage.compiled(name).policies:
                 if isinstance(policy, ThrottlePolicy):
                     limits[stage.name] |= {(f"{name}:{limit.policy}", str(limit.rate)) for limit in policy.limits}
@@ -246,7 +220,7 @@ def unserved_method(gateway: "Gateway") -> Iterator[Finding]:
         if routing is not None
         for endpoint in routing.endpoints()
     }
-    for _, name, where in _methods(gateway):
+    for _, name, where in methods_of(gateway):
         asked = "" if name is None else shape_of(method_key(name)[1])
         if asked and not any(_covers(asked, route) or _covers(route, asked) for route in served):
             yield Finding("unserved-method", where, "no route of the app matches it; is it a slip?")
@@ -277,7 +251,7 @@ def two_windows(gateway: "Gateway") -> Iterator[Finding]:
 
 def unreadable_refusals(gateway: "Gateway") -> Iterator[Finding]:
     """Pages of other origins cannot read a refusal: no CORS layer that the gate can ask, and no `cors` of its own."""
-    if gateway.cors is UNSET:
+    if gateway.cors is UNSET and _refuses(gateway):
         for app, routing in gateway.bound:
             if routing is None or not routing.has_cors:
                 yield Finding(
@@ -287,6 +261,20 @@ def unreadable_refusals(gateway: "Gateway") -> Iterator[Finding]:
                     f"429; if browsers call from other origins, give Gateway(cors=CORS(allow_origins=[...])) or put "
                     f"the framework's CORS layer into the app, else say cors=None",
                 )
+
+
+def _refuses(gateway: "Gateway") -> bool:
+    """Tell whether any policy or stage may refuse a client; a cache does not, unless it is told to."""
+    if gateway.throttles or gateway.stage_by is not None:
+        return True
+    never = (ExemptPolicy, InvalidatingPolicy, RateLimitFieldsPolicy, SettlementPolicy)
+    return any(
+        policy.lookup.policy.unauthorized == "FAIL_WITH_403"
+        if isinstance(policy, CachingPolicy)
+        else not isinstance(policy, never)
+        for stage, name, _ in methods_of(gateway)
+        for policy in stage.compiled(name).policies
+    )
 
 
 def multiplied_limits(gateway: "Gateway") -> Iterator[Finding]:
@@ -309,24 +297,6 @@ def multiplied_limits(gateway: "Gateway") -> Iterator[Finding]:
         f"the whole of it, and all together {times}. Share one store: store='file:///run/app/apigate.state' among the "
         f"workers of one host, store='redis://host:6379/0' among hosts; and give the gateway a name=",
     )
-
-
-def cache_of_one_worker(gateway: "Gateway") -> Iterator[Finding]:
-    """Caches of which each of several workers has its own, where what one of them invalidates others still serve."""
-    shown = (gateway.workers_seen, workers_asked_for())
-    workers = next((each for each in shown if each is not None and each.several), None)
-    if workers is None:
-        return
-    sign = workers.sign
-    for stage in gateway.stages.values():
-        if stage.has_cache and stage.cache.news is None and stage.cache.sharing is None:
-            yield Finding(
-                "cache-of-one-worker",
-                f"stages.{stage.name}.cache",
-                f"{sign}, and each has a cache of its own: what one of them invalidates, the others serve until it is "
-                f"stale. Share invalidations: store='file:///run/app/apigate.state' among the workers of one host, "
-                f"store='redis://host:6379/0' among hosts; or say shared=False where that is meant",
-            )
 
 
 def _enforced(gateway: "Gateway") -> list[str]:
@@ -387,7 +357,7 @@ CHECKS: Sequence[Callable[["Gateway"], Iterator[Finding]]] = (
     two_windows,
     unreadable_refusals,
     multiplied_limits,
-    cache_of_one_worker,
+    *CACHE_CHECKS,
     multiplied_in_outage,
     without_outages,
 )

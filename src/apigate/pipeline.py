@@ -198,8 +198,9 @@ class Compiler:
         return CompiledMethod(stage, None, policies, self.identity, self._counted(stage, None))
 
     def counts(self, stage: str) -> dict[str, dict[str, int]]:
-        """Requests of a stage by method and kind."""
-        return {method: counters.counts() for (name, method), counters in self._counters.items() if name == stage}
+        """Requests of a stage by method and kind; methods that had none are left out."""
+        counts = {method: counters.counts() for (name, method), counters in self._counters.items() if name == stage}
+        return {method: kinds for method, kinds in counts.items() if kinds}
 
     def _compiled(
         self, stage: Stage, name: str | None, policies: Sequence[Policy], marks: Sequence[Mark] = ()

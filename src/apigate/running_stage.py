@@ -188,7 +188,7 @@ class RunningStage:
         )
 
     def stats(self) -> dict[str, dict[str, int]]:
-        """Requests by method and kind; those that matched no method stand under `*`."""
+        """Requests by method and kind; those that matched none stand under `*`; methods without any are left out."""
         return self._compiler.counts(self.name)
 
     def _stricter(self, request: Request, routes: _Routes, found: tuple[CompiledMethod, ...]) -> CompiledMethod:
@@ -237,7 +237,7 @@ class RunningStage:
 
 def _described(compiled: CompiledMethod) -> Iterator[str]:
     """Each policy of a method, in the order they run."""
-    from apigate.caching.policy import CachingPolicy
+    from apigate.caching.policy import CachingPolicy, InvalidatingPolicy
 
     for policy in compiled.policies:
         phase = policy.phase.name
@@ -246,6 +246,8 @@ def _described(compiled: CompiledMethod) -> Iterator[str]:
                 yield f"{phase:<9} {limit.policy} {limit.rate}{'' if limit.enforced else ' (shadow)'}"
         elif isinstance(policy, CachingPolicy):
             yield f"{phase:<9} cache {policy.lookup.policy.terms}"
+        elif isinstance(policy, InvalidatingPolicy):
+            yield f"{phase:<9} cache {policy.terms}"
         elif isinstance(policy, InFlightPolicy):
             for slots, most, enforced in policy.limits:
                 yield f"{phase:<9} {slots.level} at most {most} in flight{'' if enforced else ' (shadow)'}"

@@ -34,7 +34,7 @@ class StageCaches:
         responses: Makes gateway responses.
         shared_store: The gateway's store, where other processes use it too; else None.
         on_store_change: Told of each outage of what is shared, and of each recovery; must not raise.
-        on_look: Told of each request that is looked up and what became of it, if anybody is.
+        on_look: Told of each request that is looked up, what became of it and why, if anybody is.
 
     Attributes:
         in_use: Every policy that a method or a decorator has, or has had.
@@ -47,7 +47,7 @@ class StageCaches:
         responses: GatewayResponses,
         shared_store: ThrottleStore | None,
         on_store_change: Callable[[StoreOutage | StoreRecovered], None] | None,
-        on_look: Callable[[RequestContext, str], None] | None,
+        on_look: Callable[[RequestContext, str, str | None], None] | None,
     ) -> None:
         """There is none yet."""
         self._name = name

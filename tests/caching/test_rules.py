@@ -533,6 +533,50 @@ def test_a_304_makes_a_response_fresh_again_with_the_new_fields(world):
     assert not shop.ask().hit
 
 
+@pytest.mark.parametrize("other", ['"b"', 'W/"b"'])
+def test_a_304_of_another_tag_freshens_nothing_and_ends_what_was_stored(world, other):
+    shop = world(validated(TAGGED, [*PUBLIC, ("ETag", other)]))
+    shop.ask()
+    shop.clock.advance(61)
+    got = shop.ask()
+    assert (got.status, got.body, got.one("etag"), got.one("age")) == (200, b"body", '"a"', "61")
+    assert got.one("cache-status") == "apigate; fwd=stale; fwd-status=304"
+    assert shop.cache.stats()["entries"] == 0
+    assert shop.ask().one("cache-status") == "apigate; fwd=uri-miss; stored"
+    assert shop.ask().hit
+
+
+def test_a_304_of_another_tag_ends_what_workers_share_too(tmp_path):
+    app = validated(TAGGED, [*PUBLIC, ("ETag", '"b"')])
+    shared = {"shared": f"file://{tmp_path}/cache"}
+    shop, other = World("wsgi", app, cache=shared), World("wsgi", app, cache=shared)
+    shop.ask()
+    for each in (shop, other):
+        each.clock.advance(61)
+    assert shop.ask().one("cache-status") == "apigate; fwd=stale; fwd-status=304"
+    assert other.ask().one("cache-status") == "apigate; fwd=uri-miss; stored"
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "hit"),
+    [
+        ('W/"a"', '"a"', True),  # as the 200 was compressed
+        ('"a"', 'W/"a"', True),
+        (None, 'W/"a"', True),
+        (None, '"a"', False),
+        ('"a"', None, True),
+    ],
+)
+def test_a_304_freshens_what_has_its_tag(world, first, then, hit):
+    dated = [*PUBLIC, ("Last-Modified", "Wed, 31 Dec 2025 00:00:00 GMT")]
+    tags = [[] if tag is None else [("ETag", tag)] for tag in (first, then)]
+    shop = world(validated([*dated, *tags[0]], [*dated, *tags[1]]))
+    shop.ask()
+    shop.clock.advance(61)
+    assert shop.ask().body == b"body"
+    assert shop.ask().hit is hit
+
+
 def test_a_client_that_has_it_gets_a_304_of_a_validated_response(world):
     shop = world(validated(TAGGED, TAGGED))
     shop.ask()

@@ -67,6 +67,17 @@ def test_explain_sends_headers(run, shop):
     assert "RESOURCE_NOT_FOUND" in run("explain", "host.toml", "GET", "/").out
 
 
+def test_explain_says_how_a_file_has_it_cached_and_for_whom(run, shop):
+    cached = '[methods."GET /pets"]\ncache = { ttl = 60, per = "principal", key = { query = ["page"] } }\n'
+    (shop / "cached.toml").write_text(cached)
+    url = "https://shop.example/pets?page=1"
+    assert "nobody can tell whose" in run("explain", "cached.toml", "GET", url).out
+    out = run("explain", "cached.toml", "GET", url, "--principal", "ada").out
+    key = "verb, scheme, host, path, of the query page, keyed as principal"
+    assert f"cache: its policy is 60 s, GET HEAD QUERY, per principal; its key is {key}" in out
+    assert "no host was given" in run("explain", "cached.toml", "GET", "/pets", "--principal", "ada").out
+
+
 def test_explain_joins_headers_of_one_name(run, shop):
     (shop / "proxy.toml").write_text('trusted_hops = 2\nclient_throttle = "3/day"\n')
     sent = ("-H", "X-Forwarded-For: 192.0.2.1, 192.0.2.2", "--header", "x-forwarded-for:192.0.2.3")

@@ -481,6 +481,14 @@ def test_flask_apigate_explain_says_what_would_become_of_a_request(cli):
     assert "verdict admitted" in result.output
 
 
+def test_flask_apigate_explain_is_told_who_asks():
+    app = Flask("shop")
+    Apigate(app, Gateway(methods={"*": Method(cache={"per": "principal"})}))
+    asked = ["apigate", "explain", "GET", "http://localhost/pets"]
+    assert "nobody can tell whose" in app.test_cli_runner().invoke(args=asked).output
+    assert "keyed as principal" in app.test_cli_runner().invoke(args=[*asked, "--principal", "ada"]).output
+
+
 def test_flask_apigate_explain_under_a_fixed_stage():
     app = gated(shop(), gateway(stages=[Stage("a"), Stage("b", throttle="1/second")]), stage="b")
     result = app.test_cli_runner().invoke(args=["apigate", "explain", "GET", "/pets"])

@@ -9,6 +9,7 @@ from apigate.asgi import GatewayMiddleware as ASGIGateway
 from apigate.audit import audit
 from apigate.caching.settings import KeyParts
 from apigate.core.events import CacheLooked
+from apigate.core.policy import Phase
 from apigate.testing import FakeClock
 from apigate.wsgi import GatewayMiddleware as WSGIGateway
 
@@ -32,6 +33,15 @@ class App:
         headers = [(name.lower().encode(), value.encode()) for name, value in self.headers]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b"three"})
+
+
+class Badge:
+    """Verifies whoever says who it is."""
+
+    phase = Phase.AUTHORIZE
+
+    def on_request(self, context):
+        context.principal = context.request.headers.get("badge")
 
 
 def ask(gate, path="/pets", verb="GET", **fields):
@@ -214,6 +224,28 @@ def test_requests_are_counted_by_what_became_of_them():
     assert {event.path for event in told} == {"/pets"}
 
 
+def test_who_listens_is_told_why_a_request_went_to_the_app():
+    told, clock, login = [], FakeClock(), App([("Set-Cookie", "sid=1")])
+    gateway = Gateway(methods=TTL, clock=clock, on_event=told.append)
+    gate, other = WSGIGateway(App([("Vary", "Accept")]).wsgi, gateway), WSGIGateway(login.wsgi, gateway)
+    ask(gate), ask(gate), ask(gate, accept="text/html"), ask(gate, cookie="a=b"), ask(gate, verb="PUT")
+    ask(gate, verb="OPTIONS"), ask(gate)
+    clock.advance(61)
+    ask(gate), ask(other, "/login"), ask(other, "/login")
+    assert [event.reason for event in told] == [
+        "uri-miss",
+        None,
+        "vary-miss",
+        "bypass: it has cookies, and the policy has a ttl and names none",
+        "method",
+        "method: its method is not cached here",
+        "uri-miss",  # as the PUT has invalidated it
+        "stale",
+        "uri-miss",
+        "uri-miss: the last answer was not stored: Set-Cookie of 'sid'",
+    ]
+
+
 # ---- explanations
 
 
@@ -226,7 +258,11 @@ def test_an_explanation_says_what_would_be_served_and_why():
     gateway = Gateway(methods={"GET /pets": Method(cache=CachePolicy(ttl=60))}, clock=clock)
     gate = WSGIGateway(app.wsgi, gateway)
     asked = {"host": "shop.example"}
-    assert notes(gateway, **asked) == ["cache: nothing that it may be given is stored, so the app is asked"]
+    made = (
+        "cache: its policy is 60 s, GET HEAD QUERY; "
+        "its key is verb, scheme, host, path, the query as it was sent, keyed as public"
+    )
+    assert notes(gateway, **asked) == ["cache: nothing that it may be given is stored, so the app is asked", made]
     ask(gate)
     url = "https://shop.example/pets"
     clock.advance(20)
@@ -241,8 +277,69 @@ def test_an_explanation_says_why_the_last_answer_was_not_stored():
     app = App([("Set-Cookie", "sid=1")])
     gateway = Gateway(methods=TTL)
     asyncio.run(ask_async(ASGIGateway(app.asgi, gateway)))
-    (note,) = notes(gateway, path="https://shop.example/pets")
+    note, _ = notes(gateway, path="https://shop.example/pets")
     assert note.endswith("the last answer was not stored: Set-Cookie of 'sid'")
+
+
+def test_an_explanation_says_that_no_host_was_given():
+    gateway = Gateway(methods=TTL)
+    ask(WSGIGateway(App().wsgi, gateway))
+    assert notes(gateway)[0] == (
+        "cache: no host was given, which is part of the key; give the whole URL or a Host to find what is stored"
+    )
+    assert "is served" in notes(gateway, path="https://shop.example/pets")[0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({}, "as the app says, GET HEAD QUERY; its key is verb, scheme, host, path, the query as it was sent, keyed"),
+        ({"key": {"query": "sorted", "path": False}}, "host, decoded path, the query sorted by name, keyed as public"),
+        ({"key": {"query": ["size", "page"], "headers": ["X-Tenant"]}}, "of the query page, size, the field x-tenant,"),
+        ({"key": {"query": []}, "cookies": ["b", "a"]}, "of the query nothing, the cookie a, the cookie b, keyed"),
+        ({"ttl": 5, "cookies": "ignore", "per": "public"}, "5 s, GET HEAD QUERY, per public; its key is verb, scheme"),
+        ({"per": lambda request: "me"}, ", per function; its key is verb, scheme, host, path, the query as it was"),
+    ],
+)
+def test_an_explanation_of_a_miss_says_by_which_terms_and_what_the_key_is(settings, said):
+    assert said in notes(Gateway(methods={"*": Method(cache=settings)}), path="https://shop.example/pets")[1]
+
+
+def test_an_explanation_may_be_told_who_is_asking():
+    app, clock, url = App(), FakeClock(), "https://shop.example/pets"
+    policy = CachePolicy(ttl=60, per="principal")
+    gateway = Gateway(methods={"*": Method(cache=policy)}, policies=[Badge()], clock=clock)
+    ask(WSGIGateway(app.wsgi, gateway), badge="ada")
+    assert "nobody can tell" in gateway.explain("GET", url).notes[-1]
+    assert "keyed as principal, 0 s old" in gateway.explain("GET", url, principal="ada").notes[-1]
+    assert "keyed as principal" in asyncio.run(gateway.explain_async("GET", url, principal="bob")).notes[-1]
+    assert "nothing that it may be given" in gateway.explain("GET", url, principal="bob").notes[-2]
+
+
+@pytest.mark.parametrize(("tag", "said"), [([], "asked anew"), ([("ETag", '"a"')], "asked whether it still holds")])
+def test_an_explanation_of_something_stale_says_whether_the_app_can_be_asked_if_it_holds(tag, said):
+    clock = FakeClock()
+    policy = CachePolicy(ttl=60, stale_if_error=600)
+    gateway = Gateway(methods={"*": Method(cache=policy)}, clock=clock)
+    ask(WSGIGateway(App(tag).wsgi, gateway))
+    clock.advance(61)
+    (note,) = notes(gateway, path="https://shop.example/pets")
+    assert note == f"cache: a response of 200, keyed as public, stale for 1 s: the app is {said}"
+
+
+@pytest.mark.parametrize("verb", ["PUT", "POST", "PURGE"])
+@pytest.mark.parametrize("methods", [TTL, {"GET /pets": Method(cache=CachePolicy(ttl=60))}])
+def test_an_explanation_says_that_an_unsafe_request_invalidates(methods, verb):
+    gateway = Gateway(methods=methods)
+    assert notes(gateway, verb) == [f"cache: {verb} is not cached here; it invalidates its path, unless it fails"]
+    assert notes(gateway, "OPTIONS") == ["cache: OPTIONS is not cached here"]
+
+
+def test_listings_say_that_an_unsafe_request_invalidates():
+    gateway = Gateway(methods={"GET /pets": Method(cache=CachePolicy(ttl=60))})
+    for listing in (repr(gateway), "\n".join(audit(gateway))):
+        assert "not cached; an unsafe request invalidates its path" in listing
+        assert "InvalidatingPolicy" not in listing
 
 
 async def ask_async(gate, path="/pets"):

@@ -3,7 +3,8 @@
 import httpx
 import pytest
 
-from apigate import CORS, ConfigurationError, Gateway
+from apigate import CORS, CachePolicy, ConfigurationError, Gateway, Method, Stage
+from apigate.core.policy import Phase
 from apigate.testing import FakeClock
 from apigate.wsgi import GatewayMiddleware
 
@@ -99,6 +100,43 @@ def test_lint_says_where_a_page_cannot_read_a_refusal(settings, found):
     findings = [str(finding) for finding in gateway.lint() if finding.check == "unreadable-refusals"]
     assert bool(findings) is found
     assert all("test_cors.app" in finding for finding in findings)
+
+
+class Door:
+    phase = Phase.GUARD
+
+    def on_request(self, context):
+        return None
+
+
+CACHED = {"*": Method(cache=CachePolicy(ttl=60))}
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({"methods": CACHED}, False),
+        ({"methods": {**CACHED, "PUT /pets": Method(cache=None, exempt=True)}}, False),
+        ({"methods": CACHED, "client_throttle": "1/hour"}, True),
+        ({"methods": CACHED, "in_flight": 5}, True),
+        ({"methods": CACHED, "policies": [Door()]}, True),
+        ({"stages": [Stage("prod", methods=CACHED)], "stage_by": "path-prefix"}, True),
+        ({"methods": {"*": Method(cache=CachePolicy(invalidate=bool, unauthorized="FAIL_WITH_403"))}}, True),
+    ],
+)
+def test_lint_asks_for_no_cors_where_nothing_is_refused(settings, found):
+    gateway = Gateway(**settings)
+    GatewayMiddleware(app, gateway)
+    assert ("unreadable-refusals" in {finding.check for finding in gateway.lint()}) is found
+
+
+@pytest.mark.parametrize("decorator", ["throttle", "cache"])
+def test_lint_asks_for_cors_where_a_decorated_function_may_be_refused(decorator):
+    gateway = Gateway()
+    GatewayMiddleware(app, gateway)
+    decorate = gateway.cache(ttl=60) if decorator == "cache" else gateway.throttle("1/hour")
+    decorate(lambda: None)
+    assert ("unreadable-refusals" in {finding.check for finding in gateway.lint()}) is (decorator == "throttle")
 
 
 def test_a_framework_whose_layer_adds_nothing_leaves_it_to_the_gateways_own():

@@ -121,7 +121,14 @@ def test_requests_are_counted_by_stage_method_and_kind(asking):
 def test_requests_that_name_no_stage_are_not_counted_for_a_stage_that_is_called_none():
     gateway = built(stages=[Stage("none", throttle=ONE)], stage_by=PathPrefix())
     ask(gateway, "GET /nowhere")
-    assert gateway.stats() == {"none": {"*": {}}, "(none)": {"*": {"RESOURCE_NOT_FOUND": 1}}}
+    assert gateway.stats() == {"none": {}, "(none)": {"*": {"RESOURCE_NOT_FOUND": 1}}}
+
+
+def test_methods_that_had_no_request_are_left_out():
+    gateway = built(methods={"GET /pets": Method(throttle=ONE), "GET /owners": Method(throttle=ONE)})
+    assert gateway.stats() == {"default": {}}
+    ask(gateway, "GET /pets")
+    assert gateway.stats() == {"default": {"GET /pets": {"admitted": 1}}}
 
 
 def test_stats_are_a_copy():

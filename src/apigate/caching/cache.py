@@ -24,7 +24,10 @@ if TYPE_CHECKING:
     from apigate.caching.store import Invalidation, ResponseStore
     from apigate.caching.variance import FieldValue
 
-__all__ = ["ResponseCache"]
+__all__ = ["ITEM_BYTES", "ResponseCache"]
+
+ITEM_BYTES = 1_048_576
+"""The longest content that is stored where nobody says otherwise: that of Amazon API Gateway."""
 
 _MOST_SEARCHES = 1_024
 _MOST_OBJECTIONS = 256
@@ -72,7 +75,7 @@ class ResponseCache:
         self,
         max_bytes: int | str = "64MB",
         *,
-        max_item_bytes: int | str = 1_048_576,
+        max_item_bytes: int | str = ITEM_BYTES,
         max_entries: int = 1_000_000,
         policy: CachePolicy | Mapping[str, Any] | str = CachePolicy(),  # noqa: B008 - frozen. Any: a table
         shared: "bool | str | ResponseStore | None" = None,
@@ -100,7 +103,7 @@ class ResponseCache:
         self.max_lag: float = _checked_lag(max_lag)
         self.news: SharedGenerations | None = None
         self.shared: SharedResponses | None = None
-        self._encryption = None if encryption is None else _encryption(encryption)
+        self.encryption: Encryption | None = None if encryption is None else _encryption(encryption)
         self._tier = MemoryTier(
             self.max_bytes, max_entries, self.max_bytes, generations=self.generations
         )  # an item is bounded by its content
@@ -252,7 +255,7 @@ class ResponseCache:
         from apigate.caching.shared import SharedGenerations, SharedResponses
 
         self.news = SharedGenerations(store, self.generations)
-        self.shared = SharedResponses(store, self.news, encryption=self._encryption) if bodies else None
+        self.shared = SharedResponses(store, self.news, encryption=self.encryption) if bodies else None
 
     # ---- for lookups and fills
 
@@ -286,6 +289,10 @@ class ResponseCache:
         if self.shared is None:
             return None
         return self.shared.put(key, stored, self.clock.wall(), self.clock.now_us())
+
+    def recall(self, key: "CacheKey", stored: "StoredResponse") -> Awaitable[None] | None:
+        """Have other workers find a response no longer; None if that is done, or an awaitable."""
+        return None if self.shared is None else self.shared.delete(key, stored.vary)
 
     def find(self, key: "CacheKey", value_of: "FieldValue", origin: str | None = "") -> "StoredResponse | None":
         """The latest valid response under a key that a request matches.

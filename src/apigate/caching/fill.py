@@ -22,7 +22,7 @@ from apigate.caching.reuse import Reuse, may_serve_on_error, reuse, stale_window
 from apigate.caching.status import forwarded_status
 from apigate.caching.storability import storage_objection
 from apigate.caching.storedfields import connection_fields, withheld_fields
-from apigate.caching.validation import freshened_fields, questions
+from apigate.caching.validation import freshened_fields, is_of_another, questions
 from apigate.caching.variance import NO_ORIGIN, Selected, selected_fields
 from apigate.core.message import Field, FieldLines, RequestFields
 
@@ -34,6 +34,7 @@ __all__ = ["Fill"]
 _SERVER_ERRORS = frozenset({500, 502, 503, 504})  # RFC 5861, section 4
 _CONDITIONS = ("if-none-match", "if-modified-since", "if-range", "range")
 _TOO_LONG = "it is longer than max_item_bytes"
+_ANOTHER = "the app's 304 has the ETag of another one"
 _NO_CONTENT = frozenset({204, 205, 304})
 _KEPT_FOR_VALIDATION = 3_600.0  # seconds a stale response with a validator is kept, as the app may still answer 304
 
@@ -63,7 +64,7 @@ class Fill:
         """Note when the request is sent."""
         self._lookup = lookup
         self._asked = asked
-        self._reason = reason
+        self.reason: str = reason
         self._stored = stored
         self.lead: Lead[StoredResponse] | None = lead
         self.context: Context | None = context
@@ -79,6 +80,8 @@ class Fill:
         self._came_us = self._sent_us
         self._answer: StoredResponse | None = None
         self._written: StoredResponse | None = None  # what a shared tier is to be given
+        self._is_forgotten = False  # whether a shared tier is to forget what was stored
+        self._is_validated = False  # whether the app has answered our own question by 304
         self._has_ended = False
         self._is_unknown = True  # whether the head has not come
         self.key: CacheKey = asked.key
@@ -98,7 +101,7 @@ class Fill:
         self._is_unknown = False
         stored = self._stored
         if stored is not None and status == 304:
-            self.replies = True
+            self.replies = self._is_validated = True
             self._freshen(stored, head)
             return ()
         if stored is not None and status in _SERVER_ERRORS and self._may_answer_stale(now_us):
@@ -141,7 +144,12 @@ class Fill:
     def settle(self) -> Awaitable[None] | None:
         """See `Exchange`."""
         written, self._written = self._written, None
-        return None if written is None else self._lookup.cache.give(self.key, written)
+        if written is not None:
+            return self._lookup.cache.give(self.key, written)
+        if not self._is_forgotten or self._stored is None:
+            return None
+        self._is_forgotten = False
+        return self._lookup.recall(self._asked, self._stored)
 
     def publish(self) -> Awaitable[None] | None:
         """See `Exchange`."""
@@ -170,7 +178,18 @@ class Fill:
     # ---- deciding
 
     def _freshen(self, stored: StoredResponse, head: Head) -> None:
-        """Keep a stored response on, as the app's 304 says (RFC 9111, section 4.3.4)."""
+        """Keep a stored response on, as the app's 304 says (RFC 9111, section 4.3.4).
+
+        A 304 of another representation must not freshen it. Then the client gets what is stored this once, as it was:
+        the app has called it current, and there is no other content to give. It is forgotten, and no other request is
+        given it: the next one asks the app without a condition of ours.
+        """
+        if is_of_another(stored, head.etag):
+            self._refuse(_ANOTHER)
+            self._answer = stored
+            self._is_forgotten = True
+            self._lookup.forget(self._asked, stored)
+            return
         left_out = connection_fields(head.headers) | withheld_fields(head.headers, head.directives)
         merged = head_of(freshened_fields(stored, head.lines, left_out))
         self._keep(stored.status, merged, head, stored.body, self._lookup.clock.wall())
@@ -187,7 +206,7 @@ class Fill:
             if self._stored is not None and status < 500:
                 lookup.forget(asked=self._asked, stored=self._stored)  # it is no longer what the app answers
         detail = objection if lookup.is_detailed and objection else ""
-        note = forwarded_status(self._reason, stored=objection is None, detail=detail)
+        note = forwarded_status(self.reason, stored=objection is None, detail=detail)
         return (note, *lookup.varied)
 
     def _objection(self, status: int, head: Head) -> str | None:
@@ -299,6 +318,7 @@ class Fill:
         if not self.replies or stored is None:
             return None
         asked, now_us = self._asked, self._lookup.clock.now_us()
-        reason = "stale" if self._stored is not None else self._reason
-        note = forwarded_status(reason, 304 if stored is self._written else None, stored=stored is self._written)
+        reason = "stale" if self._stored is not None else self.reason
+        status = 304 if self._is_validated else None
+        note = forwarded_status(reason, status, stored=stored is self._written)
         return answer(stored, asked.request.method, asked.picked, now_us, asked.mode, note.text[1])

@@ -43,7 +43,7 @@ from apigate.core.steps import Pause, Steps, run
 if TYPE_CHECKING:
     from apigate.caching.cache import ResponseCache
 
-__all__ = ["Found", "Lookup", "Passing", "Refused"]
+__all__ = ["Found", "Lookup", "Passing", "Refused", "uncached"]
 
 _NOTHING = Directives()
 _CONDITIONS = frozenset({"if-match", "if-unmodified-since"})
@@ -201,7 +201,7 @@ class Lookup:
         """What would become of a request, and why, in sentences; nothing is changed, and nobody waited for."""
         picked, method = request.picked, request.method
         if method not in self._methods:
-            return [f"{method} is not cached here" + ("" if is_safe(method) else "; it invalidates its path")]
+            return [uncached(method)]
         passing = self._passes_by(request.method, picked)
         if passing is not None:
             return [f"it passes by: {passing.detail}"]
@@ -213,15 +213,27 @@ class Lookup:
         asked = Asked(request, picked, _directives(picked), owner, private, mode, "", key)
         stored = self._allowed(asked, self.cache.find(key, self.value_of(request), picked.get("origin")))
         if stored is None:
-            objection = self.cache.objections.get(hash(key))
-            why = "" if objection is None else f"; the last answer was not stored: {objection}"
-            return [f"nothing that it may be given is stored, so the app is asked{why}"]
+            return [self._missed(key, host=picked.get("host")), self._made(mode)]
         verdict = reuse(stored, asked.directives, self.policy, now_us, obeys=self.policy.ttl is None)
         age, said = stored.age(now_us), f"a response of {stored.status}, keyed as {mode}"
         standing = f"{said}, {age:.0f} s old, fresh for {stored.lifetime - age:.0f} s more"
         if age >= stored.lifetime:
             standing = f"{said}, stale for {age - stored.lifetime:.0f} s"
+        if verdict is Reuse.VALIDATE and not stored.has_validator:
+            return [f"{standing}: the app is asked anew"]
         return [f"{standing}: {_VERDICTS[verdict]}"]
+
+    def _missed(self, key: CacheKey, host: str | None) -> str:
+        """Why nothing is found under a key, in words."""
+        if not host:
+            return "no host was given, which is part of the key; give the whole URL or a Host to find what is stored"
+        objection = self.cache.objections.get(hash(key))
+        why = "" if objection is None else f"; the last answer was not stored: {objection}"
+        return f"nothing that it may be given is stored, so the app is asked{why}"
+
+    def _made(self, mode: str) -> str:
+        """By what terms a response would be stored, and under which key, in words."""
+        return f"its policy is {self.policy.terms}; its key is {self.policy.key_terms}, keyed as {mode}"
 
     def note(self, reason: str, detail: str = "") -> tuple[Field, ...]:
         """The Cache-Status of a request that passes by the cache."""
@@ -464,7 +476,15 @@ class Lookup:
 
     def forget(self, asked: Asked, stored: StoredResponse) -> None:
         """Forget a response that a request has found."""
-        self.cache.remove(self._shared_key(asked) if stored.shared and asked.owner else asked.key, stored)
+        self.cache.remove(self._key_where(asked, stored), stored)
+
+    def recall(self, asked: Asked, stored: StoredResponse) -> Awaitable[None] | None:
+        """Have other workers forget it too; None if that is done, or an awaitable."""
+        return self.cache.recall(self._key_where(asked, stored), stored)
+
+    def _key_where(self, asked: Asked, stored: StoredResponse) -> CacheKey:
+        """The key under which a request has found a response."""
+        return self._shared_key(asked) if stored.shared and asked.owner else asked.key
 
     def _shared_key(self, asked: Asked) -> CacheKey:
         """Where a response to the request is that everybody may have."""
@@ -481,6 +501,13 @@ class Lookup:
         if groups:
             scopes += tuple([group_scope(scheme, host, group) for group in groups])
         return scopes
+
+
+def uncached(method: str) -> str:
+    """What becomes of a request whose method is not cached, in words."""
+    if is_safe(method):
+        return f"{method} is not cached here"
+    return f"{method} is not cached here; it invalidates its path, unless it fails"
 
 
 def _has_content(picked: Mapping[str, str]) -> bool:

@@ -10,7 +10,7 @@ from apigate.caching.answer import Answer
 from apigate.caching.exchange import Exchange
 from apigate.caching.fill import Fill
 from apigate.caching.invalidation import Invalidating, is_safe
-from apigate.caching.lookup import Found, Lookup, Passing, Refused
+from apigate.caching.lookup import Found, Lookup, Passing, Refused, uncached
 from apigate.caching.owner import Owner, owner_of
 from apigate.core.context import RequestContext
 from apigate.core.counters import Counters
@@ -35,7 +35,7 @@ class CachingPolicy:
         lookup: The policy's lookup, which has the cache.
         responses: Makes gateway responses.
         counters: Counts requests by what became of them: `cache:hit`, `cache:stale`, `cache:miss`, `cache:bypass`.
-        on_look: Told of each request and what became of it, if anybody is.
+        on_look: Told of each request, what became of it, and why where it went to the app; if anybody is.
     """
 
     phase = Phase.CACHE
@@ -45,7 +45,7 @@ class CachingPolicy:
         lookup: Lookup,
         responses: GatewayResponses,
         counters: Counters,
-        on_look: Callable[[RequestContext, str], None] | None = None,
+        on_look: Callable[[RequestContext, str, str | None], None] | None = None,
     ) -> None:
         """Keep the parts."""
         self.lookup: Lookup = lookup
@@ -112,8 +112,19 @@ class CachingPolicy:
             outcome = "miss" if isinstance(found, Fill) else "bypass"
         next(self._counts[outcome])
         if self._on_look is not None:
-            self._on_look(context, outcome)
+            self._on_look(context, outcome, self._reason(found))
         return None
+
+    def _reason(self, found: Answer | Exchange | Passing) -> str | None:
+        """Why a request goes to the app, in the words of RFC 9211 and ours; None where the cache answers."""
+        if isinstance(found, Answer):
+            return None
+        if isinstance(found, Passing):
+            return f"{found.reason}: {found.detail}"
+        if not isinstance(found, Fill):
+            return "method"
+        objection = self.lookup.cache.objections.get(hash(found.key))
+        return found.reason if objection is None else f"{found.reason}: the last answer was not stored: {objection}"
 
 
 def _fill_of(found: Found) -> Exchange | None:
@@ -129,10 +140,14 @@ class InvalidatingPolicy:
     Args:
         lookup: A lookup of the cache.
 
+    Attributes:
+        terms: What it does, in a few words.
+
     Source: RFC 9111, section 4.4.
     """
 
     phase = Phase.CACHE
+    terms = "not cached; an unsafe request invalidates its path"
 
     def __init__(self, lookup: Lookup) -> None:
         """Keep the lookup."""
@@ -143,3 +158,7 @@ class InvalidatingPolicy:
         request = context.request
         if not is_safe(request.method):
             context.exchange = Invalidating(self._lookup, request, request.picked)
+
+    def explain(self, context: RequestContext) -> list[str]:
+        """What would become of a request, and why, in sentences."""
+        return [uncached(context.request.method)]

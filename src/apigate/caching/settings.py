@@ -222,6 +222,20 @@ class CachePolicy:
         return f"{lifetime}, {' '.join(sorted(self.methods))}{whose}"
 
     @property
+    def key_terms(self) -> str:
+        """What tells stored responses apart, in a few words, but for whose they are."""
+        parts = cast("KeyParts", self.key)
+        terms = ["verb", "scheme", "host", "path" if parts.path else "decoded path"]
+        if isinstance(parts.query, str):
+            terms.append("the query as it was sent" if parts.query == "kept" else "the query sorted by name")
+        else:
+            terms.append(f"of the query {', '.join(sorted(parts.query)) or 'nothing'}")
+        terms += [f"the field {name}" for name in parts.headers]
+        if isinstance(self.cookies, tuple):
+            terms += [f"the cookie {name}" for name in self.cookies]
+        return ", ".join(terms)
+
+    @property
     def stores(self) -> bool:
         """Whether anything is stored: a `ttl` of 0 turns that off."""
         return self.ttl != 0

@@ -7,10 +7,17 @@ from collections.abc import Iterable
 
 from apigate.caching.dates import parse_http_date
 from apigate.caching.entry import StoredResponse
-from apigate.caching.etags import matches_strongly, matches_weakly, parse_entity_tag, parse_entity_tags
+from apigate.caching.etags import EntityTag, matches_strongly, matches_weakly, parse_entity_tag, parse_entity_tags
 from apigate.core.message import FieldLines, Headers
 
-__all__ = ["NOT_MODIFIED_FIELDS", "freshened_fields", "is_not_modified", "is_range_wanted", "questions"]
+__all__ = [
+    "NOT_MODIFIED_FIELDS",
+    "freshened_fields",
+    "is_not_modified",
+    "is_of_another",
+    "is_range_wanted",
+    "questions",
+]
 
 NOT_MODIFIED_FIELDS = frozenset(
     {"cache-control", "content-location", "date", "etag", "expires", "vary", "set-cookie", "age", "cache-status"}
@@ -73,6 +80,22 @@ def questions(stored: StoredResponse) -> tuple[tuple[str, str], ...]:
     if stored.last_modified is not None:
         asked.append(("if-modified-since", stored.last_modified))
     return tuple(asked)
+
+
+def is_of_another(stored: StoredResponse, tag: EntityTag | None) -> bool:
+    """Tell whether the app's 304 is of another representation than the one that is stored.
+
+    A strong tag that is stored as a weak one is still the same: what compresses weakens the tag of the 200 alone.
+
+    Args:
+        stored: The response that the app was asked about.
+        tag: The tag that its 304 has, if any.
+
+    Source: RFC 9111, section 4.3.4.
+    """
+    if tag is None:
+        return False
+    return not tag.weak if stored.etag is None else not matches_weakly(tag, stored.etag)
 
 
 def freshened_fields(stored: StoredResponse, fields: FieldLines, left_out: Iterable[str] = ()) -> FieldLines:

@@ -67,6 +67,8 @@ class CacheLooked:
         method: Verb and template of the matched method, or None.
         path: The request's decoded path.
         request_id: The request's id.
+        reason: Why it went to the app: a word of RFC 9211, section 2.2, such as `uri-miss` or `bypass`, and after a
+            colon more in our words, if there is more; None where the cache has answered.
     """
 
     outcome: str
@@ -74,6 +76,7 @@ class CacheLooked:
     method: str | None
     path: str
     request_id: str
+    reason: str | None
 
 
 @final

@@ -1,0 +1,138 @@
+"""What is allowed of a cache and yet hardly meant: checks of `Gateway.lint`, each from a gateway to its findings."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from apigate.caching.cache import ITEM_BYTES, ResponseCache
+from apigate.caching.policy import CachingPolicy
+from apigate.caching.settings import CachePolicy
+from apigate.core.policy import CompiledMethod, Phase
+from apigate.core.routes import ANY, method_key
+from apigate.core.workers import workers_asked_for
+from apigate.findings import Finding, methods_of
+
+if TYPE_CHECKING:
+    from apigate.gateway import Gateway
+
+__all__ = ["CACHE_CHECKS"]
+
+_CACHEABLE = ("GET", "HEAD", "QUERY", "POST")
+
+
+def cache_of_one_worker(gateway: "Gateway") -> Iterator[Finding]:
+    """Caches of which each of several workers has its own, where what one of them invalidates others still serve."""
+    shown = (gateway.workers_seen, workers_asked_for())
+    workers = next((each for each in shown if each is not None and each.several), None)
+    if workers is None:
+        return
+    sign = workers.sign
+    for stage in gateway.stages.values():
+        if stage.has_cache and stage.cache.news is None and stage.cache.sharing is None:
+            yield Finding(
+                "cache-of-one-worker",
+                f"stages.{stage.name}.cache",
+                f"{sign}, and each has a cache of its own: what one of them invalidates, the others serve until it is "
+                f"stale. Share invalidations: store='file:///run/app/apigate.state' among the workers of one host, "
+                f"store='redis://host:6379/0' among hosts; or say shared=False where that is meant",
+            )
+
+
+def uncached_verb(gateway: "Gateway") -> Iterator[Finding]:
+    """A lifetime for responses that are never stored, as the policy's `methods` lack the method's verb."""
+    for stage, name, where in methods_of(gateway):
+        policy = None if name is None else stage.settings.methods[name].cache
+        verb = ANY if name is None else method_key(name)[0]
+        if isinstance(policy, CachePolicy) and policy.ttl and verb not in (ANY, *policy.methods):
+            named = f"name it, methods=[{verb!r}], or " if verb in _CACHEABLE else ""
+            yield Finding(
+                "uncached-verb",
+                where,
+                f"its cache has a ttl of {policy.ttl:g} s, and {verb} is not among the policy's methods, so nothing is "
+                f"stored; {named}leave the ttl out",
+            )
+
+
+def policy_without_cache(gateway: "Gateway") -> Iterator[Finding]:
+    """A method's cache policy in a stage that has no cache."""
+    for stage, name, where in methods_of(gateway):
+        own = stage.settings.methods.get(name or ANY)
+        if stage.settings.cache is None and own is not None and isinstance(own.cache, CachePolicy):
+            yield Finding(
+                "without-effect",
+                where,
+                f"its cache policy has no effect, as stages.{stage.name}.cache is off; remove one of the two",
+            )
+
+
+def unreachable_sizes(gateway: "Gateway") -> Iterator[Finding]:
+    """A longest response that has no room in the cache."""
+    for cache, where in _caches(gateway):
+        if cache.max_item_bytes > cache.max_bytes and cache.max_item_bytes != ITEM_BYTES:  # else it was not set
+            yield Finding(
+                "without-effect",
+                f"{where}.max_item_bytes",
+                f"{cache.max_item_bytes} bytes are more than the max_bytes of the whole cache, {cache.max_bytes}, so "
+                f"this bounds nothing; raise that, or lower this",
+            )
+
+
+def encryption_of_nothing(gateway: "Gateway") -> Iterator[Finding]:
+    """Keys for what is shared, where no response is."""
+    for cache, where in _caches(gateway):
+        if cache.encryption is not None and cache.shared is None:
+            yield Finding(
+                "without-effect",
+                f"{where}.encryption",
+                "it has no effect, as responses are kept in memory alone; share them, shared=True or an address, or "
+                "remove it",
+            )
+
+
+def nobody_verified(gateway: "Gateway") -> Iterator[Finding]:
+    """Responses that are kept for whoever was verified, where nothing verifies anybody."""
+    for compiled, where in _compiled(gateway):
+        for policy in compiled.policies:
+            if isinstance(policy, CachingPolicy) and _is_verified(policy.lookup.policy):
+                if any(other.phase is Phase.AUTHORIZE for other in compiled.policies):
+                    continue
+                yield Finding(
+                    "nobody-verified",
+                    where,
+                    f"its cache is per {policy.lookup.policy.per}, and no policy of phase AUTHORIZE says who asks, so "
+                    f"nothing is stored; give the gateway one, policies=[...], or say otherwise whose a response is",
+                )
+
+
+def _is_verified(policy: CachePolicy) -> bool:
+    """Tell whether responses are kept for whoever was verified."""
+    per = policy.per
+    return policy.stores and isinstance(per, str) and per.partition(":")[0] in ("principal", "claim")
+
+
+def _compiled(gateway: "Gateway") -> Iterator[tuple[CompiledMethod, str]]:
+    """The pipeline of every method and endpoint, and what to call it."""
+    for stage, name, where in methods_of(gateway):
+        yield stage.compiled(name), where
+    for stage in gateway.stages.values():
+        for _, routing in gateway.bound:
+            for endpoint in () if routing is None else routing.endpoints():
+                if endpoint.marks:
+                    yield stage.compiled_for(endpoint), f'stages.{stage.name}.methods."{endpoint.method}"'
+
+
+def _caches(gateway: "Gateway") -> Iterator[tuple[ResponseCache, str]]:
+    """The cache of every stage that has one, and what to call it."""
+    for stage in gateway.stages.values():
+        if stage.has_cache:
+            yield stage.cache, f"stages.{stage.name}.cache"
+
+
+CACHE_CHECKS: Sequence[Callable[["Gateway"], Iterator[Finding]]] = (
+    cache_of_one_worker,
+    uncached_verb,
+    policy_without_cache,
+    unreachable_sizes,
+    encryption_of_nothing,
+    nobody_verified,
+)
+"""Every check of a cache, in the order their findings are listed."""
