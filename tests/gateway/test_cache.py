@@ -1,6 +1,7 @@
 """A cache as a setting of stages and methods, and what is told of it: lint, listings, explanations, events, warming."""
 
 import asyncio
+import gc
 
 import pytest
 
@@ -300,6 +301,53 @@ def test_a_wsgi_app_is_warmed_alike():
     assert gate.warm(URLS) == 2
     assert gate.gateway.stage().cache.stats()["entries"] == 2
     assert gate.warm(URLS) == 0
+
+
+def test_a_gateway_warms_all_its_gates():
+    gateway, pets, cats = Gateway(methods=TTL), App(), App()
+    gates = [WSGIGateway(app.wsgi, gateway) for app in (pets, cats)]
+    assert gateway.warm(iter(URLS)) == 4
+    assert gateway.warm(URLS) == 0
+    assert pets.asked == cats.asked == ["GET /pets", "GET /a"]
+    assert [ask(gate)[0]["cache-status"].split(";")[1] for gate in gates] == [" hit", " hit"]
+
+
+def test_asgi_gates_are_warmed_by_a_task():
+    gateway, app = Gateway(methods=TTL), App()
+    gate = ASGIGateway(app.asgi, gateway)
+
+    async def serve():
+        assert await gateway.warm_async(URLS) == 2
+        return await ask_async(gate)
+
+    assert asyncio.run(serve())[0][b"cache-status"].startswith(b"apigate; hit")
+    with pytest.raises(ConfigurationError, match="warm_async"):
+        gateway.warm(URLS)
+
+
+def test_without_a_gate_warming_says_what_to_do():
+    gateway = Gateway(methods=TTL)
+    WSGIGateway(App().wsgi, gateway)  # and it is gone
+    gc.collect()
+    with pytest.raises(ConfigurationError, match=r"put GatewayMiddleware around it.*lifespan.*apigate\.django"):
+        gateway.warm(URLS)
+    with pytest.raises(ConfigurationError, match="no ASGI gate"):
+        asyncio.run(gateway.warm_async(URLS))
+
+
+@pytest.mark.parametrize("fields", [[("Cache-Control", "no-store")], [("Set-Cookie", "a=1")]])
+def test_only_what_was_stored_is_counted(fields):
+    app = App(fields)
+    assert WSGIGateway(app.wsgi, Gateway(methods=TTL)).warm(URLS) == 0
+    assert asyncio.run(ASGIGateway(app.asgi, Gateway(methods=TTL)).warm(URLS)) == 0
+    assert len(app.asked) == 6
+
+
+def test_a_single_url_is_no_list_of_urls():
+    gate = WSGIGateway(App().wsgi, Gateway(methods=TTL))
+    for asked in (gate, gate.gateway):
+        with pytest.raises(ConfigurationError, match="give a list of URLs"):
+            asked.warm("https://shop.example/pets")
 
 
 @pytest.mark.parametrize("url", ["/pets", "shop.example/pets", "ftp://shop.example/", "https://"])

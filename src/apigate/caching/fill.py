@@ -49,6 +49,9 @@ class Fill:
         stored: The stored response that the app is asked about, if there is one.
         lead: The flight that this request leads, if it does.
         context: Variables to send it with in the background, by GET; None where a client waits for it.
+
+    Attributes:
+        has_stored: Whether the response was stored.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class Fill:
         self._came_us = self._sent_us
         self._answer: StoredResponse | None = None
         self._written: StoredResponse | None = None  # what a shared tier is to be given
+        self.has_stored: bool = False
         self._has_ended = False
         self._is_unknown = True  # whether the head has not come
         self.key: CacheKey = asked.key
@@ -253,6 +257,7 @@ class Fill:
             self._refuse(objection)
         elif lookup.cache.put(self.key, response, self._came_us):
             self._written = response
+            self.has_stored = True
             lookup.note_search(self.key, head.search)
             if lookup.is_for_waiters(asked, self.key):
                 self._land(response)

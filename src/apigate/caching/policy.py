@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable, Iterator
 from typing import final
 
 from apigate.caching.answer import Answer
-from apigate.caching.exchange import Exchange
 from apigate.caching.fill import Fill
 from apigate.caching.invalidation import Invalidating, is_safe
 from apigate.caching.lookup import Found, Lookup, Passing, Refused
@@ -71,12 +70,12 @@ class CachingPolicy:
             return run(self._later(context, found))
         return self._judge(context, found)
 
-    def warm(self, context: RequestContext) -> Exchange | Awaitable[Exchange | None] | None:
+    def warm(self, context: RequestContext) -> Fill | Awaitable[Fill | None] | None:
         """The exchange by which a response is stored before clients ask; None where there is nothing to do."""
         found = self._ask(context)
         return run(self._warmed(found)) if isinstance(found, Awaitable) else _fill_of(found)
 
-    def _warmed(self, found: Awaitable[Found]) -> Steps[Exchange | None]:
+    def _warmed(self, found: Awaitable[Found]) -> Steps[Fill | None]:
         return _fill_of((yield found))
 
     def explain(self, context: RequestContext) -> list[str]:
@@ -116,7 +115,7 @@ class CachingPolicy:
         return None
 
 
-def _fill_of(found: Found) -> Exchange | None:
+def _fill_of(found: Found) -> Fill | None:
     if isinstance(found, Answer):
         return found.refresh
     return found if isinstance(found, Fill) else None
