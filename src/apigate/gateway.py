@@ -109,7 +109,7 @@ class Gateway:
             follow a `?`, as in `"memory://?max_keys=1000000"`. Where only windows are, also `"memcached://host:11211"`
             or `"mongodb://host:27017/name"`.
         name: The gateway's name, which prefixes all that it keeps in a store: letters, digits, `-`, `_` and `.`.
-            Required where other processes use the store too; else `apigate`.
+            Required where other processes use the store too, or what a cache shares; else `apigate`.
         outage: What levels do while the store cannot be reached: `"local"` (each process admits its share), `"closed"`
             (503) or `"open"` (not limited); one word, or one by level, `local` for the others. Without meaning for
             `memory://`.
@@ -220,6 +220,7 @@ class Gateway:
                 self.name,
                 self.clock,
                 self.responses,
+                is_named=name is not None,
                 shared_store=None if isinstance(opened, MemoryStore) else opened,
                 on_store_change=None if on_event is None else self._emit,
                 on_look=None if on_event is None else self._looked,

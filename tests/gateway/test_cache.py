@@ -276,6 +276,31 @@ def test_a_listing_shows_what_is_cached():
     assert "cache 60 s" in repr(gateway)
 
 
+# ---- sharing
+
+
+@pytest.mark.parametrize("address", ["file:///run/app/cache", "redis://me:secret@localhost:6379/0"])
+@pytest.mark.parametrize("settings", [{"cache": True}, {"stages": True}])
+def test_what_is_shared_needs_a_name_as_a_store_does(address, settings):
+    cache = ResponseCache(shared=address, policy=CachePolicy(ttl=60))
+    given = {"cache": cache} if "cache" in settings else {"stages": [Stage("prod", cache=cache)]}
+    with pytest.raises(ConfigurationError, match=r"^Gateway name: .* a name is needed") as raised:
+        Gateway(**given)
+    assert "secret" not in str(raised.value)
+
+
+def test_what_is_shared_by_the_store_of_the_gateway_needs_a_name(tmp_path):
+    for shared in (True, None):
+        with pytest.raises(ConfigurationError, match=r"^Gateway name: .* a name is needed"):
+            Gateway(store=f"file://{tmp_path}/limits", cache=ResponseCache(shared=shared))
+
+
+@pytest.mark.parametrize("address", ["ftp://x", "file://x", "file:///run/cache?max_byte=1"])
+def test_errors_about_what_is_shared_name_that_setting(address):
+    with pytest.raises(ConfigurationError, match=r"^cache shared: "):
+        Gateway(name="shop", cache=ResponseCache(shared=address))
+
+
 # ---- warming
 
 URLS = ["https://shop.example/pets", ("https://shop.example/pets", {"accept": "text/html"}), "https://shop.example/a?b"]

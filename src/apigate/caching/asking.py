@@ -36,9 +36,14 @@ def asked(
         principal: Whoever was verified to send it.
 
     Raises:
-        ConfigurationError: The policy goes by a claim.
+        ConfigurationError: The policy goes by a claim; or the cache is to be shared, and that needs a gateway.
         ValueError: The policy's function gave something else than a text or None.
     """
+    if cache.news is None and cache.sharing is not None and cache.sharing is not False:
+        raise ConfigurationError(
+            f"cache shared: {_told(cache.sharing)} has no effect without a gateway; leave it out, or give the cache to "
+            f"a Gateway(cache=...)"
+        )
     policy = policy or cache.policy
     if policy is None:
         return Passing("bypass", "the cache has no policy")
@@ -48,6 +53,13 @@ def asked(
     if owner is None:
         return Passing("bypass", "nobody tells whose the response is")
     return lookup.ask(request, now_us, owner.name, owner.mode, private=owner.private)
+
+
+def _told(sharing: object) -> str:
+    """A setting in an error, without what is secret in an address."""
+    from urllib.parse import urlsplit
+
+    return repr(f"{urlsplit(sharing).scheme}://...") if isinstance(sharing, str) else repr(sharing)
 
 
 def _lookup(cache: "ResponseCache", policy: CachePolicy) -> Lookup:

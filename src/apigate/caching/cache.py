@@ -42,7 +42,8 @@ class ResponseCache:
         policy: How the methods are cached that have no policy of their own.
         shared: What workers share, in a gateway. None: invalidations, through the gateway's store where that is shared.
             True: responses too. An address, `"file:///run/app/cache"` or `"redis://host:6379/0"`, or a
-            `ResponseStore`: responses and invalidations there. False: nothing.
+            `ResponseStore`: responses and invalidations there. False: nothing. With an address the gateway needs a
+            name.
         max_lag: Seconds after which what others have invalidated is known at the latest, where the store is a server;
             a file is known at once.
         encryption: Keys of 32 bytes, also in Base64, by which responses are unreadable in what is shared; the first
@@ -139,7 +140,7 @@ class ResponseCache:
             refused.
 
         Raises:
-            ConfigurationError: The policy goes by a claim, which only a gateway knows.
+            ConfigurationError: The policy goes by a claim, or the cache is to be shared: both need a gateway.
             ProtocolError: A shared tier has to be awaited; use `ask_async`.
 
         >>> cache = ResponseCache(max_bytes="1MB", policy=CachePolicy(ttl=60))
@@ -166,7 +167,7 @@ class ResponseCache:
         """`ask` for tasks: what is waited for is awaited. The arguments are the same.
 
         Raises:
-            ConfigurationError: The policy goes by a claim, which only a gateway knows.
+            ConfigurationError: The policy goes by a claim, or the cache is to be shared: both need a gateway.
         """
         from apigate.caching.asking import asked
 

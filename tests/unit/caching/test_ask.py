@@ -5,7 +5,7 @@ from threading import Thread
 
 import pytest
 
-from apigate import CachePolicy, ConfigurationError, ResponseCache
+from apigate import CachePolicy, ConfigurationError, Gateway, ResponseCache
 from apigate.caching.answer import Answer
 from apigate.caching.fill import Fill
 from apigate.caching.invalidation import Invalidating
@@ -201,3 +201,17 @@ def test_what_was_invalidated_is_no_variant(cache, forgets, reason):
 @pytest.mark.parametrize(("cookie", "passes"), [("", False), ("a=1", True), (" ", True)])
 def test_empty_cookie_field_has_no_cookies(cache, cookie, passes):
     assert isinstance(cache.ask("GET", PETS, {"Cookie": cookie}), Passing if passes else Fill)
+
+
+@pytest.mark.parametrize("shared", [True, "redis://me:secret@host:6379/0", "file:///run/app/cache"])
+def test_what_is_shared_needs_a_gateway(shared):
+    cache = ResponseCache(shared=shared, policy=CachePolicy(ttl=60))
+    with pytest.raises(ConfigurationError, match=r"^cache shared: .* has no effect without a gateway") as raised:
+        cache.ask("GET", "https://shop.example/pets")
+    assert "secret" not in str(raised.value)
+
+
+def test_in_a_gateway_what_is_shared_may_be_asked_too(tmp_path):
+    cache = ResponseCache(shared=f"file://{tmp_path}/cache", policy=CachePolicy(ttl=60))
+    Gateway(name="shop", cache=cache)
+    assert isinstance(cache.ask("GET", "https://shop.example/pets"), Fill)
