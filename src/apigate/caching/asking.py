@@ -9,7 +9,6 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from apigate.caching.lookup import Found, Lookup, Passing
-from apigate.caching.owner import owner_of
 from apigate.caching.settings import CachePolicy
 from apigate.core.errors import ConfigurationError
 from apigate.core.message import Request
@@ -37,7 +36,6 @@ def asked(
 
     Raises:
         ConfigurationError: The policy goes by a claim; or the cache is to be shared, and that needs a gateway.
-        ValueError: The policy's function gave something else than a text or None.
     """
     if cache.news is None and cache.sharing is not None and cache.sharing is not False:
         raise ConfigurationError(
@@ -49,7 +47,7 @@ def asked(
         return Passing("bypass", "the cache has no policy")
     request.read_body = lambda most: content if len(content) <= most else None
     lookup, now_us = _lookup(cache, policy), cache.clock.now_us()
-    owner = owner_of(policy.per, request, principal, _NO_CLAIMS)
+    owner = lookup.owner(request, principal, _NO_CLAIMS)
     if owner is None:
         return Passing("bypass", "nobody tells whose the response is")
     return lookup.ask(request, now_us, owner.name, owner.mode, private=owner.private)

@@ -109,6 +109,7 @@ class ResponseCache:
         self._no_origin = NO_ORIGIN
         self._select = selected_fields
         self._bound_to: str | None = None
+        self._faults: set[tuple[CachePolicy, str]] = set()  # what is logged of its policies
         self.lookups: dict[CachePolicy, Lookup] = {}  # of `ask`
 
     # ---- without a gateway
@@ -325,6 +326,25 @@ class ResponseCache:
         if len(self.objections) >= _MOST_OBJECTIONS:
             self.objections.clear()
         self.objections[hash(key)] = objection
+
+    def note_fault(self, policy: CachePolicy, setting: str, so: str, error: Exception) -> None:
+        """Log that a function of a policy failed, once for each: no client is told, nor can one fill the log.
+
+        Args:
+            policy: The policy.
+            setting: What the function is for.
+            so: What becomes of the request.
+            error: What it raised, or what is wrong with what it gave.
+        """
+        if (policy, setting) in self._faults:
+            return
+        if len(self._faults) >= _MOST_OBJECTIONS:
+            self._faults.clear()
+        self._faults.add((policy, setting))
+        from logging import getLogger
+
+        words = "cache %s: the function of %s failed, so %s; this is said once"
+        getLogger("apigate").error(words, setting, self._bound_to or "the cache", so, exc_info=error)
 
     def search(self, base: "CacheKey") -> "SearchVariance | None":
         """How queries of a path are to be taken; None if every difference counts."""

@@ -78,6 +78,7 @@ class Fill:
         self._sent_us = lookup.clock.now_us()
         self._chunks: list[bytes] | None = None
         self._length = 0
+        self._tags: tuple[str, ...] = ()
         self._head: tuple[int, Head, float] | None = None  # of a response that passes: status, head, wall time
         self._came_us = self._sent_us
         self._answer: StoredResponse | None = None
@@ -202,13 +203,20 @@ class Fill:
             return self._waived
         if head.length is not None and head.length > self._lookup.cache.max_item_bytes:
             return _TOO_LONG
-        return storage_objection(
+        objection = storage_objection(
             status,
             head,
             rules._replace(private=True) if asked.private else rules,
             request_directives=asked.directives,
             authorization="authorization" in asked.picked,
         )
+        if objection is not None:
+            return objection
+        tags = self._lookup.tags(asked.request)
+        if tags is None:
+            return "its tags cannot be told"
+        self._tags = tags
+        return None
 
     def _may_answer_stale(self, now_us: int) -> bool:
         stored = self._stored
@@ -231,6 +239,7 @@ class Fill:
         lookup, asked = self._lookup, self._asked
         shared = not asked.owner or lookup.is_for_all(head.directives)
         self.key = lookup.key_of(asked, shared=shared, search=head.search)
+        objection = None if came is head else self._objection(status, head)
         waited = (self._came_us - self._sent_us) / 1_000_000
         lines = head.kept if status in _NO_CONTENT else (*head.kept, ("Content-Length", str(len(body))))
         response = StoredResponse(
@@ -242,7 +251,7 @@ class Fill:
             lifetime=lookup.lifetime(status, head, wall),
             grace=0.0,
             vary=self._selected(head),
-            scopes=lookup.scopes(asked, head.groups),
+            scopes=lookup.scopes(asked, head.groups, self._tags),
             shared=shared,
             epoch=self._epoch,
             head=head,
@@ -250,7 +259,6 @@ class Fill:
         response.grace = max(
             *stale_windows(response, lookup.policy), _KEPT_FOR_VALIDATION if response.has_validator else 0.0
         )
-        objection = None if came is head else self._objection(status, head)
         if objection is not None:
             if self._stored is not None and not self._is_head:
                 lookup.forget(asked=asked, stored=self._stored)

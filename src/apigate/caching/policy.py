@@ -10,7 +10,7 @@ from apigate.caching.answer import Answer
 from apigate.caching.fill import Fill
 from apigate.caching.invalidation import Invalidating, is_safe
 from apigate.caching.lookup import Found, Lookup, Passing, Refused
-from apigate.caching.owner import Owner, owner_of
+from apigate.caching.owner import Owner
 from apigate.core.context import RequestContext
 from apigate.core.counters import Counters
 from apigate.core.message import Response
@@ -86,7 +86,7 @@ class CachingPolicy:
         return self.lookup.explain(context.request, context.now_us, owner.name, owner.mode, private=owner.private)
 
     def _owner(self, context: RequestContext) -> Owner | None:
-        return owner_of(self.lookup.policy.per, context.request, context.principal, context.claims)
+        return self.lookup.owner(context.request, context.principal, context.claims)
 
     def _ask(self, context: RequestContext) -> Found | Awaitable[Found]:
         owner = self._owner(context)

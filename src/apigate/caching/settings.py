@@ -21,6 +21,7 @@ __all__ = [
     "Query",
     "Unauthorized",
     "cache_policy",
+    "checked_texts",
 ]
 
 Query: TypeAlias = Literal["kept", "sorted"] | Collection[str]
@@ -46,7 +47,12 @@ _LONGEST = 2**31  # seconds; RFC 9111, section 1.2.2
 _AMAZON_TTL = 300  # Amazon API Gateway, "Cache settings for REST APIs": the default TTL of a stage's cache
 
 
-def _texts(values: object, setting: str) -> tuple[str, ...]:
+def checked_texts(values: object, setting: str) -> tuple[str, ...]:
+    """Texts, none of them empty.
+
+    Raises:
+        ConfigurationError: They are not a list of such.
+    """
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
         raise ConfigurationError(f"{setting}: {values!r} is not a list of texts")
     listed = tuple(cast("Iterable[object]", values))
@@ -58,7 +64,7 @@ def _texts(values: object, setting: str) -> tuple[str, ...]:
 
 def _names(values: object, setting: str) -> tuple[str, ...]:
     """Field names, lower-case, each once and in order."""
-    named = {name.lower() for name in _texts(values, setting)}
+    named = {name.lower() for name in checked_texts(values, setting)}
     for name in named:
         if not _TOKEN.issuperset(name):
             raise ConfigurationError(f"{setting}: {name!r} is not the name of a field")
@@ -97,7 +103,7 @@ class KeyParts:
                     f"key query: {query!r} is unknown; allowed are 'kept', 'sorted' or a list of parameter names"
                 )
         else:
-            object.__setattr__(self, "query", frozenset(_texts(query, "key query")))
+            object.__setattr__(self, "query", frozenset(checked_texts(query, "key query")))
         object.__setattr__(self, "headers", _names(self.headers, "key headers"))
         if not isinstance(self.path, bool):
             raise ConfigurationError(f"key path: {self.path!r} is not True or False")
@@ -122,13 +128,14 @@ class CachePolicy:
         statuses: Statuses that may be stored; default those that HTTP allows, and with a `ttl` 200, 203, 204, 300, 301
             and 308.
         per: Whose a stored response is: `"public"`, `"principal"`, `"claim:NAME"`, or a function of the request;
-            where that gives None the request passes by the cache. Default per principal where an authorizer
+            where that gives None, or fails, the request passes by the cache. Default per principal where an authorizer
             verified one, unless the app says `public` or `s-maxage`.
         cookies: The names of cookies that the app's answer depends on, which become part of the key, or `"ignore"`
             where it depends on none. A Cookie field that is not as RFC 6265 has it counts as a whole, as apps read it
             differently. Default: with a `ttl`, a request with cookies passes by the cache.
         set_cookies: Names of cookies that may be stored with a response and so set for everybody; `"*"` for all.
-        tags: Names by which responses are invalidated together; a list, or a function of the request.
+        tags: Names by which responses are invalidated together; a list, or a function of the request that gives a list
+            or one text. Where that fails, the response is not stored.
         stale_while_revalidate: Seconds after its lifetime in which a response is served while the app is asked anew
             in the background, where the app does not say itself (RFC 5861).
         stale_if_error: The same, where the app fails: it raises, or answers 500, 502, 503 or 504.
@@ -192,11 +199,11 @@ class CachePolicy:
             set_own(self, "statuses", _checked_statuses(self.statuses))
         _check_per(self.per)
         if self.cookies is not None and self.cookies != "ignore":
-            set_own(self, "cookies", tuple(sorted(_texts(self.cookies, "cache cookies"))))
-        set_cookies = ("*",) if self.set_cookies == "*" else _texts(self.set_cookies, "cache set_cookies")
+            set_own(self, "cookies", tuple(sorted(checked_texts(self.cookies, "cache cookies"))))
+        set_cookies = ("*",) if self.set_cookies == "*" else checked_texts(self.set_cookies, "cache set_cookies")
         set_own(self, "set_cookies", frozenset(set_cookies))
         if not callable(self.tags):
-            set_own(self, "tags", tuple(_texts(self.tags, "cache tags")))
+            set_own(self, "tags", tuple(checked_texts(self.tags, "cache tags")))
         if self.invalidate is not None and not callable(self.invalidate):
             raise ConfigurationError(f"cache invalidate: {self.invalidate!r} is not a function of the request")
         if self.unauthorized not in UNAUTHORIZED:
@@ -311,7 +318,7 @@ def _check_seconds(name: str, value: object, *, optional: bool = False) -> None:
 
 
 def _checked_methods(methods: object) -> frozenset[str]:
-    named = _texts(methods, "cache methods")
+    named = checked_texts(methods, "cache methods")
     for method in named:
         if method not in ("GET", "HEAD", "QUERY", "POST"):
             raise ConfigurationError(f"cache methods: {method!r} cannot be cached; allowed are GET, HEAD, QUERY, POST")

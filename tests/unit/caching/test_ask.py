@@ -116,9 +116,12 @@ def test_function_of_the_policy_tells_whose_it_is(cache):
     assert isinstance(cache.ask("GET", PETS, policy=policy), Passing)
 
 
-def test_function_that_gives_no_text_is_an_error(cache):
-    with pytest.raises(ValueError, match="7 is neither a text nor None"):
-        cache.ask("GET", PETS, policy=CachePolicy(per=lambda _: 7))
+def test_function_that_gives_no_text_is_logged_once_and_passes_by(cache, caplog):
+    policy = CachePolicy(per=lambda _: 7)
+    assert [type(cache.ask("GET", PETS, policy=policy)) for _ in range(2)] == [Passing, Passing]
+    [record] = caplog.records
+    assert "cache per: the function of the cache failed" in record.getMessage()
+    assert "7 is neither a text nor None" in str(record.exc_info[1])
 
 
 def test_claim_is_refused_as_nobody_knows_any(cache):
