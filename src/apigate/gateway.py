@@ -11,7 +11,7 @@ from types import MappingProxyType, MethodType
 from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, Unpack, cast, final
 from weakref import WeakMethod, ref
 
-from apigate.caching.settings import CachePolicy, CacheSettings
+from apigate.caching.settings import KEYED_BY_CONTENT, CachePolicy, CacheSettings
 from apigate.config import (
     OBJECTS,
     UNSET,
@@ -40,6 +40,7 @@ from apigate.core.message import Request, Response
 from apigate.core.native import is_same_request, warm_requests
 from apigate.core.policy import CompiledMethod, Completion, Policy, block_on, refuse_awaitable
 from apigate.core.responses import ErrorFormat, GatewayResponse, GatewayResponses
+from apigate.core.routes import ANY
 from apigate.core.steps import run
 from apigate.core.workers import Workers, workers_at_work, workers_seen
 from apigate.pipeline import Compiler, GlobalSettings
@@ -221,6 +222,7 @@ class Gateway:
                 self.clock,
                 self.responses,
                 is_named=name is not None,
+                methods=self._methods_of,
                 shared_store=None if isinstance(opened, MemoryStore) else opened,
                 on_store_change=None if on_event is None else self._emit,
                 on_look=None if on_event is None else self._looked,
@@ -577,6 +579,19 @@ class Gateway:
             if endpoint is not None:
                 return endpoint
         return None
+
+    def _methods_of(self, stage: str) -> set[str] | None:
+        """The names of a stage's methods and of the apps' endpoints; None while a cached one may be unknown."""
+        routings = [routing for _, routing in self.bound]
+        if not routings or (self.marked and None in routings):  # decorated views may be gates of their own
+            return None
+        methods: set[str] = set()
+        for routing in routings:
+            for endpoint in () if routing is None else routing.endpoints():
+                verb, _, template = endpoint.method.partition(" ")
+                verbs = ("GET", *KEYED_BY_CONTENT) if verb == ANY else ()  # a view that does not tell its verbs
+                methods |= {endpoint.method, *[f"{each} {template}" for each in verbs]}
+        return self.stage(stage).names(methods)
 
     def route(self, request: Request, stage: str | None, find: FindEndpoint | None = None) -> RequestContext:
         """The context of a request at the method it is for."""

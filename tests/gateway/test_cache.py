@@ -168,7 +168,8 @@ def test_two_apps_behind_one_gateway_have_responses_of_their_own():
 )
 def test_what_is_invalidated_is_asked_for_again(named, gone):
     app = App()
-    gateway = Gateway(methods={"GET /pets": Method(cache=CachePolicy(ttl=60, tags=["animals"]))})
+    method = Method(cache=CachePolicy(ttl=60, tags=["animals"]))
+    gateway = Gateway(methods={"GET /pets": method, "GET /plants": method})
     gate = WSGIGateway(app.wsgi, gateway)
     ask(gate)
     gateway.stage().cache.invalidate(**named)

@@ -3,7 +3,7 @@
 What is behind it is imported when the first cache is made: `import apigate` is not to pay for it.
 """
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, final
 
@@ -109,6 +109,7 @@ class ResponseCache:
         self._no_origin = NO_ORIGIN
         self._select = selected_fields
         self._bound_to: str | None = None
+        self._methods: Callable[[], Collection[str] | None] = lambda: None
         self._faults: set[tuple[CachePolicy, str]] = set()  # what is logged of its policies
         self.lookups: dict[CachePolicy, Lookup] = {}  # of `ask`
 
@@ -189,16 +190,17 @@ class ResponseCache:
             method: A method as the stage names it, `GET /pets/{id}`.
 
         Raises:
-            ConfigurationError: Not exactly one of them is given.
+            ConfigurationError: Not exactly one of them is given, or it could match nothing: a path without a slash at
+                its start or with a query, a method that the stage does not have.
             ProtocolError: What is shared has to be awaited; use `invalidate_async`.
         """
-        require_done(self.publish([_record(path, prefix, tag, method)]))
+        require_done(self.publish([self._record(path, prefix, tag, method)]))
 
     async def invalidate_async(
         self, *, path: str | None = None, prefix: str | None = None, tag: str | None = None, method: str | None = None
     ) -> None:
         """`invalidate` for tasks."""
-        answer = self.publish([_record(path, prefix, tag, method)])
+        answer = self.publish([self._record(path, prefix, tag, method)])
         if answer is not None:
             await answer
 
@@ -232,8 +234,13 @@ class ResponseCache:
             "expirations": tier.expirations,
         }
 
-    def bind(self, stage: str, clock: Clock) -> None:
+    def bind(self, stage: str, clock: Clock, methods: Callable[[], Collection[str] | None] = lambda: None) -> None:
         """Become the cache of a stage; for gateways.
+
+        Args:
+            stage: What to call it.
+            clock: The clock of the gateway.
+            methods: Gives the names of the stage's methods, None while nobody knows them all.
 
         Raises:
             ConfigurationError: It is another stage's.
@@ -241,6 +248,7 @@ class ResponseCache:
         if self._bound_to is not None:
             raise ConfigurationError(f"cache: this ResponseCache is of {self._bound_to}; make one for {stage}")
         self._bound_to = stage
+        self._methods = methods
         self.clock = clock
         self.lookups.clear()
 
@@ -255,6 +263,11 @@ class ResponseCache:
 
         self.news = SharedGenerations(store, self.generations)
         self.shared = SharedResponses(store, self.news, encryption=self._encryption) if bodies else None
+
+    def _record(self, path: str | None, prefix: str | None, tag: str | None, method: str | None) -> "Invalidation":
+        from apigate.caching.invalidation import invalidation
+
+        return invalidation({"path": path, "prefix": prefix, "tag": tag, "method": method}, self._methods)
 
     # ---- for lookups and fills
 
@@ -364,19 +377,6 @@ class ResponseCache:
     def __repr__(self) -> str:
         """What is stored, and the budget."""
         return f"<ResponseCache {self._tier.entries} responses, {self._tier.bytes} of {self.max_bytes} bytes>"
-
-
-def _record(path: str | None, prefix: str | None, tag: str | None, method: str | None) -> "Invalidation":
-    from apigate.caching.invalidation import method_scope, path_scope, tag_scope
-    from apigate.caching.store import Invalidation
-
-    scopes = {"path": path_scope, "tag": tag_scope, "method": method_scope}
-    given: dict[str, object] = {"path": path, "prefix": prefix, "tag": tag, "method": method}
-    named = [(name, value) for name, value in given.items() if value is not None]
-    if len(named) == 1 and isinstance(named[0][1], str):
-        name, text = named[0][0], named[0][1]
-        return Invalidation("prefix", text) if name == "prefix" else Invalidation("scope", scopes[name](text))
-    raise ConfigurationError("invalidate: give exactly one of path=, prefix=, tag= and method=, as one text")
 
 
 def _checked_sharing(shared: object) -> "bool | str | ResponseStore | None":
