@@ -277,6 +277,47 @@ def test_a_listing_shows_what_is_cached():
     assert "cache 60 s" in repr(gateway)
 
 
+SECONDS = r"'ttl'\?$"
+HINTS = [("timeout", SECONDS), ("expire", SECONDS), ("max_age", SECONDS), ("query", r"key=\{'query': \.\.\.\}\?$")]
+
+
+@pytest.mark.parametrize(("name", "hint"), HINTS)
+def test_settings_as_other_caches_have_them_say_what_is_meant(name, hint):
+    error = f"{name!r} is no setting; did you mean {hint}"
+    with pytest.raises(ConfigurationError, match=f"^cache: {error}"):
+        Gateway().cache(**{name: 60})
+    with pytest.raises(ConfigurationError, match=f"^Method cache: {error}"):
+        Method(cache={name: 60})
+
+
+@pytest.mark.parametrize("name", ["ttl", "timeout", "max_age"])
+def test_a_ttl_of_a_stages_cache_stands_in_its_policy(name):
+    meant = rf'{name!r} is no setting; did you mean policy=\{{"ttl": 60\}}\?'
+    with pytest.raises(ConfigurationError, match=f"^ResponseCache: {meant}"):
+        ResponseCache(**{name: 60})
+    with pytest.raises(ConfigurationError, match=f"^Stage 'prod' cache: {meant}"):
+        Stage("prod", cache={name: 60})
+
+
+def test_a_slip_in_a_setting_of_a_cache_says_the_nearest():
+    with pytest.raises(ConfigurationError, match=r"^ResponseCache: 'max_byte' is no setting; did you mean 'max_bytes'"):
+        ResponseCache(max_byte=1)
+
+
+def test_a_methods_cache_is_a_policy_and_no_cache():
+    with pytest.raises(ConfigurationError, match=r"^Method cache: .*Method\(cache=CachePolicy\(ttl=60\)\)"):
+        Method(cache=ResponseCache())
+    with pytest.raises(ConfigurationError, match=r"^method 'GET /pets': Method cache: "):
+        Gateway().stage().update("GET /pets", cache=ResponseCache())
+
+
+def test_a_number_of_seconds_is_a_ttl():
+    assert Method(cache=60).cache == CachePolicy(ttl=60)
+    assert ResponseCache(policy=60).policy == CachePolicy(ttl=60)
+    with pytest.raises(ConfigurationError, match="write ttl=60"):
+        Gateway().cache(60)
+
+
 # ---- sharing
 
 

@@ -4,10 +4,11 @@ What is behind it is imported when the first cache is made: `import apigate` is 
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from inspect import Parameter, signature
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Never, final
 
-from apigate.caching.settings import CachePolicy, cache_policy
+from apigate.caching.settings import POLICY_HINTS, CachePolicy, cache_policy, check_settings
 from apigate.caching.sizes import parse_size
 from apigate.core.clock import Clock, SystemClock
 from apigate.core.errors import ConfigurationError
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from apigate.caching.store import Invalidation, ResponseStore
     from apigate.caching.variance import FieldValue
 
-__all__ = ["ResponseCache"]
+__all__ = ["CACHE_SETTINGS", "ResponseCache"]
 
 _MOST_SEARCHES = 1_024
 _MOST_OBJECTIONS = 256
@@ -39,7 +40,8 @@ class ResponseCache:
             such as `"512MB"`.
         max_item_bytes: The longest content that is stored; Amazon API Gateway's limit is 1,048,576 bytes.
         max_entries: How many responses are stored at most.
-        policy: How the methods are cached that have no policy of their own.
+        policy: How the methods are cached that have no policy of their own: a `CachePolicy`, a table of its settings,
+            or a number of seconds, which is its `ttl`.
         shared: What workers share, in a gateway. None: invalidations, through the gateway's store where that is shared.
             True: responses too. An address, `"file:///run/app/cache"` or `"redis://host:6379/0"`, or a
             `ResponseStore`: responses and invalidations there. False: nothing. With an address the gateway needs a
@@ -51,6 +53,7 @@ class ResponseCache:
         clock: The clock to go by; in a gateway, the gateway's.
         is_detailed: Whether Cache-Status says why a response was not stored; for development, as it tells clients
             about the app.
+        unknown: None; a name that is no setting is an error which says what is perhaps meant.
 
     Attributes:
         generations: What has been invalidated in this process.
@@ -75,14 +78,16 @@ class ResponseCache:
         *,
         max_item_bytes: int | str = 1_048_576,
         max_entries: int = 1_000_000,
-        policy: CachePolicy | Mapping[str, Any] | str = CachePolicy(),  # noqa: B008 - frozen. Any: a table
+        policy: CachePolicy | Mapping[str, Any] | str | float = CachePolicy(),  # noqa: B008 - frozen. Any: a table
         shared: "bool | str | ResponseStore | None" = None,
         max_lag: float = 1.0,
         encryption: Sequence[bytes | str] | None = None,
         clock: Clock | None = None,
         is_detailed: bool = False,
+        **unknown: Never,
     ) -> None:
         """Check every setting; nothing is stored yet."""
+        check_settings(unknown, CACHE_SETTINGS, "ResponseCache", POLICY_HINTS)
         from apigate.caching.coalescing import Flights
         from apigate.caching.generations import Generations
         from apigate.caching.memory import MemoryTier
@@ -377,6 +382,12 @@ class ResponseCache:
     def __repr__(self) -> str:
         """What is stored, and the budget."""
         return f"<ResponseCache {self._tier.entries} responses, {self._tier.bytes} of {self.max_bytes} bytes>"
+
+
+CACHE_SETTINGS = frozenset(
+    each.name for each in signature(ResponseCache).parameters.values() if each.kind is not Parameter.VAR_KEYWORD
+)
+"""What a `ResponseCache` takes, by name."""
 
 
 def _checked_sharing(shared: object) -> "bool | str | ResponseStore | None":

@@ -5,6 +5,7 @@ Rule: a policy that says nothing is safe: it reuses what the app said may be reu
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import Any, Literal, Self, TypeAlias, TypedDict, cast, final
 
 from apigate.core.errors import ConfigurationError
@@ -13,6 +14,7 @@ from apigate.core.names import nearest
 
 __all__ = [
     "KEYED_BY_CONTENT",
+    "POLICY_HINTS",
     "UNAUTHORIZED",
     "CachePolicy",
     "CacheSettings",
@@ -21,6 +23,8 @@ __all__ = [
     "Query",
     "Unauthorized",
     "cache_policy",
+    "check_policy_settings",
+    "check_settings",
     "checked_texts",
 ]
 
@@ -41,6 +45,12 @@ UNAUTHORIZED: tuple[Unauthorized, ...] = (
 
 KEYED_BY_CONTENT = frozenset({"QUERY", "POST"})
 """Verbs whose content is part of the key, and so is read before the cache is asked."""
+
+_HINTS: Mapping[str, str] = {
+    **dict.fromkeys(("timeout", "expire", "expires", "expiration", "max_age", "seconds", "lifetime"), "'ttl'"),
+    **{part: f"key={{'{part}': ...}}" for part in ("query", "headers", "path")},
+}
+"""What is meant by the names of other caches, and by what stands a level deeper here."""
 
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
 _LONGEST = 2**31  # seconds; RFC 9111, section 1.2.2
@@ -218,6 +228,7 @@ class CachePolicy:
         Args:
             settings: What is to be different.
         """
+        check_policy_settings(settings, "cache")
         given: dict[str, Any] = {"ttl": _AMAZON_TTL, "methods": ("GET",), **settings}
         return cls(**given)
 
@@ -237,6 +248,13 @@ class CachePolicy:
     def reads_content(self) -> bool:
         """Whether the content of some requests is part of their key."""
         return not KEYED_BY_CONTENT.isdisjoint(self.methods)
+
+
+POLICY_HINTS: Mapping[str, str] = {
+    **{item.name: f'policy={{"{item.name}": {"60" if item.name == "ttl" else "..."}}}' for item in fields(CachePolicy)},
+    **dict.fromkeys([name for name, meant in _HINTS.items() if meant == "'ttl'"], 'policy={"ttl": 60}'),
+}
+"""What is meant by the settings of a policy where those of a cache stand."""
 
 
 class CacheSettings(TypedDict, total=False):
@@ -279,22 +297,44 @@ def cache_policy(value: object, setting: str) -> CachePolicy | None:
             return CachePolicy.amazon()
     if isinstance(value, Mapping):
         table = cast("Mapping[str, Any]", value)
-        known = {item.name for item in fields(CachePolicy)}
-        _check_known(table, known, setting)
+        check_policy_settings(table, setting)
         try:
             return CachePolicy(**table)
         except ConfigurationError as error:
             raise ConfigurationError(f"{setting}: {error}") from None
     raise ConfigurationError(
-        f"{setting}: {value!r} is not a CachePolicy, a table of its settings, 'amazon', 'off' or None"
+        f"{setting}: {value!r} is not a CachePolicy, a table of its settings, a number of seconds, 'amazon', 'off' or "
+        f"None"
     )
 
 
-def _check_known(table: Iterable[str], known: set[str], setting: str) -> None:
-    for name in table:
+def check_policy_settings(names: Iterable[str], setting: str) -> None:
+    """See that names are settings of a `CachePolicy`.
+
+    Raises:
+        ConfigurationError: One is none.
+    """
+    check_settings(names, {item.name for item in fields(CachePolicy)}, setting, _HINTS)
+
+
+def check_settings(
+    names: Iterable[str], known: Collection[str], setting: str, hints: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """See that names are settings.
+
+    Args:
+        names: The names.
+        known: The settings there are.
+        setting: Where they stand.
+        hints: What is meant by names that other caches have.
+
+    Raises:
+        ConfigurationError: One is none; it says what is perhaps meant.
+    """
+    for name in names:
         if name not in known:
-            close = nearest(name, known)
-            hint = f"did you mean {close!r}?" if close else f"allowed are {', '.join(sorted(known))}"
+            close = hints.get(name) or (repr(meant) if (meant := nearest(name, known)) else None)
+            hint = f"did you mean {close}?" if close else f"allowed are {', '.join(sorted(known))}"
             raise ConfigurationError(f"{setting}: {name!r} is no setting; {hint}")
 
 
@@ -303,7 +343,7 @@ def _key_parts(key: object) -> KeyParts:
         return key
     if isinstance(key, Mapping):
         table = cast("Mapping[str, Any]", key)
-        _check_known(table, {item.name for item in fields(KeyParts)}, "cache key")
+        check_settings(table, {item.name for item in fields(KeyParts)}, "cache key")
         return KeyParts(**table)
     raise ConfigurationError(f"cache key: {key!r} is not a KeyParts or a table of query, headers and path")
 
