@@ -12,7 +12,6 @@ from apigate.caching.settings import POLICY_HINTS, CachePolicy, cache_policy, ch
 from apigate.caching.sizes import parse_size
 from apigate.core.clock import Clock, SystemClock
 from apigate.core.errors import ConfigurationError
-from apigate.core.native import plain_request
 from apigate.core.policy import block_on, require_done
 from apigate.core.steps import Steps, run
 
@@ -147,7 +146,8 @@ class ResponseCache:
             refused.
 
         Raises:
-            ConfigurationError: The policy goes by a claim, or the cache is to be shared: both need a gateway.
+            ConfigurationError: The policy goes by a claim, or the cache is to be shared: both need a gateway. Or
+                nothing tells the host, or the fields are no mapping of texts.
             ProtocolError: A shared tier has to be awaited; use `ask_async`.
 
         >>> cache = ResponseCache(max_bytes="1MB", policy=CachePolicy(ttl=60))
@@ -156,9 +156,9 @@ class ResponseCache:
         >>> cache.ask("GET", "https://shop.example/pets").body
         b'three pets'
         """
-        from apigate.caching.asking import asked
+        from apigate.caching.asking import asked, request_of
 
-        found = asked(self, plain_request(method, url, headers), content, policy, principal)
+        found = asked(self, request_of(method, url, headers), content, policy, principal)
         return block_on(found) if isinstance(found, Awaitable) else found
 
     async def ask_async(
@@ -174,11 +174,12 @@ class ResponseCache:
         """`ask` for tasks: what is waited for is awaited. The arguments are the same.
 
         Raises:
-            ConfigurationError: The policy goes by a claim, or the cache is to be shared: both need a gateway.
+            ConfigurationError: The policy goes by a claim, or the cache is to be shared: both need a gateway. Or
+                nothing tells the host, or the fields are no mapping of texts.
         """
-        from apigate.caching.asking import asked
+        from apigate.caching.asking import asked, request_of
 
-        found = asked(self, plain_request(method, url, headers), content, policy, principal)
+        found = asked(self, request_of(method, url, headers), content, policy, principal)
         return await found if isinstance(found, Awaitable) else found
 
     # ---- what operators do

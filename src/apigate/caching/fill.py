@@ -15,7 +15,7 @@ from apigate.caching.answer import Answer, answer
 from apigate.caching.coalescing import Lead
 from apigate.caching.directives import Directives
 from apigate.caching.entry import CacheKey, StoredResponse
-from apigate.caching.exchange import UNSEEN, Asked
+from apigate.caching.exchange import UNSEEN, Asked, check_lines
 from apigate.caching.freshness import initial_age
 from apigate.caching.head import Head, head_of
 from apigate.caching.reuse import Reuse, may_serve_on_error, reuse, stale_windows
@@ -95,6 +95,7 @@ class Fill:
 
     def begin(self, status: int, fields: FieldLines) -> tuple[Field, ...]:
         """See `Exchange`."""
+        check_lines(fields)
         lookup = self._lookup
         now_us = self._came_us = lookup.clock.now_us()
         if lookup.varied:

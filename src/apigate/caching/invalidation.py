@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, final
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from apigate.caching.answer import Answer
+from apigate.caching.exchange import check_lines
 from apigate.caching.groups import parse_groups
 from apigate.caching.store import Invalidation
 from apigate.core.errors import ConfigurationError
@@ -137,6 +138,7 @@ class Invalidating:
 
     def begin(self, status: int, fields: FieldLines) -> tuple[Field, ...]:
         """See `Exchange`."""
+        check_lines(fields)
         if 200 <= status <= 399:
             self.scopes = tuple(dict.fromkeys(self._scopes(fields)))
         return self._lookup.note("method")

@@ -5,7 +5,7 @@ from threading import Thread
 
 import pytest
 
-from apigate import CachePolicy, ConfigurationError, Gateway, ResponseCache
+from apigate import CachePolicy, ConfigurationError, Gateway, ProtocolError, ResponseCache
 from apigate.caching.answer import Answer
 from apigate.caching.fill import Fill
 from apigate.caching.invalidation import Invalidating
@@ -218,3 +218,26 @@ def test_in_a_gateway_what_is_shared_may_be_asked_too(tmp_path):
     cache = ResponseCache(shared=f"file://{tmp_path}/cache", policy=CachePolicy(ttl=60))
     Gateway(name="shop", cache=cache)
     assert isinstance(cache.ask("GET", "https://shop.example/pets"), Fill)
+
+
+@pytest.mark.parametrize(("url", "headers"), [("/pets", {}), ("/pets", {"Accept": "text/plain"}), ("pets", {})])
+def test_a_request_of_no_host_is_an_error(cache, url, headers):
+    with pytest.raises(ConfigurationError, match="tells no host, which is part of each key; give a whole URL"):
+        cache.ask("GET", url, headers)
+    with pytest.raises(ConfigurationError, match="tells no host"):
+        asyncio.run(cache.ask_async("GET", url, headers))
+
+
+@pytest.mark.parametrize("headers", [[("Host", "shop.example")], None, {"Host": None}, {b"Host": b"x"}, "Host: x"])
+def test_fields_that_are_no_mapping_of_texts_are_an_error(cache, headers):
+    with pytest.raises(ConfigurationError, match=r"^ask headers: they are not a mapping of names to texts"):
+        cache.ask("GET", PETS, headers)
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_a_head_given_as_a_mapping_is_an_error_and_nothing_is_stored(cache, method):
+    exchange = cache.ask(method, PETS)
+    with pytest.raises(ProtocolError, match="begin: dict is no list of field lines; give pairs"):
+        exchange.begin(200, {"ETag": '"3"'})
+    exchange.fail()
+    assert isinstance(cache.ask("GET", PETS), Fill)
