@@ -7,6 +7,7 @@ Source: ASGI specification 3.0, HTTP and WebSocket message format 2.4; "WebSocke
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextvars import copy_context
 from functools import partial
 from typing import Any, cast, final
 
@@ -17,7 +18,7 @@ from apigate.asgi_exchange import (
     RequestBody,
     Scope,
     Send,
-    ask,
+    ask_apart,
     refresh,
     serve_exchange,
     stop_refreshing,
@@ -27,8 +28,8 @@ from apigate.caching.fill import Fill
 from apigate.caching.settings import KEYED_BY_CONTENT
 from apigate.core.context import RequestContext, current
 from apigate.core.endpoints import Routing
-from apigate.core.message import Response, ResponseHead
-from apigate.core.native import asgi_request, plain_request, staged_path, warm_request
+from apigate.core.message import Request, Response, ResponseHead
+from apigate.core.native import asgi_request, plain_request, staged_path, warm_requests
 from apigate.gateway import Gateway, check_app
 from apigate.routing import routing_of
 from apigate.throttling.decision import Throttled
@@ -36,6 +37,7 @@ from apigate.throttling.decision import Throttled
 __all__ = ["ASGIApp", "GatewayMiddleware", "Message", "Receive", "Scope", "Send"]
 
 _GATED = ("http", "websocket")
+_AROUND = ("app", "root_path", "state")  # which Starlette and FastAPI add to the scopes of their middleware
 _BODY = ("http.response.body", "http.response.zerocopysend", "http.response.pathsend")
 _SERVER_ERROR = 500
 _POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
@@ -79,7 +81,8 @@ class GatewayMiddleware:
         self.routing: Routing | None = routing_of(app)
         self._find = None if self.routing is None else self.routing.find
         self._has_begun = False
-        self._label = gateway.bind(app, self.routing)
+        self._around: Scope = {}  # what stands around this gate adds to each scope
+        self._label = gateway.bind(app, self.routing, warm_async=self.warm)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -87,6 +90,7 @@ class GatewayMiddleware:
         if not self._has_begun:
             self._has_begun = True
             gateway.begin(scope)
+            self._around = {name: scope[name] for name in _AROUND if name in scope and scope["type"] == "lifespan"}
         outer = scope.get("apigate")
         if scope["type"] == "lifespan" and gateway.caches:
             receive = _until_shutdown(receive)
@@ -159,22 +163,31 @@ class GatewayMiddleware:
                 of each key; or URLs with request fields.
 
         Returns:
-            How many went to the app; the others are stored already, or would not be.
+            How many were stored now; the others are stored already, or may not be.
 
         Raises:
-            ConfigurationError: A URL has no scheme or no host.
+            ConfigurationError: A URL has no scheme or no host, or a single one is given in place of a list.
         """
-        asked = 0
-        for url, headers in map(warm_request, requests):
-            request = plain_request("GET", url, headers)
+        stored = 0
+        for url, headers in warm_requests(requests):
+            request = asgi_request(self._unasked(plain_request("GET", url, headers)))
             request.app = self._label
             context, exchange = self.gateway.enter_unasked(request, self.stage, self._find)
             found = await exchange if isinstance(exchange, Awaitable) else exchange
             if found is None:
                 continue
-            asked += 1
-            await ask(self.app, found, self._inner(context, {"http_version": "1.1", **request.native}, None))
-        return asked
+            variables = copy_context()  # none of it is left behind in the caller's
+            variables.run(current.set, context)
+            await ask_apart(self.app, found, self._inner(context, dict(request.native), None), variables)
+            stored += found.has_stored
+        return stored
+
+    def _unasked(self, request: Request) -> Scope:
+        """The scope of a request of nobody, as it would come from what stands around this gate."""
+        around = dict(self._around)
+        if "state" in around:
+            around["state"] = dict(around["state"])  # a copy for each request, as servers make one
+        return {"http_version": "1.1", **request.native, **around}
 
     async def _serve(self, context: RequestContext, scope: Scope, receive: Receive, passage: "_Passage") -> None:
         """Hand an admitted request to the app."""

@@ -8,6 +8,7 @@ Source: RFC 9111; ASGI specification 3.0, HTTP message format 2.4.
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+from contextvars import Context
 from typing import Any, TypeAlias, final
 
 from apigate.caching.answer import Answer
@@ -22,6 +23,7 @@ __all__ = [
     "Scope",
     "Send",
     "ask",
+    "ask_apart",
     "refresh",
     "send_answer",
     "serve_exchange",
@@ -123,6 +125,18 @@ async def ask(app: ASGIApp, exchange: Exchange, scope: Scope) -> None:
         await serve_exchange(app, exchange, _never, scope, receive, send)
     except Exception as error:  # noqa: BLE001 - no request is left that it could be told to
         log_hidden(error)
+
+
+async def ask_apart(app: ASGIApp, exchange: Exchange, scope: Scope, variables: Context) -> None:
+    """`ask`, where nothing that is set meanwhile is left behind in the caller's context.
+
+    Args:
+        app: As in `ask`.
+        exchange: As in `ask`.
+        scope: As in `ask`.
+        variables: A context of its own for the request.
+    """
+    await asyncio.get_running_loop().create_task(ask(app, exchange, scope), context=variables)
 
 
 async def stop_refreshing() -> None:

@@ -14,7 +14,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, final
 
 from apigate.caching.mark import CacheMark
-from apigate.caching.settings import CachePolicy, CacheSettings
+from apigate.caching.settings import CachePolicy, CacheSettings, check_policy_settings
 from apigate.core.context import RequestContext, current_context
 from apigate.core.endpoints import Served, set_mark
 from apigate.core.errors import ConfigurationError
@@ -49,14 +49,12 @@ class CacheDecorator:
         """Check the settings."""
         given: object = policy
         if given is not None and not isinstance(given, CachePolicy):
-            hint = "; write @gateway.cache() with parentheses" if callable(given) else ""
+            hint = "; write @gateway.cache() with parentheses" if callable(given) else "; write ttl=60 for seconds"
             raise ConfigurationError(f"cache: {given!r} is not a CachePolicy{hint}")
         if policy is not None and settings:
             raise ConfigurationError(f"cache: give a policy or its settings ({', '.join(settings)}), not both")
-        try:
-            made = policy or CachePolicy(**settings)
-        except TypeError as error:
-            raise ConfigurationError(f"cache: {error}") from None
+        check_policy_settings(settings, "cache")
+        made = policy or CachePolicy(**settings)
         self._gateway = gateway
         self._cached = _Cached(gateway, CacheMark(gateway.identity, made))
 

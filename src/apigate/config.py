@@ -7,13 +7,12 @@ level that would be inherited.
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, fields, replace
 from enum import Enum
-from inspect import signature
 from os import PathLike
 from types import MappingProxyType
 from typing import Any, Final, TypeAlias, cast, final
 
-from apigate.caching.cache import ResponseCache
-from apigate.caching.settings import CachePolicy, cache_policy
+from apigate.caching.cache import CACHE_SETTINGS, ResponseCache
+from apigate.caching.settings import POLICY_HINTS, CachePolicy, cache_policy, check_settings
 from apigate.core.context import RequestContext
 from apigate.core.cors import CORS
 from apigate.core.errors import ConfigurationError
@@ -51,7 +50,7 @@ UNSET: Final = Unset.UNSET
 Cost: TypeAlias = int | Callable[[Request], int]
 Exempt: TypeAlias = bool | Callable[[Request], bool]
 FinalCost: TypeAlias = Callable[[RequestContext, int], int]
-CachePolicyLike: TypeAlias = CachePolicy | Mapping[str, Any] | str  # Any: a table, values of several types
+CachePolicyLike: TypeAlias = CachePolicy | Mapping[str, Any] | str | float  # Any: a table, values of several types
 ResponseCacheLike: TypeAlias = ResponseCache | Mapping[str, Any] | str
 
 
@@ -73,8 +72,8 @@ class Method:
         final_cost: A function of context and status that says what the request costs in the end, at these three
             levels. More than `cost` may leave a debt of at most one burst.
         modes: `"enforce"`, `"shadow"` or `"off"` for the levels `method` and `client-method`.
-        cache: How its responses are cached: a `CachePolicy`, or a table of its settings; None for not at all. Unset,
-            the stage's cache says.
+        cache: How its responses are cached: a `CachePolicy`, a table of its settings, or a number of seconds, which is
+            its `ttl`; None for not at all. Unset, the stage's cache says.
 
     Raises:
         ConfigurationError: A setting cannot be used.
@@ -97,6 +96,8 @@ class Method:
     def __post_init__(self) -> None:
         """Check every setting, and parse the rates."""
         _check(self, "Method")
+        if self.cache is not UNSET:
+            object.__setattr__(self, "cache", _checked_policy(self.cache, "Method cache"))
         _check_modes(self.modes, ("method", "client-method"), "Method modes", "the stage or the gateway")
 
     @property
@@ -315,9 +316,13 @@ def checked_workers(workers: Any, setting: str) -> int | None:
     return workers  # type: ignore[no-any-return]  # a whole number, as checked
 
 
-def _checked_cache(value: Any, setting: str) -> ResponseCacheLike | CachePolicyLike | None:
-    """A method's policy; a stage's cache was checked before."""
-    return value if isinstance(value, ResponseCache) else cache_policy(value, setting)
+def _checked_policy(value: object, setting: str) -> CachePolicy | None:
+    if isinstance(value, ResponseCache):
+        raise ConfigurationError(
+            f"{setting}: {value!r} belongs to a gateway or stage; give the method a policy: "
+            f"Method(cache=CachePolicy(ttl=60))"
+        )
+    return cache_policy(value, setting)
 
 
 _CHECKS: Mapping[str, Callable[[Any, str], object]] = MappingProxyType(
@@ -331,7 +336,6 @@ _CHECKS: Mapping[str, Callable[[Any, str], object]] = MappingProxyType(
         "refund": _checked_refund,
         "final_cost": _checked_final_cost,
         "modes": checked_modes,
-        "cache": _checked_cache,
     }
 )
 """How each setting is checked: from what was written and where, to what is kept."""
@@ -380,7 +384,8 @@ def response_cache(value: object, setting: str) -> ResponseCache | None:
     if _is_off(value):
         return None
     if isinstance(value, Mapping):
-        table = _named(cast("Mapping[str, Any]", value), _CACHE_SETTINGS, setting)
+        table = cast("Mapping[str, Any]", value)
+        check_settings(table, _CACHE_SETTINGS, setting, POLICY_HINTS)
         try:
             return ResponseCache(**table)
         except ConfigurationError as error:
@@ -391,7 +396,7 @@ def response_cache(value: object, setting: str) -> ResponseCache | None:
     )
 
 
-_CACHE_SETTINGS = frozenset(signature(ResponseCache).parameters) - {"clock"}
+_CACHE_SETTINGS = CACHE_SETTINGS - {"clock"}
 
 
 def gateway_settings(table: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:

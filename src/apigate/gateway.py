@@ -4,13 +4,14 @@ The only module that knows a request's whole way. What waits exists twice, for t
 `complete`; what they run is the same for both.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from os import PathLike
 from threading import Lock
-from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, Unpack, final
+from types import MappingProxyType, MethodType
+from typing import TYPE_CHECKING, Any, Self, TypeAlias, TypeVar, Unpack, cast, final
+from weakref import WeakMethod, ref
 
-from apigate.caching.settings import CachePolicy, CacheSettings
+from apigate.caching.settings import KEYED_BY_CONTENT, CachePolicy, CacheSettings
 from apigate.config import (
     OBJECTS,
     UNSET,
@@ -36,9 +37,10 @@ from apigate.core.counters import Counters
 from apigate.core.endpoints import Endpoint, FindEndpoint, Mark, Routing
 from apigate.core.errors import ConfigurationError
 from apigate.core.message import Request, Response
-from apigate.core.native import is_same_request
+from apigate.core.native import is_same_request, warm_requests
 from apigate.core.policy import CompiledMethod, Completion, Policy, block_on, refuse_awaitable
 from apigate.core.responses import ErrorFormat, GatewayResponse, GatewayResponses
+from apigate.core.routes import ANY
 from apigate.core.steps import run
 from apigate.core.workers import Workers, workers_at_work, workers_seen
 from apigate.pipeline import Compiler, GlobalSettings
@@ -59,7 +61,7 @@ from apigate.throttling.store import ThrottleStore, store_name
 
 if TYPE_CHECKING:
     from apigate.cache_decorator import CacheDecorator
-    from apigate.caching.exchange import Exchange
+    from apigate.caching.fill import Fill
     from apigate.core.events import Event
     from apigate.decorators import ThrottleDecorator
     from apigate.explain import Explanation
@@ -69,11 +71,22 @@ __all__ = ["Gateway", "check_app", "empty_context"]
 
 DEFAULT_STAGE = "default"
 NO_STAGE = "(none)"
+_NO_GATE = (
+    "put GatewayMiddleware around it first; FastAPI and Starlette do so when they begin to serve, so await warm_async "
+    "in the app's lifespan; in Django call apigate.django.warm(urls)"
+)
 
 T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., object])
 
-Unasked: TypeAlias = "tuple[RequestContext, Exchange | Awaitable[Exchange | None] | None]"
+Unasked: TypeAlias = "tuple[RequestContext, Fill | Awaitable[Fill | None] | None]"
 """A request that no client makes, and what the cache does with its response."""
+
+Weak: TypeAlias = Callable[[], T | None]
+"""A reference that does not keep an adapter."""
+
+Warmed: TypeAlias = "Iterable[str | tuple[str, Mapping[str, str]]]"
+"""What a cache is warmed with: whole URLs, or URLs with request fields."""
 
 
 @final
@@ -97,7 +110,7 @@ class Gateway:
             follow a `?`, as in `"memory://?max_keys=1000000"`. Where only windows are, also `"memcached://host:11211"`
             or `"mongodb://host:27017/name"`.
         name: The gateway's name, which prefixes all that it keeps in a store: letters, digits, `-`, `_` and `.`.
-            Required where other processes use the store too; else `apigate`.
+            Required where other processes use the store too, or what a cache shares; else `apigate`.
         outage: What levels do while the store cannot be reached: `"local"` (each process admits its share), `"closed"`
             (503) or `"open"` (not limited); one word, or one by level, `local` for the others. Without meaning for
             `memory://`.
@@ -182,6 +195,8 @@ class Gateway:
         self.identity: ClientIdentity = ClientIdentity(trusted_hops, forwarding_header, client)
         self.cors: CORS | None | Unset = _checked_cors(cors)
         self.bound: list[tuple[str, Routing | None]] = []
+        self._warmers: list[Weak[Callable[[Warmed], int]]] = []
+        self._warmers_async: list[Weak[Callable[[Warmed], Awaitable[int]]]] = []
         self._apps: dict[int, tuple[int, object]] = {}  # by identity, which holds as long as they are kept here
         self._view_labels: dict[tuple[str, int], object] = {}  # apps whose views are their own gates
         self.outage: OutagePolicy = checked_outage(outage, "outage")
@@ -206,6 +221,8 @@ class Gateway:
                 self.name,
                 self.clock,
                 self.responses,
+                is_named=name is not None,
+                methods=self._methods_of,
                 shared_store=None if isinstance(opened, MemoryStore) else opened,
                 on_store_change=None if on_event is None else self._emit,
                 on_look=None if on_event is None else self._looked,
@@ -428,6 +445,44 @@ class Gateway:
 
         return CacheDecorator(self, policy, settings)
 
+    def warm(self, requests: Warmed) -> int:
+        """Have responses stored before clients ask for them, by every WSGI or Django gate of this gateway in turn.
+
+        Args:
+            requests: Whole URLs as clients write them, `https://shop.example/pets?page=1`, as host and scheme are part
+                of each key; or URLs with request fields.
+
+        Returns:
+            How many were stored now; the others are stored already, or may not be.
+
+        Raises:
+            ConfigurationError: No such gate stands around an app. A URL has no scheme or no host, or a single one is
+                given in place of a list.
+            ProtocolError: What is shared has to be awaited.
+        """
+        gates = _living(self._warmers)
+        if not gates:
+            other = "await warm_async(urls) for the ASGI gates there are" if _living(self._warmers_async) else _NO_GATE
+            raise ConfigurationError(f"warm: no WSGI gate of this gateway stands around an app; {other}")
+        asked = list(warm_requests(requests))
+        return sum(gate(asked) for gate in gates)
+
+    async def warm_async(self, requests: Warmed) -> int:
+        """`warm` for tasks, by every ASGI gate of this gateway in turn.
+
+        Args:
+            requests: As in `warm`.
+
+        Raises:
+            ConfigurationError: As in `warm`.
+        """
+        gates = _living(self._warmers_async)
+        if not gates:
+            other = "call warm(urls) for the gates there are" if _living(self._warmers) else _NO_GATE
+            raise ConfigurationError(f"warm_async: no ASGI gate of this gateway stands around an app; {other}")
+        asked = list(warm_requests(requests))
+        return sum([await gate(asked) for gate in gates])
+
     def __repr__(self) -> str:
         """The flat order of the gates, for every stage and method."""
         return "\n".join([f"<Gateway {self.name}", *(repr(stage) for stage in self._stages.values())]) + ">"
@@ -448,8 +503,21 @@ class Gateway:
                 f"stage_by=, such as PathPrefix(), or the adapter stage="
             )
 
-    def bind(self, app: object, routing: Routing | None) -> str:
+    def bind(
+        self,
+        app: object,
+        routing: Routing | None,
+        *,
+        warm: Callable[[Warmed], int] | None = None,
+        warm_async: Callable[[Warmed], Awaitable[int]] | None = None,
+    ) -> str:
         """Note what an adapter stands around, for `lint` and listings, and how many workers there are.
+
+        Args:
+            app: The app.
+            routing: Its routes, where the adapter can read them.
+            warm: Has what is behind the adapter stored, as `warm` does.
+            warm_async: The same, awaited.
 
         Returns:
             What tells the app from others around which the gateway stands; empty for the first one. The cache keeps
@@ -460,6 +528,10 @@ class Gateway:
         module: str = getattr(owner, "__module__", kind.__module__)
         name: str = getattr(owner, "__qualname__", kind.__qualname__)
         self.bound.append((f"{module}.{name}", routing))
+        if warm is not None:
+            _keep_weakly(self._warmers, warm)
+        if warm_async is not None:
+            _keep_weakly(self._warmers_async, warm_async)
         self.workers_seen = workers_seen() or self.workers_seen
         self._warn_of_workers()
         number = self._apps.setdefault(id(owner), (len(self._apps), owner))[0]
@@ -511,6 +583,19 @@ class Gateway:
             if endpoint is not None:
                 return endpoint
         return None
+
+    def _methods_of(self, stage: str) -> set[str] | None:
+        """The names of a stage's methods and of the apps' endpoints; None while a cached one may be unknown."""
+        routings = [routing for _, routing in self.bound]
+        if not routings or (self.marked and None in routings):  # decorated views may be gates of their own
+            return None
+        methods: set[str] = set()
+        for routing in routings:
+            for endpoint in () if routing is None else routing.endpoints():
+                verb, _, template = endpoint.method.partition(" ")
+                verbs = ("GET", *KEYED_BY_CONTENT) if verb == ANY else ()  # a view that does not tell its verbs
+                methods |= {endpoint.method, *[f"{each} {template}" for each in verbs]}
+        return self.stage(stage).names(methods)
 
     def route(self, request: Request, stage: str | None, find: FindEndpoint | None = None) -> RequestContext:
         """The context of a request at the method it is for."""
@@ -854,6 +939,18 @@ class Gateway:
             from logging import getLogger
 
             getLogger("apigate").exception("on_event raised for %r", event)
+
+
+def _living(known: "list[Weak[F]]") -> list[F]:
+    """What the references still refer to."""
+    return [function for weak in known if (function := weak()) is not None]
+
+
+def _keep_weakly(known: "list[Weak[F]]", function: F) -> None:
+    """Add a weak reference to a function or method; those to gates that are gone are dropped."""
+    own = WeakMethod(function) if isinstance(function, MethodType) else ref(function)
+    known[:] = [each for each in known if each() is not None and each != own]
+    known.append(cast("Weak[F]", own))
 
 
 def empty_context(request: Request) -> RequestContext:

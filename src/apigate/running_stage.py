@@ -4,7 +4,7 @@ Rule: what is looked up at a request is replaced as a whole when a setting chang
 of before or of after, and never some of each.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from threading import Lock
 from typing import Any, final
 
@@ -156,6 +156,19 @@ class RunningStage:
         if not found:
             return routes.unmatched
         return found[0] if len(found) == 1 else self._stricter(request, routes, found)
+
+    def names(self, endpoints: Iterable[str]) -> set[str]:
+        """What its methods are called; an endpoint that a setting names is called as the setting does.
+
+        Args:
+            endpoints: The methods of the apps' endpoints.
+        """
+        routes = self.routes
+        names = {name for name in routes.settings.methods if name != ANY}
+        for method in endpoints:
+            named = routes.named_by(method)
+            names.add(method if named is None or named.method is None else named.method)
+        return names
 
     @property
     def settings(self) -> Stage:

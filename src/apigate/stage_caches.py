@@ -4,7 +4,8 @@ Rule: a cache is made, bound to its stage and connected to what workers share at
 is cached has none.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
+from functools import partial
 from typing import cast, final
 
 from apigate.caching.cache import ResponseCache
@@ -32,6 +33,8 @@ class StageCaches:
         name: The gateway's name.
         clock: The clock that requests go by.
         responses: Makes gateway responses.
+        is_named: Whether that is a name of its own, and not the default one.
+        methods: Gives the names of the methods of the stage of a name; None while nobody knows them all.
         shared_store: The gateway's store, where other processes use it too; else None.
         on_store_change: Told of each outage of what is shared, and of each recovery; must not raise.
         on_look: Told of each request that is looked up, what became of it and why, if anybody is.
@@ -45,6 +48,9 @@ class StageCaches:
         name: str,
         clock: Clock,
         responses: GatewayResponses,
+        *,
+        is_named: bool,
+        methods: Callable[[str], Collection[str] | None],
         shared_store: ThrottleStore | None,
         on_store_change: Callable[[StoreOutage | StoreRecovered], None] | None,
         on_look: Callable[[RequestContext, str, str | None], None] | None,
@@ -53,6 +59,8 @@ class StageCaches:
         self._name = name
         self._clock = clock
         self._responses = responses
+        self._is_named = is_named
+        self._methods = methods
         self._shared_store = shared_store
         self._on_store_change = on_store_change
         self._on_look = on_look
@@ -66,7 +74,8 @@ class StageCaches:
         else:
             cache = self._caches.get(stage.name) or ResponseCache()
         if cache is not None and self._caches.get(stage.name) is not cache:
-            cache.bind(f"stage {stage.name!r} of gateway {self._name!r}", self._clock)
+            owner = f"stage {stage.name!r} of gateway {self._name!r}"
+            cache.bind(owner, self._clock, partial(self._methods, stage.name))
             if cache.sharing is not None or self._shared_store is not None:
                 self._share(cache, stage.name)
             self._caches[stage.name] = cache
@@ -79,6 +88,7 @@ class StageCaches:
     def _share(self, cache: ResponseCache, stage: str) -> None:
         """Have a cache share with other workers what it is to share, through the gateway's store or one of its own."""
         from apigate.stores.cache_address import keeps_responses, open_response_store
+        from apigate.stores.shown import shown
 
         own = cache.sharing
         if callable(getattr(own, "learn", None)):
@@ -96,6 +106,11 @@ class StageCaches:
             )
         if store is None or isinstance(store, bool) or (own is None and not keeps_responses(store)):
             return
+        if isinstance(store, str) and not self._is_named:
+            raise ConfigurationError(
+                f"Gateway name: {shown(store)!r} of stage {stage!r}'s cache is shared with other processes, so a name "
+                f"is needed that keeps the responses of different apps apart, such as name='shop'"
+            )
         opened = open_response_store(
             store,
             name=self._name,

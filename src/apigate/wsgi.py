@@ -24,7 +24,7 @@ from apigate.caching.settings import KEYED_BY_CONTENT
 from apigate.core.context import RequestContext, current
 from apigate.core.endpoints import Routing
 from apigate.core.message import Response, ResponseHead
-from apigate.core.native import plain_environ, warm_request, wsgi_request
+from apigate.core.native import plain_environ, warm_requests, wsgi_request
 from apigate.core.policy import block_on
 from apigate.gateway import Gateway, check_app
 from apigate.routing import routing_of
@@ -72,7 +72,7 @@ class GatewayMiddleware:
         self.routing: Routing | None = routing_of(app)
         self._find = None if self.routing is None else self.routing.find
         self._has_begun = False
-        self._label = gateway.bind(app, self.routing)
+        self._label = gateway.bind(app, self.routing, warm=self.warm)
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
@@ -108,14 +108,14 @@ class GatewayMiddleware:
                 of each key; or URLs with request fields.
 
         Returns:
-            How many went to the app; the others are stored already, or would not be.
+            How many were stored now; the others are stored already, or may not be.
 
         Raises:
-            ConfigurationError: A URL has no scheme or no host.
+            ConfigurationError: A URL has no scheme or no host, or a single one is given in place of a list.
             ProtocolError: What is shared has to be awaited.
         """
-        asked = 0
-        for url, headers in map(warm_request, requests):
+        stored = 0
+        for url, headers in warm_requests(requests):
             environ = plain_environ(url, headers)
             request = wsgi_request(environ)
             request.app = self._label
@@ -123,10 +123,10 @@ class GatewayMiddleware:
             found = block_on(exchange) if isinstance(exchange, Awaitable) else exchange
             if found is None:
                 continue
-            asked += 1
             app = partial(_in_context, self.app, context)
             copy_context().run(ask, app, found, _inner(context, environ))  # so that none of it is left behind here
-        return asked
+            stored += found.has_stored
+        return stored
 
     def _serve(self, context: RequestContext, environ: Environ, passage: "_Passage") -> Iterable[bytes]:
         """Hand an admitted request to the app."""

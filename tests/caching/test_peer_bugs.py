@@ -595,8 +595,8 @@ def test_19_web_cache_deception_no_suffix_makes_a_page_cacheable(world, path):
 
 def test_20_fastapi_1695_two_workers_share_and_forget_together(tmp_path):
     address = f"file://{tmp_path}/cache"
-    one = World("wsgi", numbered(*PUBLIC), cache={"shared": address})
-    other = World("wsgi", numbered(*PUBLIC), cache={"shared": address})
+    one = World("wsgi", numbered(*PUBLIC), name="shop", cache={"shared": address})
+    other = World("wsgi", numbered(*PUBLIC), name="shop", cache={"shared": address})
     assert one.ask("/a").body == b"1"
     got = other.ask("/a")
     assert (got.hit, got.body, other.calls) == (True, b"1", 0)

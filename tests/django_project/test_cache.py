@@ -933,11 +933,21 @@ def test_what_was_warmed_is_there_for_the_first_client_and_took_from_no_limit(vi
     gate = cached(throttle="1/day")
     urls = ["http://testserver/x", ("http://testserver/x", {"accept": "text/html"}), "http://testserver/none"]
     with project(via, [path("x", view)], gate, ALLOWED_HOSTS=["testserver"]) as app:
-        assert warm(urls) == 2
+        assert warm(urls) == 1
         assert warm(urls[:1]) == 0
         told = ask(app, "GET /x", {"host": "testserver"})
     assert "hit" in told.headers["cache-status"]
     assert view.number == 1
+
+
+def test_a_gateway_warms_the_project_once_however_often_its_middleware_is_loaded(via):
+    view, private = fresh(), Calls(Cache_Control="private")
+    gate = cached()
+    urls = ["http://testserver/x", "http://testserver/private"]
+    with project(via, [path("x", view), path("private", private)], gate, ALLOWED_HOSTS=["testserver"]) as app:
+        ask(app, "GET /none", {"host": "testserver"})  # loads the middleware under ASGI too
+        assert [gate.warm(urls), gate.warm(urls)] == [1, 0]
+    assert (view.number, private.number) == (1, 2)
 
 
 def test_no_client_can_pass_for_one_that_warms(via):

@@ -1,6 +1,7 @@
 """A cache as a setting of stages and methods, and what is told of it: lint, listings, explanations, events, warming."""
 
 import asyncio
+import gc
 
 import pytest
 
@@ -177,7 +178,8 @@ def test_two_apps_behind_one_gateway_have_responses_of_their_own():
 )
 def test_what_is_invalidated_is_asked_for_again(named, gone):
     app = App()
-    gateway = Gateway(methods={"GET /pets": Method(cache=CachePolicy(ttl=60, tags=["animals"]))})
+    method = Method(cache=CachePolicy(ttl=60, tags=["animals"]))
+    gateway = Gateway(methods={"GET /pets": method, "GET /plants": method})
     gate = WSGIGateway(app.wsgi, gateway)
     ask(gate)
     gateway.stage().cache.invalidate(**named)
@@ -372,6 +374,72 @@ def test_a_listing_shows_what_is_cached():
     assert "cache 60 s" in repr(gateway)
 
 
+SECONDS = r"'ttl'\?$"
+HINTS = [("timeout", SECONDS), ("expire", SECONDS), ("max_age", SECONDS), ("query", r"key=\{'query': \.\.\.\}\?$")]
+
+
+@pytest.mark.parametrize(("name", "hint"), HINTS)
+def test_settings_as_other_caches_have_them_say_what_is_meant(name, hint):
+    error = f"{name!r} is no setting; did you mean {hint}"
+    with pytest.raises(ConfigurationError, match=f"^cache: {error}"):
+        Gateway().cache(**{name: 60})
+    with pytest.raises(ConfigurationError, match=f"^Method cache: {error}"):
+        Method(cache={name: 60})
+
+
+@pytest.mark.parametrize("name", ["ttl", "timeout", "max_age"])
+def test_a_ttl_of_a_stages_cache_stands_in_its_policy(name):
+    meant = rf'{name!r} is no setting; did you mean policy=\{{"ttl": 60\}}\?'
+    with pytest.raises(ConfigurationError, match=f"^ResponseCache: {meant}"):
+        ResponseCache(**{name: 60})
+    with pytest.raises(ConfigurationError, match=f"^Stage 'prod' cache: {meant}"):
+        Stage("prod", cache={name: 60})
+
+
+def test_a_slip_in_a_setting_of_a_cache_says_the_nearest():
+    with pytest.raises(ConfigurationError, match=r"^ResponseCache: 'max_byte' is no setting; did you mean 'max_bytes'"):
+        ResponseCache(max_byte=1)
+
+
+def test_a_methods_cache_is_a_policy_and_no_cache():
+    with pytest.raises(ConfigurationError, match=r"^Method cache: .*Method\(cache=CachePolicy\(ttl=60\)\)"):
+        Method(cache=ResponseCache())
+    with pytest.raises(ConfigurationError, match=r"^method 'GET /pets': Method cache: "):
+        Gateway().stage().update("GET /pets", cache=ResponseCache())
+
+
+def test_a_number_of_seconds_is_a_ttl():
+    assert Method(cache=60).cache == CachePolicy(ttl=60)
+    assert ResponseCache(policy=60).policy == CachePolicy(ttl=60)
+    with pytest.raises(ConfigurationError, match="write ttl=60"):
+        Gateway().cache(60)
+
+
+# ---- sharing
+
+
+@pytest.mark.parametrize("address", ["file:///run/app/cache", "redis://me:secret@localhost:6379/0"])
+@pytest.mark.parametrize("settings", [{"cache": True}, {"stages": True}])
+def test_what_is_shared_needs_a_name_as_a_store_does(address, settings):
+    cache = ResponseCache(shared=address, policy=CachePolicy(ttl=60))
+    given = {"cache": cache} if "cache" in settings else {"stages": [Stage("prod", cache=cache)]}
+    with pytest.raises(ConfigurationError, match=r"^Gateway name: .* a name is needed") as raised:
+        Gateway(**given)
+    assert "secret" not in str(raised.value)
+
+
+def test_what_is_shared_by_the_store_of_the_gateway_needs_a_name(tmp_path):
+    for shared in (True, None):
+        with pytest.raises(ConfigurationError, match=r"^Gateway name: .* a name is needed"):
+            Gateway(store=f"file://{tmp_path}/limits", cache=ResponseCache(shared=shared))
+
+
+@pytest.mark.parametrize("address", ["ftp://x", "file://x", "file:///run/cache?max_byte=1"])
+def test_errors_about_what_is_shared_name_that_setting(address):
+    with pytest.raises(ConfigurationError, match=r"^cache shared: "):
+        Gateway(name="shop", cache=ResponseCache(shared=address))
+
+
 # ---- warming
 
 URLS = ["https://shop.example/pets", ("https://shop.example/pets", {"accept": "text/html"}), "https://shop.example/a?b"]
@@ -397,6 +465,53 @@ def test_a_wsgi_app_is_warmed_alike():
     assert gate.warm(URLS) == 2
     assert gate.gateway.stage().cache.stats()["entries"] == 2
     assert gate.warm(URLS) == 0
+
+
+def test_a_gateway_warms_all_its_gates():
+    gateway, pets, cats = Gateway(methods=TTL), App(), App()
+    gates = [WSGIGateway(app.wsgi, gateway) for app in (pets, cats)]
+    assert gateway.warm(iter(URLS)) == 4
+    assert gateway.warm(URLS) == 0
+    assert pets.asked == cats.asked == ["GET /pets", "GET /a"]
+    assert [ask(gate)[0]["cache-status"].split(";")[1] for gate in gates] == [" hit", " hit"]
+
+
+def test_asgi_gates_are_warmed_by_a_task():
+    gateway, app = Gateway(methods=TTL), App()
+    gate = ASGIGateway(app.asgi, gateway)
+
+    async def serve():
+        assert await gateway.warm_async(URLS) == 2
+        return await ask_async(gate)
+
+    assert asyncio.run(serve())[0][b"cache-status"].startswith(b"apigate; hit")
+    with pytest.raises(ConfigurationError, match="warm_async"):
+        gateway.warm(URLS)
+
+
+def test_without_a_gate_warming_says_what_to_do():
+    gateway = Gateway(methods=TTL)
+    WSGIGateway(App().wsgi, gateway)  # and it is gone
+    gc.collect()
+    with pytest.raises(ConfigurationError, match=r"put GatewayMiddleware around it.*lifespan.*apigate\.django"):
+        gateway.warm(URLS)
+    with pytest.raises(ConfigurationError, match="no ASGI gate"):
+        asyncio.run(gateway.warm_async(URLS))
+
+
+@pytest.mark.parametrize("fields", [[("Cache-Control", "no-store")], [("Set-Cookie", "a=1")]])
+def test_only_what_was_stored_is_counted(fields):
+    app = App(fields)
+    assert WSGIGateway(app.wsgi, Gateway(methods=TTL)).warm(URLS) == 0
+    assert asyncio.run(ASGIGateway(app.asgi, Gateway(methods=TTL)).warm(URLS)) == 0
+    assert len(app.asked) == 6
+
+
+def test_a_single_url_is_no_list_of_urls():
+    gate = WSGIGateway(App().wsgi, Gateway(methods=TTL))
+    for asked in (gate, gate.gateway):
+        with pytest.raises(ConfigurationError, match="give a list of URLs"):
+            asked.warm("https://shop.example/pets")
 
 
 @pytest.mark.parametrize("url", ["/pets", "shop.example/pets", "ftp://shop.example/", "https://"])

@@ -6,21 +6,44 @@ by or refused; never is a response then everybody's.
 
 from collections.abc import Awaitable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from apigate.caching.lookup import Found, Lookup, Passing
-from apigate.caching.owner import owner_of
 from apigate.caching.settings import CachePolicy
 from apigate.core.errors import ConfigurationError
 from apigate.core.message import Request
+from apigate.core.native import plain_request
 
 if TYPE_CHECKING:
     from apigate.caching.cache import ResponseCache
 
-__all__ = ["asked"]
+__all__ = ["asked", "request_of"]
 
 _NO_CLAIMS: Mapping[str, object] = MappingProxyType({})
 _MOST_LOOKUPS = 64  # policies, each worked out once
+
+
+def request_of(method: str, url: str, headers: Mapping[str, str]) -> Request:
+    """The request that a program tells of; see `ResponseCache.ask`.
+
+    Raises:
+        ConfigurationError: Nothing tells its host, or its fields are no mapping of texts.
+    """
+    given: object = headers
+    if not isinstance(given, Mapping) or not all(
+        isinstance(part, str) for pair in cast("Mapping[object, object]", given).items() for part in pair
+    ):
+        raise ConfigurationError(
+            "ask headers: they are not a mapping of names to texts, such as {'Accept': 'text/html'}; several of one "
+            "name are one text, joined by commas"
+        )
+    request = plain_request(method, url, headers)
+    if request.value("host") is None:
+        raise ConfigurationError(
+            f"ask url: {url!r} tells no host, which is part of each key; give a whole URL such as "
+            f"'https://shop.example/pets', or a Host in headers"
+        )
+    return request
 
 
 def asked(
@@ -36,18 +59,29 @@ def asked(
         principal: Whoever was verified to send it.
 
     Raises:
-        ConfigurationError: The policy goes by a claim.
-        ValueError: The policy's function gave something else than a text or None.
+        ConfigurationError: The policy goes by a claim; or the cache is to be shared, and that needs a gateway.
     """
+    if cache.news is None and cache.sharing is not None and cache.sharing is not False:
+        raise ConfigurationError(
+            f"cache shared: {_told(cache.sharing)} has no effect without a gateway; leave it out, or give the cache to "
+            f"a Gateway(cache=...)"
+        )
     policy = policy or cache.policy
     if policy is None:
         return Passing("bypass", "the cache has no policy")
     request.read_body = lambda most: content if len(content) <= most else None
     lookup, now_us = _lookup(cache, policy), cache.clock.now_us()
-    owner = owner_of(policy.per, request, principal, _NO_CLAIMS)
+    owner = lookup.owner(request, principal, _NO_CLAIMS)
     if owner is None:
         return Passing("bypass", "nobody tells whose the response is")
     return lookup.ask(request, now_us, owner.name, owner.mode, private=owner.private)
+
+
+def _told(sharing: object) -> str:
+    """A setting in an error, without what is secret in an address."""
+    from urllib.parse import urlsplit
+
+    return repr(f"{urlsplit(sharing).scheme}://...") if isinstance(sharing, str) else repr(sharing)
 
 
 def _lookup(cache: "ResponseCache", policy: CachePolicy) -> Lookup:

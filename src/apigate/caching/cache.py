@@ -3,15 +3,15 @@
 What is behind it is imported when the first cache is made: `import apigate` is not to pay for it.
 """
 
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from inspect import Parameter, signature
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, final
+from typing import TYPE_CHECKING, Any, Never, final
 
-from apigate.caching.settings import CachePolicy, cache_policy
+from apigate.caching.settings import POLICY_HINTS, CachePolicy, cache_policy, check_settings
 from apigate.caching.sizes import parse_size
 from apigate.core.clock import Clock, SystemClock
 from apigate.core.errors import ConfigurationError
-from apigate.core.native import plain_request
 from apigate.core.policy import block_on, require_done
 from apigate.core.steps import Steps, run
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from apigate.caching.store import Invalidation, ResponseStore
     from apigate.caching.variance import FieldValue
 
-__all__ = ["ITEM_BYTES", "ResponseCache"]
+__all__ = ["CACHE_SETTINGS", "ITEM_BYTES", "ResponseCache"]
 
 ITEM_BYTES = 1_048_576
 """The longest content that is stored where nobody says otherwise: that of Amazon API Gateway."""
@@ -42,10 +42,12 @@ class ResponseCache:
             such as `"512MB"`.
         max_item_bytes: The longest content that is stored; Amazon API Gateway's limit is 1,048,576 bytes.
         max_entries: How many responses are stored at most.
-        policy: How the methods are cached that have no policy of their own.
+        policy: How the methods are cached that have no policy of their own: a `CachePolicy`, a table of its settings,
+            or a number of seconds, which is its `ttl`.
         shared: What workers share, in a gateway. None: invalidations, through the gateway's store where that is shared.
             True: responses too. An address, `"file:///run/app/cache"` or `"redis://host:6379/0"`, or a
-            `ResponseStore`: responses and invalidations there. False: nothing.
+            `ResponseStore`: responses and invalidations there. False: nothing. With an address the gateway needs a
+            name.
         max_lag: Seconds after which what others have invalidated is known at the latest, where the store is a server;
             a file is known at once.
         encryption: Keys of 32 bytes, also in Base64, by which responses are unreadable in what is shared; the first
@@ -53,6 +55,7 @@ class ResponseCache:
         clock: The clock to go by; in a gateway, the gateway's.
         is_detailed: Whether Cache-Status says why a response was not stored; for development, as it tells clients
             about the app.
+        unknown: None; a name that is no setting is an error which says what is perhaps meant.
 
     Attributes:
         generations: What has been invalidated in this process.
@@ -77,14 +80,16 @@ class ResponseCache:
         *,
         max_item_bytes: int | str = ITEM_BYTES,
         max_entries: int = 1_000_000,
-        policy: CachePolicy | Mapping[str, Any] | str = CachePolicy(),  # noqa: B008 - frozen. Any: a table
+        policy: CachePolicy | Mapping[str, Any] | str | float = CachePolicy(),  # noqa: B008 - frozen. Any: a table
         shared: "bool | str | ResponseStore | None" = None,
         max_lag: float = 1.0,
         encryption: Sequence[bytes | str] | None = None,
         clock: Clock | None = None,
         is_detailed: bool = False,
+        **unknown: Never,
     ) -> None:
         """Check every setting; nothing is stored yet."""
+        check_settings(unknown, CACHE_SETTINGS, "ResponseCache", POLICY_HINTS)
         from apigate.caching.coalescing import Flights
         from apigate.caching.generations import Generations
         from apigate.caching.memory import MemoryTier
@@ -111,6 +116,8 @@ class ResponseCache:
         self._no_origin = NO_ORIGIN
         self._select = selected_fields
         self._bound_to: str | None = None
+        self._methods: Callable[[], Collection[str] | None] = lambda: None
+        self._faults: set[tuple[CachePolicy, str]] = set()  # what is logged of its policies
         self.lookups: dict[CachePolicy, Lookup] = {}  # of `ask`
 
     # ---- without a gateway
@@ -142,7 +149,8 @@ class ResponseCache:
             refused.
 
         Raises:
-            ConfigurationError: The policy goes by a claim, which only a gateway knows.
+            ConfigurationError: The policy goes by a claim, or the cache is to be shared: both need a gateway. Or
+                nothing tells the host, or the fields are no mapping of texts.
             ProtocolError: A shared tier has to be awaited; use `ask_async`.
 
         >>> cache = ResponseCache(max_bytes="1MB", policy=CachePolicy(ttl=60))
@@ -151,9 +159,9 @@ class ResponseCache:
         >>> cache.ask("GET", "https://shop.example/pets").body
         b'three pets'
         """
-        from apigate.caching.asking import asked
+        from apigate.caching.asking import asked, request_of
 
-        found = asked(self, plain_request(method, url, headers), content, policy, principal)
+        found = asked(self, request_of(method, url, headers), content, policy, principal)
         return block_on(found) if isinstance(found, Awaitable) else found
 
     async def ask_async(
@@ -169,11 +177,12 @@ class ResponseCache:
         """`ask` for tasks: what is waited for is awaited. The arguments are the same.
 
         Raises:
-            ConfigurationError: The policy goes by a claim, which only a gateway knows.
+            ConfigurationError: The policy goes by a claim, or the cache is to be shared: both need a gateway. Or
+                nothing tells the host, or the fields are no mapping of texts.
         """
-        from apigate.caching.asking import asked
+        from apigate.caching.asking import asked, request_of
 
-        found = asked(self, plain_request(method, url, headers), content, policy, principal)
+        found = asked(self, request_of(method, url, headers), content, policy, principal)
         return await found if isinstance(found, Awaitable) else found
 
     # ---- what operators do
@@ -190,16 +199,17 @@ class ResponseCache:
             method: A method as the stage names it, `GET /pets/{id}`.
 
         Raises:
-            ConfigurationError: Not exactly one of them is given.
+            ConfigurationError: Not exactly one of them is given, or it could match nothing: a path without a slash at
+                its start or with a query, a method that the stage does not have.
             ProtocolError: What is shared has to be awaited; use `invalidate_async`.
         """
-        require_done(self.publish([_record(path, prefix, tag, method)]))
+        require_done(self.publish([self._record(path, prefix, tag, method)]))
 
     async def invalidate_async(
         self, *, path: str | None = None, prefix: str | None = None, tag: str | None = None, method: str | None = None
     ) -> None:
         """`invalidate` for tasks."""
-        answer = self.publish([_record(path, prefix, tag, method)])
+        answer = self.publish([self._record(path, prefix, tag, method)])
         if answer is not None:
             await answer
 
@@ -233,8 +243,13 @@ class ResponseCache:
             "expirations": tier.expirations,
         }
 
-    def bind(self, stage: str, clock: Clock) -> None:
+    def bind(self, stage: str, clock: Clock, methods: Callable[[], Collection[str] | None] = lambda: None) -> None:
         """Become the cache of a stage; for gateways.
+
+        Args:
+            stage: What to call it.
+            clock: The clock of the gateway.
+            methods: Gives the names of the stage's methods, None while nobody knows them all.
 
         Raises:
             ConfigurationError: It is another stage's.
@@ -242,6 +257,7 @@ class ResponseCache:
         if self._bound_to is not None:
             raise ConfigurationError(f"cache: this ResponseCache is of {self._bound_to}; make one for {stage}")
         self._bound_to = stage
+        self._methods = methods
         self.clock = clock
         self.lookups.clear()
 
@@ -256,6 +272,11 @@ class ResponseCache:
 
         self.news = SharedGenerations(store, self.generations)
         self.shared = SharedResponses(store, self.news, encryption=self.encryption) if bodies else None
+
+    def _record(self, path: str | None, prefix: str | None, tag: str | None, method: str | None) -> "Invalidation":
+        from apigate.caching.invalidation import invalidation
+
+        return invalidation({"path": path, "prefix": prefix, "tag": tag, "method": method}, self._methods)
 
     # ---- for lookups and fills
 
@@ -332,6 +353,25 @@ class ResponseCache:
             self.objections.clear()
         self.objections[hash(key)] = objection
 
+    def note_fault(self, policy: CachePolicy, setting: str, so: str, error: Exception) -> None:
+        """Log that a function of a policy failed, once for each: no client is told, nor can one fill the log.
+
+        Args:
+            policy: The policy.
+            setting: What the function is for.
+            so: What becomes of the request.
+            error: What it raised, or what is wrong with what it gave.
+        """
+        if (policy, setting) in self._faults:
+            return
+        if len(self._faults) >= _MOST_OBJECTIONS:
+            self._faults.clear()
+        self._faults.add((policy, setting))
+        from logging import getLogger
+
+        words = "cache %s: the function of %s failed, so %s; this is said once"
+        getLogger("apigate").error(words, setting, self._bound_to or "the cache", so, exc_info=error)
+
     def search(self, base: "CacheKey") -> "SearchVariance | None":
         """How queries of a path are to be taken; None if every difference counts."""
         return self.searches.get(hash(base))
@@ -352,17 +392,10 @@ class ResponseCache:
         return f"<ResponseCache {self._tier.entries} responses, {self._tier.bytes} of {self.max_bytes} bytes>"
 
 
-def _record(path: str | None, prefix: str | None, tag: str | None, method: str | None) -> "Invalidation":
-    from apigate.caching.invalidation import method_scope, path_scope, tag_scope
-    from apigate.caching.store import Invalidation
-
-    scopes = {"path": path_scope, "tag": tag_scope, "method": method_scope}
-    given: dict[str, object] = {"path": path, "prefix": prefix, "tag": tag, "method": method}
-    named = [(name, value) for name, value in given.items() if value is not None]
-    if len(named) == 1 and isinstance(named[0][1], str):
-        name, text = named[0][0], named[0][1]
-        return Invalidation("prefix", text) if name == "prefix" else Invalidation("scope", scopes[name](text))
-    raise ConfigurationError("invalidate: give exactly one of path=, prefix=, tag= and method=, as one text")
+CACHE_SETTINGS = frozenset(
+    each.name for each in signature(ResponseCache).parameters.values() if each.kind is not Parameter.VAR_KEYWORD
+)
+"""What a `ResponseCache` takes, by name."""
 
 
 def _checked_sharing(shared: object) -> "bool | str | ResponseStore | None":

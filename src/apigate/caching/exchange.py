@@ -10,9 +10,10 @@ from typing import NamedTuple, Protocol
 from apigate.caching.answer import Answer
 from apigate.caching.directives import Directives
 from apigate.caching.entry import CacheKey
+from apigate.core.errors import ProtocolError
 from apigate.core.message import Field, FieldLines, Request, RequestFields
 
-__all__ = ["UNKEYED", "UNSEEN", "Asked", "Exchange", "log_hidden"]
+__all__ = ["UNKEYED", "UNSEEN", "Asked", "Exchange", "check_lines", "log_hidden"]
 
 UNSEEN = "its content or its trailers do not pass here"
 UNKEYED = "the app has read content of the request, which is no part of its key"
@@ -73,10 +74,13 @@ class Exchange(Protocol):
 
         Args:
             status: Its status.
-            fields: Its field lines.
+            fields: Its field lines, as pairs.
 
         Returns:
             Fields to add to it, unless it is held back.
+
+        Raises:
+            ProtocolError: The field lines are a mapping.
         """
         ...
 
@@ -110,6 +114,18 @@ class Exchange(Protocol):
     def settle(self) -> Awaitable[None] | None:
         """What is left to do once the client has its response; None, or an awaitable where that has to be awaited."""
         ...
+
+
+def check_lines(fields: FieldLines) -> None:
+    """See that a program has given the field lines of a head as pairs: a mapping would be read as its names alone.
+
+    Raises:
+        ProtocolError: It has given a mapping.
+    """
+    if isinstance(fields, Mapping):
+        raise ProtocolError(
+            f"begin: {type(fields).__name__} is no list of field lines; give pairs, such as list(headers.items())"
+        )
 
 
 def log_hidden(error: Exception, whose: str = "app") -> None:

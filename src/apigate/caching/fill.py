@@ -15,7 +15,7 @@ from apigate.caching.answer import Answer, answer
 from apigate.caching.coalescing import Lead
 from apigate.caching.directives import Directives
 from apigate.caching.entry import CacheKey, StoredResponse
-from apigate.caching.exchange import UNSEEN, Asked
+from apigate.caching.exchange import UNSEEN, Asked, check_lines
 from apigate.caching.freshness import initial_age
 from apigate.caching.head import Head, head_of
 from apigate.caching.reuse import Reuse, may_serve_on_error, reuse, stale_windows
@@ -50,6 +50,9 @@ class Fill:
         stored: The stored response that the app is asked about, if there is one.
         lead: The flight that this request leads, if it does.
         context: Variables to send it with in the background, by GET; None where a client waits for it.
+
+    Attributes:
+        has_stored: Whether the response was stored.
     """
 
     def __init__(
@@ -76,12 +79,14 @@ class Fill:
         self._sent_us = lookup.clock.now_us()
         self._chunks: list[bytes] | None = None
         self._length = 0
+        self._tags: tuple[str, ...] = ()
         self._head: tuple[int, Head, float] | None = None  # of a response that passes: status, head, wall time
         self._came_us = self._sent_us
         self._answer: StoredResponse | None = None
         self._written: StoredResponse | None = None  # what a shared tier is to be given
         self._is_forgotten = False  # whether a shared tier is to forget what was stored
         self._is_validated = False  # whether the app has answered our own question by 304
+        self.has_stored: bool = False
         self._has_ended = False
         self._is_unknown = True  # whether the head has not come
         self.key: CacheKey = asked.key
@@ -93,6 +98,7 @@ class Fill:
 
     def begin(self, status: int, fields: FieldLines) -> tuple[Field, ...]:
         """See `Exchange`."""
+        check_lines(fields)
         lookup = self._lookup
         now_us = self._came_us = lookup.clock.now_us()
         if lookup.varied:
@@ -217,13 +223,20 @@ class Fill:
             return self._waived
         if head.length is not None and head.length > self._lookup.cache.max_item_bytes:
             return _TOO_LONG
-        return storage_objection(
+        objection = storage_objection(
             status,
             head,
             rules._replace(private=True) if asked.private else rules,
             request_directives=asked.directives,
             authorization="authorization" in asked.picked,
         )
+        if objection is not None:
+            return objection
+        tags = self._lookup.tags(asked.request)
+        if tags is None:
+            return "its tags cannot be told"
+        self._tags = tags
+        return None
 
     def _may_answer_stale(self, now_us: int) -> bool:
         stored = self._stored
@@ -246,6 +259,7 @@ class Fill:
         lookup, asked = self._lookup, self._asked
         shared = not asked.owner or lookup.is_for_all(head.directives)
         self.key = lookup.key_of(asked, shared=shared, search=head.search)
+        objection = None if came is head else self._objection(status, head)
         waited = (self._came_us - self._sent_us) / 1_000_000
         lines = head.kept if status in _NO_CONTENT else (*head.kept, ("Content-Length", str(len(body))))
         response = StoredResponse(
@@ -257,7 +271,7 @@ class Fill:
             lifetime=lookup.lifetime(status, head, wall),
             grace=0.0,
             vary=self._selected(head),
-            scopes=lookup.scopes(asked, head.groups),
+            scopes=lookup.scopes(asked, head.groups, self._tags),
             shared=shared,
             epoch=self._epoch,
             head=head,
@@ -265,13 +279,13 @@ class Fill:
         response.grace = max(
             *stale_windows(response, lookup.policy), _KEPT_FOR_VALIDATION if response.has_validator else 0.0
         )
-        objection = None if came is head else self._objection(status, head)
         if objection is not None:
             if self._stored is not None and not self._is_head:
                 lookup.forget(asked=asked, stored=self._stored)
             self._refuse(objection)
         elif lookup.cache.put(self.key, response, self._came_us):
             self._written = response
+            self.has_stored = True
             lookup.note_search(self.key, head.search)
             if lookup.is_for_waiters(asked, self.key):
                 self._land(response)

@@ -6,19 +6,32 @@ A scope is a text that a stored response carries and an invalidation names: `pat
 Source: RFC 9111, section 4.4; RFC 9875.
 """
 
-from collections.abc import Awaitable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from typing import TYPE_CHECKING, final
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from apigate.caching.answer import Answer
+from apigate.caching.exchange import check_lines
 from apigate.caching.groups import parse_groups
 from apigate.caching.store import Invalidation
+from apigate.core.errors import ConfigurationError
 from apigate.core.message import Field, FieldLines, Request, RequestFields, Target
+from apigate.core.names import nearest
+from apigate.core.routes import ANY, shape_of
 
 if TYPE_CHECKING:
     from apigate.caching.lookup import Lookup
 
-__all__ = ["SAFE_METHODS", "Invalidating", "group_scope", "is_safe", "method_scope", "path_scope", "tag_scope"]
+__all__ = [
+    "SAFE_METHODS",
+    "Invalidating",
+    "group_scope",
+    "invalidation",
+    "is_safe",
+    "method_scope",
+    "path_scope",
+    "tag_scope",
+]
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE", "QUERY"})
 """Methods that change nothing; any other, known or not, may (RFC 9110, section 9.2.1)."""
@@ -47,6 +60,53 @@ def tag_scope(tag: str) -> str:
 def group_scope(scheme: str, host: str, group: str) -> str:
     """The scope of all responses of a group, which is one of its origin alone (RFC 9875, section 2)."""
     return f"group:{scheme}://{host}|{group}"
+
+
+def invalidation(given: Mapping[str, object], methods: Callable[[], Collection[str] | None]) -> Invalidation:
+    """What an operator has forgotten, if it can match anything.
+
+    Args:
+        given: What is given, by kind: `path`, `prefix`, `tag` and `method`, all but one of them None.
+        methods: Gives the names of the stage's methods, None while nobody knows them all.
+
+    Raises:
+        ConfigurationError: Not exactly one text is given, or it is none of its kind.
+    """
+    named = [(kind, value) for kind, value in given.items() if value is not None]
+    if len(named) != 1 or not isinstance(named[0][1], str):
+        raise ConfigurationError("invalidate: give exactly one of path=, prefix=, tag= and method=, as one text")
+    kind, text = named[0][0], named[0][1]
+    if kind == "tag":
+        if not text:
+            raise ConfigurationError("invalidate tag: '' is no tag")
+        return Invalidation("scope", tag_scope(text))
+    if kind == "method":
+        _check_method(text, methods())
+        return Invalidation("scope", method_scope(text))
+    if not text.startswith("/") or any(part in text for part in ("?", "#", "://")):
+        raise ConfigurationError(
+            f"invalidate {kind}: {text!r} is not a path such as '/pets/1': it begins with a slash, and has no host, "
+            f"query or fragment; it holds for all of them"
+        )
+    return Invalidation("prefix", text) if kind == "prefix" else Invalidation("scope", path_scope(text))
+
+
+def _check_method(text: str, known: Collection[str] | None) -> None:
+    """See that a method's name may be one of the stage's."""
+    if known is not None and text in known:
+        return
+    verb, _, template = text.partition(" ")
+    is_name = template.startswith("/") and (verb == ANY or verb.isalpha()) and verb == verb.upper() and verb != "HEAD"
+    if not is_name and not text.startswith("/"):
+        raise ConfigurationError(
+            f"invalidate method: {text!r} is not a method; write a verb in capitals, GET also for HEAD, and the "
+            f"template as the stage has it, such as 'GET /pets/{{id}}'"
+        )
+    if known is not None:
+        alike = [name for name in known if shape_of(name) == shape_of(text)]
+        close = alike[0] if alike else nearest(text, known)
+        hint = f"did you mean {close!r}?" if close else f"methods are {', '.join(sorted(known)) or 'none'}"
+        raise ConfigurationError(f"invalidate method: the stage has no method {text!r}; {hint}")
 
 
 @final
@@ -78,6 +138,7 @@ class Invalidating:
 
     def begin(self, status: int, fields: FieldLines) -> tuple[Field, ...]:
         """See `Exchange`."""
+        check_lines(fields)
         if 200 <= status <= 399:
             self.scopes = tuple(dict.fromkeys(self._scopes(fields)))
         return self._lookup.note("method")

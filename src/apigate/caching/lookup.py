@@ -11,7 +11,7 @@ from contextvars import copy_context
 from copy import copy
 from functools import partial
 from random import random
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast, final
 
 from apigate.caching.answer import Answer, answer, warned
 from apigate.caching.coalescing import Lead, Wait
@@ -30,9 +30,10 @@ from apigate.caching.invalidation import (
     tag_scope,
 )
 from apigate.caching.key import QUERY, KeyMaker, content_digest
+from apigate.caching.owner import Owner, owner_of
 from apigate.caching.reuse import Reuse, may_serve_on_error, reuse
 from apigate.caching.search import SearchVariance
-from apigate.caching.settings import KEYED_BY_CONTENT, CachePolicy
+from apigate.caching.settings import KEYED_BY_CONTENT, CachePolicy, checked_texts
 from apigate.caching.status import forwarded_status
 from apigate.caching.storability import StorageRules, allows_authorization, is_lifetime_given
 from apigate.caching.variance import FieldValue, matches, normalized_value, selected_fields
@@ -242,6 +243,20 @@ class Lookup:
             known = self._notes[reason, detail] = (forwarded_status(reason, detail=detail if self.is_detailed else ""),)
         return known
 
+    def owner(self, request: Request, principal: str | None, claims: Mapping[str, Any]) -> Owner | None:
+        """As `owner_of`; None also where the policy's function fails, so that the request passes by.
+
+        Args:
+            request: The request.
+            principal: Whoever was verified to send it.
+            claims: What is known of the principal. Any: as a token has them.
+        """
+        try:
+            return owner_of(self.policy.per, request, principal, claims)
+        except Exception as error:  # noqa: BLE001 - a function of the user's may raise anything
+            self.cache.note_fault(self.policy, "per", "the request passes by the cache", error)
+            return None
+
     # ---- before anything is looked up
 
     def _other(self, request: Request, picked: Mapping[str, str]) -> Found:
@@ -311,13 +326,20 @@ class Lookup:
         self, asked: Asked, stored: StoredResponse | None, may: Callable[[Request], bool]
     ) -> Found | None:
         """What becomes of a client's wish to invalidate; None where it is ignored."""
-        if may(asked.request):
+        if self._is_allowed(may, asked.request):
             if stored is not None:
                 self.forget(asked, stored)  # now: what the app answers may be a 304 or a part, which replaces nothing
             return Fill(self, asked, "request")
         if self.policy.unauthorized == "FAIL_WITH_403":
             return Refused("ACCESS_DENIED", "This client may not invalidate what is cached.")
         return None
+
+    def _is_allowed(self, may: Callable[[Request], bool], request: Request) -> bool:
+        try:
+            return may(request)
+        except Exception as error:  # noqa: BLE001 - a function of the user's may raise anything
+            self.cache.note_fault(self.policy, "invalidate", "the client counts as one that may not", error)
+            return False
 
     def _allowed(self, asked: Asked, stored: StoredResponse | None) -> StoredResponse | None:
         """The stored response that the request may be given: its own, or one that the app lets everybody have."""
@@ -491,10 +513,27 @@ class Lookup:
         key = self.key_of(asked, shared=True, search=None)
         return self._searched(key, asked.request, asked.picked, "") if self.cache.searches and not asked.digest else key
 
-    def scopes(self, asked: Asked, groups: Iterable[str]) -> tuple[str, ...]:
-        """What invalidates a response to a request."""
+    def tags(self, request: Request) -> tuple[str, ...] | None:
+        """The policy's tags of a response to a request; None where its function fails to tell them."""
+        tags = self.policy.tags
+        if not callable(tags):
+            return cast("tuple[str, ...]", tags)  # as it was checked
+        try:
+            given: object = tags(request)
+            return checked_texts([given] if isinstance(given, str) else given, "cache tags")
+        except Exception as error:  # noqa: BLE001 - a function of the user's may raise anything
+            self.cache.note_fault(self.policy, "tags", "what it was asked for is not stored", error)
+            return None
+
+    def scopes(self, asked: Asked, groups: Iterable[str], tags: Iterable[str]) -> tuple[str, ...]:
+        """What invalidates a response to a request.
+
+        Args:
+            asked: The request.
+            groups: The groups that the response names.
+            tags: The policy's tags.
+        """
         _, scheme, host, path, *_ = asked.key
-        tags = self.policy.tags(asked.request) if callable(self.policy.tags) else self.policy.tags
         scopes = (path_scope(path), *self._scope)
         if tags:
             scopes += tuple([tag_scope(tag) for tag in tags])

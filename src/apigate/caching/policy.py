@@ -11,7 +11,7 @@ from apigate.caching.exchange import Exchange
 from apigate.caching.fill import Fill
 from apigate.caching.invalidation import Invalidating, is_safe
 from apigate.caching.lookup import Found, Lookup, Passing, Refused, uncached
-from apigate.caching.owner import Owner, owner_of
+from apigate.caching.owner import Owner
 from apigate.core.context import RequestContext
 from apigate.core.counters import Counters
 from apigate.core.message import Response
@@ -71,12 +71,12 @@ class CachingPolicy:
             return run(self._later(context, found))
         return self._judge(context, found)
 
-    def warm(self, context: RequestContext) -> Exchange | Awaitable[Exchange | None] | None:
+    def warm(self, context: RequestContext) -> Fill | Awaitable[Fill | None] | None:
         """The exchange by which a response is stored before clients ask; None where there is nothing to do."""
         found = self._ask(context)
         return run(self._warmed(found)) if isinstance(found, Awaitable) else _fill_of(found)
 
-    def _warmed(self, found: Awaitable[Found]) -> Steps[Exchange | None]:
+    def _warmed(self, found: Awaitable[Found]) -> Steps[Fill | None]:
         return _fill_of((yield found))
 
     def explain(self, context: RequestContext) -> list[str]:
@@ -87,7 +87,7 @@ class CachingPolicy:
         return self.lookup.explain(context.request, context.now_us, owner.name, owner.mode, private=owner.private)
 
     def _owner(self, context: RequestContext) -> Owner | None:
-        return owner_of(self.lookup.policy.per, context.request, context.principal, context.claims)
+        return self.lookup.owner(context.request, context.principal, context.claims)
 
     def _ask(self, context: RequestContext) -> Found | Awaitable[Found]:
         owner = self._owner(context)
@@ -127,7 +127,7 @@ class CachingPolicy:
         return found.reason if objection is None else f"{found.reason}: the last answer was not stored: {objection}"
 
 
-def _fill_of(found: Found) -> Exchange | None:
+def _fill_of(found: Found) -> Fill | None:
     if isinstance(found, Answer):
         return found.refresh
     return found if isinstance(found, Fill) else None

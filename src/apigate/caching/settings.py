@@ -5,6 +5,7 @@ Rule: a policy that says nothing is safe: it reuses what the app said may be reu
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
+from types import MappingProxyType
 from typing import Any, Literal, Self, TypeAlias, TypedDict, cast, final
 
 from apigate.core.errors import ConfigurationError
@@ -13,6 +14,7 @@ from apigate.core.names import nearest
 
 __all__ = [
     "KEYED_BY_CONTENT",
+    "POLICY_HINTS",
     "UNAUTHORIZED",
     "CachePolicy",
     "CacheSettings",
@@ -21,6 +23,9 @@ __all__ = [
     "Query",
     "Unauthorized",
     "cache_policy",
+    "check_policy_settings",
+    "check_settings",
+    "checked_texts",
 ]
 
 Query: TypeAlias = Literal["kept", "sorted"] | Collection[str]
@@ -41,12 +46,23 @@ UNAUTHORIZED: tuple[Unauthorized, ...] = (
 KEYED_BY_CONTENT = frozenset({"QUERY", "POST"})
 """Verbs whose content is part of the key, and so is read before the cache is asked."""
 
+_HINTS: Mapping[str, str] = {
+    **dict.fromkeys(("timeout", "expire", "expires", "expiration", "max_age", "seconds", "lifetime"), "'ttl'"),
+    **{part: f"key={{'{part}': ...}}" for part in ("query", "headers", "path")},
+}
+"""What is meant by the names of other caches, and by what stands a level deeper here."""
+
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
 _LONGEST = 2**31  # seconds; RFC 9111, section 1.2.2
 _AMAZON_TTL = 300  # Amazon API Gateway, "Cache settings for REST APIs": the default TTL of a stage's cache
 
 
-def _texts(values: object, setting: str) -> tuple[str, ...]:
+def checked_texts(values: object, setting: str) -> tuple[str, ...]:
+    """Texts, none of them empty.
+
+    Raises:
+        ConfigurationError: They are not a list of such.
+    """
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
         raise ConfigurationError(f"{setting}: {values!r} is not a list of texts")
     listed = tuple(cast("Iterable[object]", values))
@@ -58,7 +74,7 @@ def _texts(values: object, setting: str) -> tuple[str, ...]:
 
 def _names(values: object, setting: str) -> tuple[str, ...]:
     """Field names, lower-case, each once and in order."""
-    named = {name.lower() for name in _texts(values, setting)}
+    named = {name.lower() for name in checked_texts(values, setting)}
     for name in named:
         if not _TOKEN.issuperset(name):
             raise ConfigurationError(f"{setting}: {name!r} is not the name of a field")
@@ -97,7 +113,7 @@ class KeyParts:
                     f"key query: {query!r} is unknown; allowed are 'kept', 'sorted' or a list of parameter names"
                 )
         else:
-            object.__setattr__(self, "query", frozenset(_texts(query, "key query")))
+            object.__setattr__(self, "query", frozenset(checked_texts(query, "key query")))
         object.__setattr__(self, "headers", _names(self.headers, "key headers"))
         if not isinstance(self.path, bool):
             raise ConfigurationError(f"key path: {self.path!r} is not True or False")
@@ -122,13 +138,14 @@ class CachePolicy:
         statuses: Statuses that may be stored; default those that HTTP allows, and with a `ttl` 200, 203, 204, 300, 301
             and 308.
         per: Whose a stored response is: `"public"`, `"principal"`, `"claim:NAME"`, or a function of the request;
-            where that gives None the request passes by the cache. Default per principal where an authorizer
+            where that gives None, or fails, the request passes by the cache. Default per principal where an authorizer
             verified one, unless the app says `public` or `s-maxage`.
         cookies: The names of cookies that the app's answer depends on, which become part of the key, or `"ignore"`
             where it depends on none. A Cookie field that is not as RFC 6265 has it counts as a whole, as apps read it
             differently. Default: with a `ttl`, a request with cookies passes by the cache.
         set_cookies: Names of cookies that may be stored with a response and so set for everybody; `"*"` for all.
-        tags: Names by which responses are invalidated together; a list, or a function of the request.
+        tags: Names by which responses are invalidated together; a list, or a function of the request that gives a list
+            or one text. Where that fails, the response is not stored.
         stale_while_revalidate: Seconds after its lifetime in which a response is served while the app is asked anew
             in the background, where the app does not say itself (RFC 5861).
         stale_if_error: The same, where the app fails: it raises, or answers 500, 502, 503 or 504.
@@ -192,11 +209,11 @@ class CachePolicy:
             set_own(self, "statuses", _checked_statuses(self.statuses))
         _check_per(self.per)
         if self.cookies is not None and self.cookies != "ignore":
-            set_own(self, "cookies", tuple(sorted(_texts(self.cookies, "cache cookies"))))
-        set_cookies = ("*",) if self.set_cookies == "*" else _texts(self.set_cookies, "cache set_cookies")
+            set_own(self, "cookies", tuple(sorted(checked_texts(self.cookies, "cache cookies"))))
+        set_cookies = ("*",) if self.set_cookies == "*" else checked_texts(self.set_cookies, "cache set_cookies")
         set_own(self, "set_cookies", frozenset(set_cookies))
         if not callable(self.tags):
-            set_own(self, "tags", tuple(_texts(self.tags, "cache tags")))
+            set_own(self, "tags", tuple(checked_texts(self.tags, "cache tags")))
         if self.invalidate is not None and not callable(self.invalidate):
             raise ConfigurationError(f"cache invalidate: {self.invalidate!r} is not a function of the request")
         if self.unauthorized not in UNAUTHORIZED:
@@ -211,6 +228,7 @@ class CachePolicy:
         Args:
             settings: What is to be different.
         """
+        check_policy_settings(settings, "cache")
         given: dict[str, Any] = {"ttl": _AMAZON_TTL, "methods": ("GET",), **settings}
         return cls(**given)
 
@@ -244,6 +262,13 @@ class CachePolicy:
     def reads_content(self) -> bool:
         """Whether the content of some requests is part of their key."""
         return not KEYED_BY_CONTENT.isdisjoint(self.methods)
+
+
+POLICY_HINTS: Mapping[str, str] = {
+    **{item.name: f'policy={{"{item.name}": {"60" if item.name == "ttl" else "..."}}}' for item in fields(CachePolicy)},
+    **dict.fromkeys([name for name, meant in _HINTS.items() if meant == "'ttl'"], 'policy={"ttl": 60}'),
+}
+"""What is meant by the settings of a policy where those of a cache stand."""
 
 
 class CacheSettings(TypedDict, total=False):
@@ -286,22 +311,44 @@ def cache_policy(value: object, setting: str) -> CachePolicy | None:
             return CachePolicy.amazon()
     if isinstance(value, Mapping):
         table = cast("Mapping[str, Any]", value)
-        known = {item.name for item in fields(CachePolicy)}
-        _check_known(table, known, setting)
+        check_policy_settings(table, setting)
         try:
             return CachePolicy(**table)
         except ConfigurationError as error:
             raise ConfigurationError(f"{setting}: {error}") from None
     raise ConfigurationError(
-        f"{setting}: {value!r} is not a CachePolicy, a table of its settings, 'amazon', 'off' or None"
+        f"{setting}: {value!r} is not a CachePolicy, a table of its settings, a number of seconds, 'amazon', 'off' or "
+        f"None"
     )
 
 
-def _check_known(table: Iterable[str], known: set[str], setting: str) -> None:
-    for name in table:
+def check_policy_settings(names: Iterable[str], setting: str) -> None:
+    """See that names are settings of a `CachePolicy`.
+
+    Raises:
+        ConfigurationError: One is none.
+    """
+    check_settings(names, {item.name for item in fields(CachePolicy)}, setting, _HINTS)
+
+
+def check_settings(
+    names: Iterable[str], known: Collection[str], setting: str, hints: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """See that names are settings.
+
+    Args:
+        names: The names.
+        known: The settings there are.
+        setting: Where they stand.
+        hints: What is meant by names that other caches have.
+
+    Raises:
+        ConfigurationError: One is none; it says what is perhaps meant.
+    """
+    for name in names:
         if name not in known:
-            close = nearest(name, known)
-            hint = f"did you mean {close!r}?" if close else f"allowed are {', '.join(sorted(known))}"
+            close = hints.get(name) or (repr(meant) if (meant := nearest(name, known)) else None)
+            hint = f"did you mean {close}?" if close else f"allowed are {', '.join(sorted(known))}"
             raise ConfigurationError(f"{setting}: {name!r} is no setting; {hint}")
 
 
@@ -310,7 +357,7 @@ def _key_parts(key: object) -> KeyParts:
         return key
     if isinstance(key, Mapping):
         table = cast("Mapping[str, Any]", key)
-        _check_known(table, {item.name for item in fields(KeyParts)}, "cache key")
+        check_settings(table, {item.name for item in fields(KeyParts)}, "cache key")
         return KeyParts(**table)
     raise ConfigurationError(f"cache key: {key!r} is not a KeyParts or a table of query, headers and path")
 
@@ -325,7 +372,7 @@ def _check_seconds(name: str, value: object, *, optional: bool = False) -> None:
 
 
 def _checked_methods(methods: object) -> frozenset[str]:
-    named = _texts(methods, "cache methods")
+    named = checked_texts(methods, "cache methods")
     for method in named:
         if method not in ("GET", "HEAD", "QUERY", "POST"):
             raise ConfigurationError(f"cache methods: {method!r} cannot be cached; allowed are GET, HEAD, QUERY, POST")

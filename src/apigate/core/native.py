@@ -1,7 +1,7 @@
 """How native requests are read: an ASGI scope, a WSGI environ. For adapters and for readers of a framework's routes."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import product
 from typing import Any
 
@@ -16,7 +16,7 @@ __all__ = [
     "plain_request",
     "put_fields",
     "staged_path",
-    "warm_request",
+    "warm_requests",
     "wsgi_path",
     "wsgi_request",
 ]
@@ -225,12 +225,20 @@ def _wsgi_value(environ: Mapping[str, Any], name: str) -> str | None:
     return value if value is not None or name not in ("content-type", "content-length") else environ.get(key)
 
 
-def warm_request(request: "str | tuple[str, Mapping[str, str]]") -> tuple[str, Mapping[str, str]]:
-    """URL and fields of a request that a cache is warmed with.
+def warm_requests(
+    requests: "Iterable[str | tuple[str, Mapping[str, str]]]",
+) -> Iterator[tuple[str, Mapping[str, str]]]:
+    """URLs and fields of the requests that a cache is warmed with.
 
     Raises:
-        ConfigurationError: The URL has no scheme or no host.
+        ConfigurationError: A URL has no scheme or no host, or a single one is given in place of a list.
     """
+    if isinstance(requests, str):
+        raise ConfigurationError(f"warm: give a list of URLs, [{requests!r}], not a single text")
+    return map(_warm_request, requests)
+
+
+def _warm_request(request: "str | tuple[str, Mapping[str, str]]") -> tuple[str, Mapping[str, str]]:
     none: Mapping[str, str] = {}
     url, headers = (request, none) if isinstance(request, str) else request
     scheme, _, rest = url.partition("://")

@@ -15,6 +15,7 @@ from django.http.response import StreamingHttpResponse
 from django.urls import get_script_prefix, set_script_prefix
 
 from apigate.caching.answer import Answer
+from apigate.caching.fill import Fill
 from apigate.caching.settings import KEYED_BY_CONTENT
 from apigate.caching.status import forwarded_status
 from apigate.core.context import RequestContext, current
@@ -27,7 +28,7 @@ from apigate.django.cors import GetResponse, add_cors_fields, cors_middleware
 from apigate.django.followed import Followed, FollowedAsync
 from apigate.django.refreshing import refresh_in_task, refresh_in_thread
 from apigate.django.settling import later_of, when_closed
-from apigate.django.warming import UNASKED
+from apigate.django.warming import UNASKED, warm
 from apigate.gateway import Gateway, empty_context
 from apigate.routing.django import DjangoRouting, django_response
 from apigate.routing.django_exchange import add_fields, answered, ask, carry, closers, do_nothing, is_file, read_content
@@ -95,7 +96,7 @@ class GatewayMiddleware:
         if "wsgi.url_scheme" not in request.META:  # under ASGI; the cache keeps http and https apart
             request.META["wsgi.url_scheme"] = getattr(request, "scope", {}).get("scheme", "http")
         asked = wsgi_request(request.META, request.path_info)
-        unasked: list[str] | None = request.META.get(UNASKED)
+        unasked: list[Fill] | None = request.META.get(UNASKED)
         if unasked is not None:
             return self._warm(request, asked, unasked)
         outer = _outer_context(request)
@@ -118,13 +119,13 @@ class GatewayMiddleware:
             return self._answer(request, visit, context.answer)
         return self._admitted(request, context, visit)
 
-    def _warm(self, request: HttpRequest, asked: Request, unasked: list[str]) -> HttpResponseBase:
-        """Have a response stored that nobody has asked for; note where the project was asked for it."""
+    def _warm(self, request: HttpRequest, asked: Request, unasked: list[Fill]) -> HttpResponseBase:
+        """Have a response stored that nobody has asked for; note the exchange where the project was asked for it."""
         context, exchange = self.gateway.enter_unasked(asked, self.stage, self._finder(request))
         found = block_on(exchange) if isinstance(exchange, Awaitable) else exchange
         if found is None:
             return HttpResponse(status=204)
-        unasked.append(asked.path)
+        unasked.append(found)
         context.exchange = found
         return self._admitted(request, context, _handed_over(request, context, None))
 
@@ -393,5 +394,5 @@ def _bound_routing(gate: GatewayMiddleware) -> DjangoRouting:
         if isinstance(routing, DjangoRouting) and routing.in_project:
             return routing
     routing = DjangoRouting(in_project=True, has_cors=lambda: cors_middleware() is not None)
-    gate.gateway.bind(gate, routing)
+    gate.gateway.bind(gate, routing, warm=warm)
     return routing

@@ -5,7 +5,8 @@ from typing import Any
 
 from django.core.handlers.wsgi import WSGIHandler
 
-from apigate.core.native import plain_environ, warm_request
+from apigate.caching.fill import Fill
+from apigate.core.native import plain_environ, warm_requests
 
 __all__ = ["UNASKED", "warm"]
 
@@ -23,23 +24,24 @@ def warm(requests: Iterable[str | tuple[str, Mapping[str, str]]]) -> int:
             each key; or URLs with request fields.
 
     Returns:
-        How many the project was asked for; the others are stored already, or would not be.
+        How many were stored now; the others are stored already, or may not be.
 
     Raises:
-        ConfigurationError: A URL has no scheme or no host.
+        ConfigurationError: A URL has no scheme or no host, or a single one is given in place of a list.
         ProtocolError: What is shared has to be awaited.
     """
+    asked = warm_requests(requests)
     handler = WSGIHandler()
-    unasked: list[str] = []
+    unasked: list[Fill] = []
 
     def begin(*_: Any) -> Callable[[bytes], object]:  # Any: as PEP 3333 has them
         return len  # the response goes to nobody
 
-    for url, headers in map(warm_request, requests):
+    for url, headers in asked:
         response = handler({**plain_environ(url, headers), UNASKED: unasked}, begin)
         try:
             for _ in response:
                 pass
         finally:
             response.close()
-    return len(unasked)
+    return sum(fill.has_stored for fill in unasked)

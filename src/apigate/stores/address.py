@@ -70,13 +70,14 @@ def open_store(store: ThrottleStore | str, on_fill: Callable[[int], None] | None
     return store
 
 
-def open_address(address: str, kinds: Mapping[str, AddressKind[T]], allowed: str) -> T:
+def open_address(address: str, kinds: Mapping[str, AddressKind[T]], allowed: str, setting: str = "store") -> T:
     """What is at an address, by its row of a table.
 
     Args:
         address: The address.
         kinds: The table, by scheme.
         allowed: Which there are, for an error.
+        setting: What to call it in an error.
 
     Raises:
         ConfigurationError: No row takes it.
@@ -87,17 +88,17 @@ def open_address(address: str, kinds: Mapping[str, AddressKind[T]], allowed: str
         parts = urlsplit(address)
         given = parse_qsl(parts.query, keep_blank_values=True)
     except ValueError:  # which may tell what is secret
-        raise ConfigurationError(f"store: {shown(address)!r} is no address: no host has such a name") from None
+        raise ConfigurationError(f"{setting}: {shown(address)!r} is no address: no host has such a name") from None
     kind = kinds.get(parts.scheme)
     if kind is None:
-        raise ConfigurationError(f"store: {shown(address)!r} is unknown; {_meant(parts.scheme, kinds)}{allowed}")
+        raise ConfigurationError(f"{setting}: {shown(address)!r} is unknown; {_meant(parts.scheme, kinds)}{allowed}")
     for name, value in given:
         if not (_is_number(value) if name in kind.options else kind.others):
-            raise ConfigurationError(f"store: {shown(address)!r}: {_problem(name, kind)}, as in {kind.example!r}")
+            raise ConfigurationError(f"{setting}: {shown(address)!r}: {_problem(name, kind)}, as in {kind.example!r}")
     parts = parts._replace(query=urlencode([(name, value) for name, value in given if name not in kind.options]))
     store = kind.opener(parts, {name: int(value) for name, value in given if name in kind.options})
     if store is None:
-        raise ConfigurationError(f"store: {shown(address)!r} is no address of a store; {_instead(parts, kind)}")
+        raise ConfigurationError(f"{setting}: {shown(address)!r} is no address of a store; {_instead(parts, kind)}")
     return store
 
 

@@ -60,7 +60,7 @@ def open_response_store(
     remote = {"max_lag": max_lag, "max_item_bytes": max_item_bytes}
     given: Options = {key: value for key, value in remote.items() if value is not None}
     found = (
-        open_address(store, _kinds(owner, given, bodies=bodies), _ALLOWED)
+        open_address(store, _kinds(owner, given, bodies=bodies), _ALLOWED, "cache shared")
         if isinstance(store, str)
         else _beside(store, owner, given, bodies=bodies)
     )
@@ -91,7 +91,7 @@ def _beside(store: ResponseStore | ThrottleStore, owner: str, given: Options, *,
     missing = [method for method in _METHODS if not callable(getattr(store, method, None))]
     if missing:
         raise ConfigurationError(
-            f"cache: {store!r} keeps no responses, as it has no {' and no '.join(missing)}; {_ALLOWED}"
+            f"cache shared: {store!r} keeps no responses, as it has no {' and no '.join(missing)}; {_ALLOWED}"
         )
     return store  # type: ignore[return-value]  # it has what a ResponseStore has
 

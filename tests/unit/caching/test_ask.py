@@ -5,7 +5,7 @@ from threading import Thread
 
 import pytest
 
-from apigate import CachePolicy, ConfigurationError, ResponseCache
+from apigate import CachePolicy, ConfigurationError, Gateway, ProtocolError, ResponseCache
 from apigate.caching.answer import Answer
 from apigate.caching.fill import Fill
 from apigate.caching.invalidation import Invalidating
@@ -116,9 +116,12 @@ def test_function_of_the_policy_tells_whose_it_is(cache):
     assert isinstance(cache.ask("GET", PETS, policy=policy), Passing)
 
 
-def test_function_that_gives_no_text_is_an_error(cache):
-    with pytest.raises(ValueError, match="7 is neither a text nor None"):
-        cache.ask("GET", PETS, policy=CachePolicy(per=lambda _: 7))
+def test_function_that_gives_no_text_is_logged_once_and_passes_by(cache, caplog):
+    policy = CachePolicy(per=lambda _: 7)
+    assert [type(cache.ask("GET", PETS, policy=policy)) for _ in range(2)] == [Passing, Passing]
+    [record] = caplog.records
+    assert "cache per: the function of the cache failed" in record.getMessage()
+    assert "7 is neither a text nor None" in str(record.exc_info[1])
 
 
 def test_claim_is_refused_as_nobody_knows_any(cache):
@@ -201,3 +204,40 @@ def test_what_was_invalidated_is_no_variant(cache, forgets, reason):
 @pytest.mark.parametrize(("cookie", "passes"), [("", False), ("a=1", True), (" ", True)])
 def test_empty_cookie_field_has_no_cookies(cache, cookie, passes):
     assert isinstance(cache.ask("GET", PETS, {"Cookie": cookie}), Passing if passes else Fill)
+
+
+@pytest.mark.parametrize("shared", [True, "redis://me:secret@host:6379/0", "file:///run/app/cache"])
+def test_what_is_shared_needs_a_gateway(shared):
+    cache = ResponseCache(shared=shared, policy=CachePolicy(ttl=60))
+    with pytest.raises(ConfigurationError, match=r"^cache shared: .* has no effect without a gateway") as raised:
+        cache.ask("GET", "https://shop.example/pets")
+    assert "secret" not in str(raised.value)
+
+
+def test_in_a_gateway_what_is_shared_may_be_asked_too(tmp_path):
+    cache = ResponseCache(shared=f"file://{tmp_path}/cache", policy=CachePolicy(ttl=60))
+    Gateway(name="shop", cache=cache)
+    assert isinstance(cache.ask("GET", "https://shop.example/pets"), Fill)
+
+
+@pytest.mark.parametrize(("url", "headers"), [("/pets", {}), ("/pets", {"Accept": "text/plain"}), ("pets", {})])
+def test_a_request_of_no_host_is_an_error(cache, url, headers):
+    with pytest.raises(ConfigurationError, match="tells no host, which is part of each key; give a whole URL"):
+        cache.ask("GET", url, headers)
+    with pytest.raises(ConfigurationError, match="tells no host"):
+        asyncio.run(cache.ask_async("GET", url, headers))
+
+
+@pytest.mark.parametrize("headers", [[("Host", "shop.example")], None, {"Host": None}, {b"Host": b"x"}, "Host: x"])
+def test_fields_that_are_no_mapping_of_texts_are_an_error(cache, headers):
+    with pytest.raises(ConfigurationError, match=r"^ask headers: they are not a mapping of names to texts"):
+        cache.ask("GET", PETS, headers)
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_a_head_given_as_a_mapping_is_an_error_and_nothing_is_stored(cache, method):
+    exchange = cache.ask(method, PETS)
+    with pytest.raises(ProtocolError, match="begin: dict is no list of field lines; give pairs"):
+        exchange.begin(200, {"ETag": '"3"'})
+    exchange.fail()
+    assert isinstance(cache.ask("GET", PETS), Fill)

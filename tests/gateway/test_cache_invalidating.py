@@ -1,0 +1,92 @@
+"""What an operator has forgotten is said to be impossible where it could match nothing."""
+
+import asyncio
+
+import pytest
+from fastapi import FastAPI
+from flask import Flask
+
+from apigate import CachePolicy, ConfigurationError, Gateway, Method, ResponseCache
+from apigate.asgi import GatewayMiddleware as ASGIGate
+from apigate.flask import Apigate
+from apigate.wsgi import GatewayMiddleware as WSGIGate
+
+TTL = Method(cache=CachePolicy(ttl=60))
+
+
+def app(environ, start_response):
+    start_response("200 OK", [])
+    return []
+
+
+def gateway(*methods):
+    return Gateway(cache=ResponseCache(), methods=dict.fromkeys(methods, TTL))
+
+
+def cache_of(*methods):
+    gate = gateway(*methods)
+    WSGIGate(app, gate)
+    return gate.stage().cache
+
+
+@pytest.mark.parametrize("kind", ["path", "prefix"])
+@pytest.mark.parametrize("text", ["pets/1", "", "/pets?page=1", "/pets#top", "https://shop.example/pets", "/a://b"])
+def test_what_is_no_path_is_an_error(kind, text):
+    with pytest.raises(ConfigurationError, match=rf"^invalidate {kind}: .* is not a path such as '/pets/1'"):
+        ResponseCache().invalidate(**{kind: text})
+    with pytest.raises(ConfigurationError, match=rf"^invalidate {kind}: "):
+        asyncio.run(ResponseCache().invalidate_async(**{kind: text}))
+
+
+@pytest.mark.parametrize("method", ["get /pets", "GET", "GET pets", "GET/pets", "HEAD /pets", "", "*", "GET  /pets"])
+def test_what_is_no_method_is_an_error(method):
+    for cache in (ResponseCache(), cache_of("GET /pets")):
+        with pytest.raises(
+            ConfigurationError, match=r"^invalidate method: .* is not a method; write a verb in capitals"
+        ):
+            cache.invalidate(method=method)
+
+
+def test_an_empty_tag_is_none():
+    with pytest.raises(ConfigurationError, match="'' is no tag"):
+        ResponseCache().invalidate(tag="")
+
+
+def test_a_method_that_the_stage_does_not_have_is_an_error_that_says_the_nearest():
+    cache = cache_of("GET /pets/{id}", "* /cats", "/files/{proxy+}", "*")
+    for method in ("GET /pets/{id}", "* /cats", "/files/{proxy+}"):
+        cache.invalidate(method=method)
+    with pytest.raises(ConfigurationError, match=r"no method 'GET /pets/{pk}'; did you mean 'GET /pets/{id}'\?"):
+        cache.invalidate(method="GET /pets/{pk}")
+    with pytest.raises(ConfigurationError, match=r"no method 'GET /'; methods are "):
+        cache.invalidate(method="GET /")
+
+
+def test_before_an_app_is_known_so_is_no_table():
+    gate = gateway("GET /pets")
+    gate.stage().cache.invalidate(method="GET /dogs")
+    ResponseCache().invalidate(method="GET /dogs")
+
+
+def test_a_method_that_was_added_is_known():
+    gate = gateway("GET /pets")
+    WSGIGate(app, gate)
+    gate.stage().update("GET /dogs", cache=CachePolicy(ttl=60))
+    gate.stage().cache.invalidate(method="GET /dogs")
+
+
+def test_endpoints_of_frameworks_are_methods_too():
+    gate, flask_app, fast_app = gateway("GET /pets/{id}"), Flask("shop"), FastAPI()
+    flask_app.add_url_rule("/pets/<int:number>", view_func=str)
+    flask_app.add_url_rule("/cats/<name>", endpoint="cats", view_func=lambda name: name)
+    Apigate(flask_app, gate)
+    fast_app.add_api_route("/dogs/{name}", lambda name: name)
+    around = ASGIGate(fast_app, gate)
+    cache = gate.stage().cache
+    for method in ("GET /pets/{id}", "GET /cats/{name}", "GET /dogs/{name}"):
+        cache.invalidate(method=method)
+    with pytest.raises(ConfigurationError, match=r"did you mean 'GET /cats/{name}'"):
+        cache.invalidate(method="GET /cats/{nam}")
+    with pytest.raises(ConfigurationError, match=r"did you mean 'GET /pets/{id}'"):
+        cache.invalidate(method="GET /pets/{number}")  # it is called as the setting has it
+    assert around.gateway is gate
