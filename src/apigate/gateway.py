@@ -830,7 +830,8 @@ class Gateway:
     def _changed(self) -> None:
         """Work out anew whether there is any gate at all."""
         self.is_empty = not self._selector and not self.marked and all(s.is_empty for s in self._stages.values())
-        policies = list(self._compiler.caches.in_use)
+        stages = [stage.cache_policies for stage in self._stages.values()]
+        policies = self._compiler.caches.decorated.union(*stages)
         self.caches = bool(policies)
         self.reads_content = any(policy.reads_content for policy in policies)
 
@@ -843,7 +844,7 @@ class Gateway:
         self.marked = True
         self.throttles = self.throttles or policy is None
         if policy is not None:
-            self._compiler.caches.in_use.add(policy)
+            self._compiler.caches.decorated.add(policy)
         self._changed()
 
     def check_mark(self, mark: ThrottleMark, others: Sequence[Mark]) -> None:

@@ -9,6 +9,7 @@ from threading import Lock
 from typing import Any, final
 
 from apigate.caching.cache import ResponseCache
+from apigate.caching.settings import CachePolicy
 from apigate.config import Stage
 from apigate.core.endpoints import Endpoint
 from apigate.core.errors import ConfigurationError
@@ -174,6 +175,14 @@ class RunningStage:
     def settings(self) -> Stage:
         """The settings as they stand."""
         return self.routes.settings
+
+    @property
+    def cache_policies(self) -> set[CachePolicy]:
+        """The policies of its methods as they stand."""
+        from apigate.caching.policy import CachingPolicy
+
+        found = [policy for compiled in self.routes.compiled.values() for policy in compiled.policies]
+        return {policy.lookup.policy for policy in found if isinstance(policy, CachingPolicy)}
 
     @property
     def has_cache(self) -> bool:

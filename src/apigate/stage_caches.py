@@ -40,7 +40,7 @@ class StageCaches:
         on_look: Told of each request that is looked up, what became of it and why, if anybody is.
 
     Attributes:
-        in_use: Every policy that a method or a decorator has, or has had.
+        decorated: Every policy that a decorator has.
     """
 
     def __init__(
@@ -65,7 +65,7 @@ class StageCaches:
         self._on_store_change = on_store_change
         self._on_look = on_look
         self._caches: dict[str, ResponseCache] = {}
-        self.in_use: set[CachePolicy] = set()
+        self.decorated: set[CachePolicy] = set()
 
     def of(self, stage: Stage) -> ResponseCache | None:
         """The cache of a stage, made at first use where its settings leave that open; None where they say none."""
@@ -108,8 +108,8 @@ class StageCaches:
             return
         if isinstance(store, str) and not self._is_named:
             raise ConfigurationError(
-                f"Gateway name: {shown(store)!r} of stage {stage!r}'s cache is shared with other processes, so a name "
-                f"is needed that keeps the responses of different apps apart, such as name='shop'"
+                f"Gateway name: the cache of stage {stage!r} is shared by {shown(store)!r} with other processes, so a "
+                f"name is needed that keeps the responses of different apps apart, such as name='shop'"
             )
         opened = open_response_store(
             store,
@@ -148,7 +148,6 @@ class StageCaches:
         from apigate.caching.lookup import Lookup
         from apigate.caching.policy import CachingPolicy
 
-        self.in_use.add(policy)
         lookup = Lookup(cache, policy, self._clock, names[0])
         return [CachingPolicy(lookup, self._responses, counters, self._on_look)]
 
@@ -156,7 +155,7 @@ class StageCaches:
         """What is left to do where nothing is cached: unsafe methods change what others are cached of."""
         own = stage.cache.policy if isinstance(stage.cache, ResponseCache) else None
         policies = [own, *[settings.cache for settings in stage.methods.values()]]
-        is_cached = bool(self.in_use) or any(isinstance(policy, CachePolicy) for policy in policies)
+        is_cached = bool(self.decorated) or any(isinstance(policy, CachePolicy) for policy in policies)
         if stage.cache is None or not is_cached:
             return []
         from apigate.caching.invalidation import SAFE_METHODS

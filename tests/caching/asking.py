@@ -103,6 +103,7 @@ class World:
         self.seen: list[Seen] = []
         if methods is None:
             methods = {"*": Method(cache=policy or CachePolicy())}
+        settings = {"name": "shop", **settings}
         self.gateway = Gateway(cache=self.cache, methods=methods, clock=self.clock, policies=policies, **settings)
         self.wrapped = self.around(self.gateway)
         self.loop = asyncio.new_event_loop() if kind == "asgi" else None

@@ -11,6 +11,7 @@ from apigate.audit import audit
 from apigate.caching.settings import KeyParts
 from apigate.core.events import CacheLooked
 from apigate.core.policy import Phase
+from apigate.staging.selector import PathPrefix
 from apigate.testing import FakeClock
 from apigate.wsgi import GatewayMiddleware as WSGIGateway
 
@@ -519,3 +520,17 @@ def test_only_whole_urls_can_be_warmed(url):
     gate = WSGIGateway(App().wsgi, Gateway(methods=TTL))
     with pytest.raises(ConfigurationError, match="whole URL"):
         gate.warm([url])
+
+
+def test_a_stage_has_a_cache_for_its_own_policies_and_decorators_only_in_whatever_order():
+    for names in (("cached", "plain"), ("plain", "cached")):
+        stages = [Stage(name, methods=TTL if name == "cached" else {}) for name in names]
+        gateway = Gateway(stages=stages, stage_by=PathPrefix())
+        assert {name: gateway.stage(name).has_cache for name in names} == {"cached": True, "plain": False}
+
+
+def test_a_gateway_knows_when_nothing_is_cached_any_more():
+    gateway = Gateway(methods={"GET /pets": Method(cache=60)})
+    assert (gateway.caches, gateway.reads_content) == (True, True)
+    gateway.stage().update("GET /pets", cache=None)
+    assert (gateway.caches, gateway.reads_content) == (False, False)

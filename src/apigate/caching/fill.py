@@ -193,8 +193,7 @@ class Fill:
         if is_of_another(stored, head.etag):
             self._refuse(_ANOTHER)
             self._answer = stored
-            self._is_forgotten = True
-            self._lookup.forget(self._asked, stored)
+            self._forget(stored)
             return
         left_out = connection_fields(head.headers) | withheld_fields(head.headers, head.directives)
         merged = head_of(freshened_fields(stored, head.lines, left_out))
@@ -210,7 +209,7 @@ class Fill:
         else:
             self._refuse(objection)
             if self._stored is not None and status < 500:
-                lookup.forget(asked=self._asked, stored=self._stored)  # it is no longer what the app answers
+                self._forget(self._stored)  # it is no longer what the app answers
         detail = objection if lookup.is_detailed and objection else ""
         note = forwarded_status(self.reason, stored=objection is None, detail=detail)
         return (note, *lookup.varied)
@@ -281,7 +280,7 @@ class Fill:
         )
         if objection is not None:
             if self._stored is not None and not self._is_head:
-                lookup.forget(asked=asked, stored=self._stored)
+                self._forget(self._stored)
             self._refuse(objection)
         elif lookup.cache.put(self.key, response, self._came_us):
             self._written = response
@@ -306,6 +305,11 @@ class Fill:
                 return NO_ORIGIN
             names = tuple(sorted((*names, "origin")))
         return selected_fields(names, self._lookup.value_of(self._asked.request))
+
+    def _forget(self, stored: StoredResponse) -> None:
+        """Forget what the app was asked about, here and, once the client has its answer, where it is shared."""
+        self._is_forgotten = True
+        self._lookup.forget(self._asked, stored)
 
     def _land(self, response: StoredResponse | None) -> None:
         self._answer = response
