@@ -549,7 +549,7 @@ def test_a_304_of_another_tag_freshens_nothing_and_ends_what_was_stored(world, o
 def test_a_304_of_another_tag_ends_what_workers_share_too(tmp_path):
     app = validated(TAGGED, [*PUBLIC, ("ETag", '"b"')])
     shared = {"shared": f"file://{tmp_path}/cache"}
-    shop, other = World("wsgi", app, cache=shared), World("wsgi", app, cache=shared)
+    shop, other = World("wsgi", app, name="shop", cache=shared), World("wsgi", app, name="shop", cache=shared)
     shop.ask()
     for each in (shop, other):
         each.clock.advance(61)

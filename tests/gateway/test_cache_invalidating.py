@@ -47,11 +47,6 @@ def test_what_is_no_method_is_an_error(method):
             cache.invalidate(method=method)
 
 
-def test_an_empty_tag_is_none():
-    with pytest.raises(ConfigurationError, match="'' is no tag"):
-        ResponseCache().invalidate(tag="")
-
-
 def test_a_method_that_the_stage_does_not_have_is_an_error_that_says_the_nearest():
     cache = cache_of("GET /pets/{id}", "* /cats", "/files/{proxy+}", "*")
     for method in ("GET /pets/{id}", "* /cats", "/files/{proxy+}"):

@@ -77,8 +77,6 @@ def invalidation(given: Mapping[str, object], methods: Callable[[], Collection[s
         raise ConfigurationError("invalidate: give exactly one of path=, prefix=, tag= and method=, as one text")
     kind, text = named[0][0], named[0][1]
     if kind == "tag":
-        if not text:
-            raise ConfigurationError("invalidate tag: '' is no tag")
         return Invalidation("scope", tag_scope(text))
     if kind == "method":
         _check_method(text, methods())
