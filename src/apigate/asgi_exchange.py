@@ -98,6 +98,7 @@ def refresh(app: ASGIApp, exchange: Fill, scope: Scope) -> None:
     task = asyncio.get_running_loop().create_task(ask(app, exchange, scope), context=exchange.context)
     _refreshes.add(task)
     task.add_done_callback(_refreshes.discard)
+    task.add_done_callback(lambda _: exchange.fail())  # one that was cancelled before it began has said nothing
 
 
 async def ask(app: ASGIApp, exchange: Exchange, scope: Scope) -> None:

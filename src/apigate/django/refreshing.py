@@ -73,6 +73,7 @@ def refresh_in_task(
     )
     _tasks.add(task)
     task.add_done_callback(_tasks.discard)
+    task.add_done_callback(lambda _: exchange.fail())  # one that was cancelled before it began has said nothing
 
 
 async def _refreshed(
