@@ -124,7 +124,7 @@ class GatewayMiddleware:
             path = staged_path(root, scope["path"], prefix, has_root=getattr(self.routing, "path_has_root", True))
             scope = {**scope, "root_path": root + prefix, "path": path}
         if outer is not None:
-            context.outer = outer
+            context.stand_within(outer)
         scope["apigate"] = context
         return scope
 

@@ -97,7 +97,7 @@ class GatewayMiddleware:
         if context.answer is not None:
             return self._answer(context, context.answer, environ, passage)
         if outer is not None:
-            context.outer = outer
+            context.stand_within(outer)
         return self._serve(context, _inner(context, environ), passage)
 
     def warm(self, requests: "Iterable[str | tuple[str, Mapping[str, str]]]") -> int:

@@ -9,9 +9,10 @@ from django.core.handlers.asgi import ASGIRequest
 from django.test import AsyncRequestFactory
 from flask import Flask, request
 
-from apigate import CachePolicy, ConfigurationError, Gateway, ResponseCache, Stage, asgi, wsgi
+from apigate import CachePolicy, ConfigurationError, Gateway, Method, ResponseCache, Stage, asgi, wsgi
 from apigate.caching.codec import decode, encode
 from apigate.caching.entry import StoredResponse
+from apigate.core.policy import Phase
 from apigate.routing.django_exchange import has_read_content
 from apigate.staging.selector import Header
 from apigate.stores.cache_file import FileResponses
@@ -301,4 +302,22 @@ def test_content_in_many_parts_reaches_the_app_as_it_was_sent():
     assert ask(b"ab", b"cd", b"ef") == b"abcdef"
     assert ask(b"ab", b"c", b"d", b"e") == b"abcde"
     assert ask(b"ab", kind="http.disconnect") == b"ab"
+    shop.close()
+
+
+class ByKey:
+    """An authorizer: the principal is whoever the key is of."""
+
+    phase = Phase.AUTHORIZE
+
+    def on_request(self, context):
+        context.principal = context.request.value("x-api-key")
+
+
+@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
+def test_a_cache_further_out_keeps_nothing_that_a_gate_further_in_has_verified_somebody_for(kind):
+    middleware = {"asgi": asgi, "wsgi": wsgi}[kind].GatewayMiddleware
+    shop = World(kind, lambda seen: Reply(200, cached(), (seen.fields["x-api-key"].encode(),)), policies=[ByKey()])
+    shop.wrapped = middleware(shop.wrapped, Gateway(methods={"*": Method(cache=60)}, clock=shop.clock))
+    assert [shop.ask(x_api_key=name).body for name in ("alice", "bob")] == [b"alice", b"bob"]
     shop.close()

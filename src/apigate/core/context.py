@@ -123,6 +123,21 @@ class RequestContext:
         anew.exempt = True
         return anew
 
+    def stand_within(self, outer: "RequestContext") -> None:
+        """Note the context of a gateway further out; what that one caches must not be what this one keeps for one.
+
+        Args:
+            outer: The context.
+        """
+        self.outer = outer
+        if self.principal is None and self.api_key is None:
+            return
+        context: RequestContext | None = outer
+        while context is not None:
+            if context.exchange is not None:
+                context.exchange.waive("a gate further in has verified who asks")
+            context = context.outer
+
     def prove(self, mark: "Mark") -> bool:
         """Tell a decorated function whether the gate has carried out its mark for this call: once, as it is called.
 

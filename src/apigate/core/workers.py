@@ -4,6 +4,7 @@ Rule: what another program keeps is read, never touched, and what it has renamed
 found to have one worker is believed, and not the environment, which may be meant for another program.
 """
 
+import gc
 import os
 import sys
 import threading
@@ -78,8 +79,15 @@ _SEVERAL = 1.5  # more than one, and less than any number that another frame kno
 
 def _frames() -> Iterator[FrameType]:
     """What this thread is within, and what the main thread is: there most servers run, whose requests have others."""
-    # Documented, though private by its name; inspect.stack() would read source files.
-    frames = sys._current_frames()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    # Documented, though private by its name; inspect.stack() would read source files. Up to Python 3.11 it makes objects
+    # under a lock that each new thread needs: a collection of garbage just then may wait for such a thread for ever.
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        frames = sys._current_frames()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    finally:
+        if collects:
+            gc.enable()
     for thread in {threading.get_ident(), threading.main_thread().ident}:
         frame = frames.get(thread or 0)
         while frame is not None:

@@ -356,7 +356,8 @@ def _outer_context(request: HttpRequest) -> RequestContext | None:
 
 def _handed_over(request: HttpRequest, context: RequestContext, outer: RequestContext | None) -> _Visit:
     """Make the context known to the views, and the stage's segment part of what the project is mounted under."""
-    context.outer = outer
+    if outer is not None:
+        context.stand_within(outer)
     visit = _Visit(context)
     request.apigate = context  # type: ignore[attr-defined]  # as api.md names it
     request._apigate_visit = visit  # type: ignore[attr-defined]  # noqa: SLF001 - ours
