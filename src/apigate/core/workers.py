@@ -79,8 +79,8 @@ _SEVERAL = 1.5  # more than one, and less than any number that another frame kno
 
 def _frames() -> Iterator[FrameType]:
     """What this thread is within, and what the main thread is: there most servers run, whose requests have others."""
-    # Documented, though private by its name; inspect.stack() would read source files. Up to Python 3.11 it makes objects
-    # under a lock that each new thread needs: a collection of garbage just then may wait for such a thread for ever.
+    # Documented, though private by its name; inspect.stack() would read source files. Up to Python 3.11 it makes
+    # objects under a lock that each new thread needs: a garbage collection then may wait for such a thread for ever.
     collects = gc.isenabled()
     gc.disable()
     try:
