@@ -185,7 +185,7 @@ def test_path_that_a_middleware_changes(limited, via):
         assert ask(app, "GET /v1/pets/2").status == 429
         assert ask(app, "GET /pets/2").status == 429
     assert gate.explain("GET", "/nowhere").levels[0].remaining == 97
-    assert gate.stats()["default"]["*"].get("admitted", 0) <= 1
+    assert gate.stats()["default"].get("*", {}).get("admitted", 0) <= 1
 
 
 @pytest.mark.parametrize("slash", [True, False])

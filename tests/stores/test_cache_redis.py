@@ -406,3 +406,10 @@ def test_an_outage_costs_one_deadline_and_not_one_a_request(own_redis, ask, resp
 def test_a_setting_out_of_bounds_is_an_error(settings, message):
     with pytest.raises(ConfigurationError, match=message):
         RedisResponses("redis://localhost:1/0", name="shop", **settings)
+
+
+def test_an_answer_of_bytes_that_begin_as_an_error_does_is_none():
+    connections = RedisStore("redis://localhost:1/0").connections
+    assert connections.answer(b"$6\r\n-abcde\r\n", ended=False) == b"-abcde"
+    with pytest.raises(Exception, match="READONLY"):
+        connections.answer(b"-READONLY You cannot\r\n", ended=False)

@@ -342,7 +342,7 @@ class Connections:
             if ended:
                 raise self.errors.ConnectionError("the server has closed the connection")
             return None
-        if reply.startswith(b"-"):
+        if data.startswith(b"-"):  # not the reply, which may be bytes that begin so
             text = reply[1:].decode("utf-8", "replace")
             raise (self.errors.NoScriptError if text.startswith("NOSCRIPT") else self.errors.ResponseError)(text)
         return reply
