@@ -69,9 +69,28 @@ def prefork(port: int, app: str) -> None:
             child.join()
 
 
+def runserver(port: int, app: str) -> None:
+    """Django's development server, whose requests and app are of a thread of its own, and of a child process."""
+    from django.conf import settings
+    from django.core.management import execute_from_command_line
+    from django.http import HttpResponse
+    from django.urls import path
+
+    settings.configure(
+        DEBUG=True,
+        SECRET_KEY="for a test",
+        ALLOWED_HOSTS=["*"],
+        ROOT_URLCONF=(path("", lambda _: HttpResponse("ok")),),
+        MIDDLEWARE=["apigate.django.GatewayMiddleware"],
+        APIGATE={"NAME": app, "THROTTLE": "1000/second"},
+    )
+    execute_from_command_line(["manage.py", "runserver", str(port)])
+
+
 HOW = {
     "granian-1": partial(granian, workers=1),
     "granian-3": partial(granian, workers=3),
+    "runserver": runserver,
     "werkzeug": werkzeug,
     "hypercorn": hypercorn,
     "prefork": prefork,

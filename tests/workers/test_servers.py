@@ -46,6 +46,7 @@ SILENT = [
     "tests.workers.by_hand granian-1 asgi_app",
     "tests.workers.by_hand granian-1 wsgi_app",  # the request has a thread of its own
     "tests.workers.by_hand hypercorn wsgi_app",
+    "WEB_CONCURRENCY=4 tests.workers.by_hand runserver django_app",
     # several workers, and no limit that is multiplied
     "gunicorn --workers 2 shared_app",
     "gunicorn --workers 2 shadow_app",

@@ -4,10 +4,8 @@ Rule: what another program keeps is read, never touched, and what it has renamed
 found to have one worker is believed, and not the environment, which may be meant for another program.
 """
 
-import gc
 import os
 import sys
-import threading
 from collections.abc import Callable, Iterator, Mapping
 from itertools import pairwise
 from types import FrameType
@@ -78,21 +76,11 @@ _SEVERAL = 1.5  # more than one, and less than any number that another frame kno
 
 
 def _frames() -> Iterator[FrameType]:
-    """What this thread is within, and what the main thread is: there most servers run, whose requests have others."""
-    # Documented, though private by its name; inspect.stack() would read source files. Up to Python 3.11 it makes
-    # objects under a lock that each new thread needs: a garbage collection then may wait for such a thread for ever.
-    collects = gc.isenabled()
-    gc.disable()
-    try:
-        frames = sys._current_frames()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
-    finally:
-        if collects:
-            gc.enable()
-    for thread in {threading.get_ident(), threading.main_thread().ident}:
-        frame = frames.get(thread or 0)
-        while frame is not None:
-            yield frame
-            frame = frame.f_back
+    """What this thread is within. The stacks of others are left alone: they run on while they are read, and crash."""
+    frame: FrameType | None = sys._getframe()  # noqa: SLF001  # pyright: ignore[reportPrivateUsage] - documented
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
 
 
 def _server() -> Workers | None:
@@ -166,6 +154,7 @@ _SERVERS: Mapping[str, _Server] = {
     "daphne.cli": _Server("daphne"),
     "flask.cli": _Server("flask"),
     "django.core.management": _Server("manage.py"),
+    "django.core.management.commands.runserver": _Server("manage.py"),  # in the thread that it serves in
     "apigate.cli": _Server("apigate"),
 }
 
@@ -221,4 +210,7 @@ def _parent() -> Workers | None:
     process = sys.modules.get("multiprocessing.process")  # loaded wherever it was
     if process is None or process.parent_process() is None:
         return None
+    started = process.current_process()
+    if started.name == "granian-worker" and getattr(started, "_args", ())[:1] == (1,):
+        return None  # the first of its workers, and perhaps the only one
     return Workers(None, "A parent process started this one by multiprocessing, and perhaps others like it")

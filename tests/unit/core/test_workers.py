@@ -1,6 +1,8 @@
 """What shows that there are several workers, apart from what real servers show in tests/workers."""
 
 import multiprocessing
+import subprocess
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from types import SimpleNamespace
 
@@ -53,6 +55,24 @@ def test_a_child_of_multiprocessing_may_be_one_of_several():
     assert seen is not None
     assert seen.several
     assert seen.number is None
+
+
+LOOKING = """
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from apigate.core.workers import workers_seen
+
+sys.setswitchinterval(1e-6)
+for _ in range(2_000):
+    with ThreadPoolExecutor(8) as pool:
+        assert set(pool.map(lambda _: workers_seen(), range(8))) == {None}
+"""
+
+
+def test_threads_may_look_while_others_run():
+    """The stack of a running thread is not to be read: up to Python 3.11 that crashes the process now and then."""
+    looked = subprocess.run([sys.executable, "-c", LOOKING], capture_output=True, text=True, check=False)
+    assert (looked.returncode, looked.stderr) == (0, "")
 
 
 @pytest.mark.parametrize("said", [True, 1])
