@@ -6,6 +6,7 @@ import pytest
 
 from apigate.core.errors import StoreError
 from apigate.stores.redis import RedisStore
+from tests.outages import tasks_run
 from tests.stores.asking import PATIENT_MS, Asked, Threads, limits
 
 MOST = 128
@@ -103,11 +104,12 @@ def test_what_comes_while_trips_are_under_way_gathers_and_goes_with_the_next(own
     async def serve():
         await asyncio.gather(*[asked.call() for _ in range(200)])
         before = own_redis.scripts()
-        relay.delay = 0.1
+        relay.hold()
         tasks = []
         for _ in range(30):
             tasks.append(asyncio.ensure_future(asked.call()))
-            await asyncio.sleep(0.001)
+            await tasks_run()
+        relay.release()
         await asyncio.gather(*tasks)
         return own_redis.scripts() - before
 
@@ -140,18 +142,18 @@ def test_whoever_gave_up_before_the_question_left_takes_nothing(own_redis, relay
 
     async def serve():
         await asyncio.gather(*[asked.call() for _ in range(200)])
-        relay.delay = 0.1
+        relay.hold()
         under_way = [asyncio.ensure_future(asked.call()) for _ in range(2)]
-        await asyncio.sleep(0.01)
+        await tasks_run()
         under_way.append(asyncio.ensure_future(asked.call()))
-        await asyncio.sleep(0.01)
+        await tasks_run()
         waiting = [asyncio.ensure_future(asked.call()) for _ in range(10)]
-        await asyncio.sleep(0.01)
+        await tasks_run()
         for task in waiting[::2]:
             task.cancel()
+        relay.release()
         await asyncio.wait(under_way + waiting)
 
     asyncio.run(serve())
-    relay.delay = 0.0
     assert asked.left() == [100_000 - 200 - 3 - 5]
     store.close()

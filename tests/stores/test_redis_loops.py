@@ -225,11 +225,12 @@ def test_callers_who_give_up_while_answers_are_late_get_nobody_elses(own_redis, 
 
     async def serve():
         await asked.call()
-        relay.delay = 0.05
+        relay.hold()
         for cost in (3, 5, 7):
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.01):
                     await asked.call((f"gone-{cost}",), cost)
+        relay.release()
         return [(await asked.call((f"key-{cost}",), cost)).remaining for cost in (11, 13, 17)]
 
     assert asyncio.run(serve()) == [100_000 - 11, 100_000 - 13, 100_000 - 17]

@@ -15,7 +15,7 @@ from apigate.caching import coalescing
 from apigate.caching.coalescing import Alone, Flights, Lead, Wait
 
 KEY, OTHER = ("GET", "/pets"), ("GET", "/shops")
-LONG, SHORT = 20, 0.02
+LONG = 20
 SECOND = 1_000_000
 
 
@@ -240,12 +240,24 @@ def test_a_lead_that_is_lost_without_a_word_has_failed():
 # Limits
 
 
-def test_of_those_who_waited_as_long_as_they_may_one_leads_and_the_others_go_on_alone():
+def test_of_those_who_waited_as_long_as_they_may_one_leads_and_the_others_go_on_alone(monkeypatch):
     flights = Flights()
     slow = join(flights)
-    told = [in_thread(lambda: apart(flights.join(KEY, 0).wait, SHORT)) for _ in range(2)]
-    for thread, _ in told:
-        thread.join(LONG)
+    both_wait = threading.Barrier(2)
+
+    class Late:
+        """Its time is up once both wait; a short one may be up for the first before the second has come."""
+
+        def acquire(self, timeout=None):
+            if timeout is not None:
+                both_wait.wait(LONG)
+            return timeout is None
+
+    with monkeypatch.context() as patched:
+        patched.setattr(coalescing, "Lock", Late)
+        told = [in_thread(lambda: apart(flights.join(KEY, 0).wait, LONG)) for _ in range(2)]
+        for thread, _ in told:
+            thread.join(LONG)
     (leading,) = [answer for _, (answer,) in told if answer is not Alone.LATE]
     assert isinstance(leading, Lead)
     place = join(flights)
