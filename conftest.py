@@ -4,8 +4,10 @@ import os
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 import apigate
+from tests.strategies import UNHURRIED
 
 # Collecting doctests looks at every name of a module; Django's `settings` must have been configured by then.
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.django_settings")
@@ -13,6 +15,9 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "tests.django_settings")
 # What asks for several workers where the tests run; the gateways of tests would all be warned of it.
 for asking in ("WEB_CONCURRENCY", "GUNICORN_CMD_ARGS"):
     os.environ.pop(asking, None)
+
+settings.register_profile("unhurried", UNHURRIED)
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(autouse=True)

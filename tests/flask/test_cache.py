@@ -151,7 +151,7 @@ def test_a_stale_response_is_served_while_a_thread_asks_anew():
     ask(app, "GET /x")
     clock.advance(70)
     assert ask(app, "GET /x").headers["Age"] == "70"
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while ask(app, "GET /x").text != "call 2":
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -9,6 +9,7 @@ from apigate.stores.redis_denials import Denials
 from apigate.throttling.algorithms import judged
 from apigate.throttling.limit import limits_of
 from apigate.throttling.rate import parse_rates
+from tests.stores.asking import PATIENT_MS
 
 START_US = 1_000_000_000_000
 SECOND = 1_000_000
@@ -29,8 +30,8 @@ class Processes:
     def __init__(self, server, limits, count=2):
         self.server = server
         server.flush()
-        self.stores = [RedisStore(server.uri, server_time=False) for _ in range(count)]
-        self.plain = RedisStore(server.uri, server_time=False, denial_cache=False)
+        self.stores = [RedisStore(server.uri, server_time=False, deadline_ms=PATIENT_MS) for _ in range(count)]
+        self.plain = RedisStore(server.uri, server_time=False, denial_cache=False, deadline_ms=PATIENT_MS)
         self.buckets = [store.open(limits, 0) for store in self.stores]
         self.honest = self.plain.open(limits, 0)
         self.now = START_US

@@ -123,7 +123,9 @@ def test_its_refund_is_one_more_after_the_last_byte(redis_server, kind):
 
 
 def test_a_flood_over_the_limit_does_not_reach_the_server(redis_server, kind):
-    gateway = Gateway(client_throttle="1/hour", name="shop", store=redis_server.uri, clock=FakeClock())
+    gateway = Gateway(
+        client_throttle="1/hour", name="shop", store=f"{redis_server.uri}?deadline_ms=10000", clock=FakeClock()
+    )
     app = App(kind, gateway)
     app.get()
     app.get()

@@ -12,7 +12,8 @@ LISTENING = {
     # the options by which each server is told where to listen; and not to wait long for a worker that should end, as
     # some that are told so while they start do not
     "gunicorn": "--bind {address} --graceful-timeout 1",
-    "uvicorn": "--host 127.0.0.1 --port {port}",
+    # and not to take a worker for hung, and start another, that a busy machine lets answer late
+    "uvicorn": "--host 127.0.0.1 --port {port} --timeout-worker-healthcheck 60",
     "hypercorn": "--bind {address}",
     "granian": "--port {port} --workers-kill-timeout 1",
     "daphne": "--port {port}",
