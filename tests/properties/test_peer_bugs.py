@@ -514,11 +514,11 @@ def test_throttled_py_a_refused_client_is_not_forgotten_when_others_come():
 
 
 def test_pyrate_limiter_156_no_thread_is_started():
-    before = threading.active_count()
+    before = set(threading.enumerate())
     limits = throttle({"client": Rate(1, per=60)})
     for number in range(5_000):
         limits.acquire({"client": f"{number}"})
-    assert threading.active_count() == before
+    assert set(threading.enumerate()) <= before  # one that another test has left may end meanwhile
 
 
 def test_governor_171_keys_do_not_grow_without_bound():

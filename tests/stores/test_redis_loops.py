@@ -58,7 +58,7 @@ def test_an_event_loop_for_each_request_leaves_nothing_open(address):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert [asyncio.run(request()).allowed for _ in range(100)] == [True] * 100
-    assert open_files() == before
+    assert open_files() <= before  # what another test has left may be closed meanwhile
     store.close()
 
 
