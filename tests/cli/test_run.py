@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from http.client import HTTPConnection
+from time import monotonic
 
 import pytest
 
@@ -86,8 +87,10 @@ def test_run_with_the_interface_said(start):
 
 def test_demo_serves_until_it_is_stopped(start):
     process, port = start("demo")
-    statuses = [get(port, "/beta/pets", Host="anything")[0] for _ in range(9)]
-    assert statuses == [200] * 8 + [429]
+    begun, admitted = monotonic(), 0
+    while get(port, "/beta/pets", Host="anything")[0] == 200:
+        admitted += 1
+    assert 8 <= admitted <= 8 + (monotonic() - begun) / 2  # a token comes back in 2 s
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 0, output

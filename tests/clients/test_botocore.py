@@ -129,7 +129,7 @@ def test_wait_longer_than_its_back_offs_is_not_outlasted(demo, client):
     with pytest.raises(ClientError) as failure:
         pets.api.add_pet(name="Bella")
     assert retries(failure.value.response) == len(demo.gaps()) == ATTEMPTS - 1
-    assert failure.value.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] == "6"
+    assert failure.value.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] in {"5", "6"}
     assert all(gap.waited < gap.told for gap in demo.gaps())
 
 

@@ -48,7 +48,7 @@ def test_client_alone_is_refused_once_and_served_when_it_comes_back(demo: Wire, 
     assert ask(f"{demo.url}/beta/pets", calls) == [200] * calls
     assert [exchange.status for exchange in demo.exchanges] == [200] * BURST_OF_BETA + [429, 200]
     (gap,) = demo.gaps()
-    assert gap.told == 2
+    assert 1 <= gap.told <= 2  # what is left of the two seconds that a token takes
     assert gap.waited >= gap.told
 
 

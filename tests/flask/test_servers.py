@@ -59,7 +59,8 @@ def test_a_limit_holds_over_a_connection_however_the_request_is_written(server):
     with served(server) as port:
         assert [ask(port, "/things/7")[::2] for _ in range(2)] == [(200, b"GET /things/{n} 7")] * 2
         status, fields, body = ask(port, "/things/7", Origin="https://shop.example")
-        assert (status, fields["Retry-After"]) == (429, "30")
+        assert status == 429
+        assert 20 < int(fields["Retry-After"]) <= 30  # some of it has passed since the first
         assert fields["Access-Control-Allow-Origin"] in ("*", "https://shop.example")  # by release of Flask-CORS
         assert b'"violated-policies": ["client-method"]' in body
         detours = ["/things/8", "//things/8", "/%74hings/8", "/things//8", "/things/8/", "/things/%38", "/things/8?a=b"]
