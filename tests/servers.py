@@ -30,7 +30,7 @@ from redis.exceptions import RedisError
 from redis.retry import Retry
 
 ROOT = Path(__file__).parents[1]
-DEADLINE = 20.0
+DEADLINE = 60.0
 """Seconds that a server may take for what takes it a few milliseconds; only a fault makes a test wait so long."""
 
 NEVER_PERSIST = ("--save", "", "--appendonly", "no")

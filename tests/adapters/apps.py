@@ -19,7 +19,7 @@ from apigate import Rate, Throttle, Throttled
 OWN_FIELDS = [("x-app", "yes"), ("set-cookie", "a=1"), ("set-cookie", "b=2")]
 CHUNKS = [b"one", b"two", b"three"]
 PIECE = b"x" * 65_536
-DEADLINE = 20.0
+DEADLINE = 60.0
 
 Mark: TypeAlias = Callable[[Any], Any]
 """A decorator of an endpoint."""

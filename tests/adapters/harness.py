@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 
 from tests.adapters.differences import DIFFERENCES
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 SERVERS_OWN = {"date", "server", "connection", "transfer-encoding"}
 
 Fields = list[tuple[str, str]]

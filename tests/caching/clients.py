@@ -17,7 +17,7 @@ from tests.caching.served import CHUNK, CHUNKS, CROWD
 __all__ = ["Reply", "ServedCache", "ServerContract"]
 
 ROOT = Path(__file__).parents[2]
-DEADLINE = 20.0
+DEADLINE = 60.0
 
 
 class Reply(NamedTuple):

@@ -16,7 +16,7 @@ from apigate.testing import FakeClock
 
 __all__ = ["WORLDS", "Act", "AppError", "Ask", "House", "Seen", "until", "until_async"]
 
-DEADLINE = 20.0
+DEADLINE = 60.0
 """Seconds until a test gives up that nobody hangs."""
 
 WORLDS = ("asgi", "wsgi", "both")

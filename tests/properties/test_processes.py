@@ -17,7 +17,7 @@ from tests.properties.hammer import ASKED, throttle
 from tests.servers import RedisServer
 
 PROCESSES = 4
-DEADLINE = 60
+DEADLINE = 300
 KILLS = 300
 ROOT = Path(__file__).parents[2]
 
