@@ -10,9 +10,9 @@ from typing import TypeVar, final
 
 from apigate.caching.store import Found, Invalidation, Mark, News, ResponseStore
 from apigate.core.clock import Clock
+from apigate.core.closing import close, close_async
 from apigate.core.errors import StoreError
 from apigate.stores.breaker import Breaker, StoreChange
-from apigate.stores.closing import close, close_async
 
 __all__ = ["GuardedResponses"]
 

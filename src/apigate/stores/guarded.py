@@ -10,9 +10,9 @@ from functools import partial
 from typing import NamedTuple, TypeVar, cast, final
 
 from apigate.core.clock import Clock
+from apigate.core.closing import close, close_async
 from apigate.core.errors import StoreError
 from apigate.stores.breaker import Breaker, StoreChange, Watched
-from apigate.stores.closing import close, close_async
 from apigate.stores.guarded_windows import CarriedWindows
 from apigate.stores.memory import MemoryStore
 from apigate.throttling.algorithms import owed_at
