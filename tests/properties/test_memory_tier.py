@@ -187,12 +187,6 @@ class TierMachine(RuleBasedStateMachine):
         place = self.model.place(key)
         self.model.dropped |= {id(response): response for response in (place.responses if place else [])}
 
-    @rule(room=st.integers(ONE, 14 * ONE))
-    def resize(self, room):
-        self.tier.resize(room)
-        self.model.make_room(room, self.model.max_entries)
-        self.model.max_bytes = room
-
     @rule()
     def clear(self):
         self.tier.clear()
@@ -262,7 +256,7 @@ def test_eight_threads_lose_no_byte():
                 for response in tier.get(names[step % 4]):  # fewer than may be passed over for one
                     tier.remove(names[step % 4], response)
             elif kind == 8:
-                tier.resize(random.randrange(30, 41) * ONE)
+                tier.put(key, stored(bytes(random.randrange(10 * ONE))), step)  # many go for it
             else:
                 tier.put(hot, stored(b"x" * random.randrange(9), lifetime=10**6), step)
             if not tier.get(hot):
