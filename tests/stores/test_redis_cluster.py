@@ -21,7 +21,7 @@ WIDE, NARROW = "1000/hour", "10/hour"
 
 @pytest.fixture(scope="module")
 def cluster_of_the_faults():
-    with RedisCluster() as cluster:
+    with RedisCluster(lost_ms=2_000) as cluster:
         yield cluster
 
 
