@@ -20,10 +20,10 @@ CROWD = 20
 CHUNK = b"x" * 65_536
 CHUNKS = 12  # below max_item_bytes, and more than the sockets between take
 FIELDS = {
-    "/whole": [("content-type", "text/plain"), ("cache-control", "max-age=60"), ("etag", '"one"')],
-    "/fresh": [("content-type", "text/plain"), ("cache-control", "max-age=60")],
-    "/slow": [("content-type", "text/plain"), ("cache-control", "max-age=60")],
-    "/long": [("content-type", "text/plain"), ("cache-control", "max-age=60")],
+    "/whole": [("content-type", "text/plain"), ("cache-control", "max-age=3600"), ("etag", '"one"')],
+    "/fresh": [("content-type", "text/plain"), ("cache-control", "max-age=3600")],
+    "/slow": [("content-type", "text/plain"), ("cache-control", "max-age=3600")],
+    "/long": [("content-type", "text/plain"), ("cache-control", "max-age=3600")],
     "/runs": [("content-type", "application/json")],
 }
 

@@ -17,7 +17,7 @@ FIVE = ("1000/hour", "1000/hour", "1000/hour; burst=900", "1000/hour", "1000/min
 
 
 def test_one_trip_decides_every_level(redis_server, caller, stores):
-    asked = Asked(caller, stores(redis_server.uri), limits(*FIVE))
+    asked = Asked(caller, stores(redis_server.uri, server_time=False), limits(*FIVE))
     asked.acquire()
     before = redis_server.commands()
     decision = asked.acquire()
@@ -47,7 +47,7 @@ def test_tokens_taken_ahead_make_trips_rare(redis_server, caller, stores):
 
 
 def test_giving_back_is_one_more(redis_server, caller, stores):
-    asked = Asked(caller, stores(redis_server.uri), limits(*FIVE))
+    asked = Asked(caller, stores(redis_server.uri, server_time=False), limits(*FIVE))
     asked.acquire(cost=5)
     before = redis_server.scripts()
     asked.adjust(tokens=-3)

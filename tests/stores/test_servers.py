@@ -16,7 +16,7 @@ from redis.exceptions import MovedError, OutOfMemoryError, ReadOnlyError, Respon
 from redis.exceptions import TimeoutError as TooLateError
 from redis.retry import Retry
 
-from tests.servers import ROOT, RedisServer, redis_program, redis_programs, until
+from tests.servers import DEADLINE, ROOT, RedisServer, redis_program, redis_programs, until
 
 SHORT = 0.1
 """Seconds without an answer that are taken for none."""
@@ -235,7 +235,7 @@ def test_no_server_outlives_a_session_that_was_killed_though_a_forked_child_does
         ended = os.pidfd_open(server)
         session.send_signal(signal.SIGKILL)
     try:
-        assert select.select([ended], [], [], 10.0)[0]
+        assert select.select([ended], [], [], DEADLINE)[0]
     finally:
         os.close(ended)
         os.kill(child, signal.SIGKILL)

@@ -27,7 +27,7 @@ class Turn(Protocol):
     """The turn of one caller.
 
     Attributes:
-        waited: Whether others were before.
+        waited: Whether others were before; also to be set by whoever finds that they are, at the server.
     """
 
     waited: bool

@@ -97,7 +97,7 @@ class WrittenWindows:
             return standing, standing.allowed and cost > 0
 
         turn = self._turns.turn(kept_under(limit, key))
-        return self._bounded("acquire", self._in_turn(turn, limit, key, now, decide), lambda: not turn.waited)
+        return self._bounded("acquire", self._in_turn(turn, limit, key, now, decide), turn)
 
     def peek(self, limit: Limit, key: Key, cost: int, now: int) -> Standing | Awaitable[Standing]:
         """What `acquire` would answer, counting nothing."""
@@ -105,7 +105,8 @@ class WrittenWindows:
         def decide(tally: Tally, window: Window, at: int) -> tuple[Standing, bool]:
             return ask(tally, window, cost, at, take=False), False
 
-        return self._bounded("peek", self._written(limit, key, now, decide))
+        turn = self._turns.turn(kept_under(limit, key))  # not waited for, as a look seldom writes
+        return self._bounded("peek", self._written(turn, limit, key, now, decide), turn)
 
     def adjust(self, limit: Limit, key: Key, units: int, at: int | None, now: int) -> Awaitable[None] | None:
         """Count more without asking, or give back what was counted under `at`."""
@@ -117,7 +118,7 @@ class WrittenWindows:
 
         turn = self._turns.turn(kept_under(limit, key))
         steps = self._in_turn(turn, limit, key, now, decide)
-        return self._bounded("adjust", _nothing(steps), lambda: not turn.waited)
+        return self._bounded("adjust", _nothing(steps), turn)
 
     def reset(self, limit: Limit, key: Key | None) -> Awaitable[None] | None:
         """Forget a key; without one, every key of the limit."""
@@ -127,10 +128,8 @@ class WrittenWindows:
             _nothing(_one(lambda: slots.drop_all(limit) if key is None else slots.drop(kept_under(limit, key)))),
         )
 
-    def _bounded(
-        self, operation: str, steps: Steps[T], had_time: Callable[[], bool] = lambda: True
-    ) -> T | Awaitable[T]:
-        return bounded(operation, self._deadline_ms, lambda: run(steps), had_time)
+    def _bounded(self, operation: str, steps: Steps[T], turn: Turn | None = None) -> T | Awaitable[T]:
+        return bounded(operation, self._deadline_ms, lambda: run(steps), lambda: turn is None or not turn.waited)
 
     def _in_turn(
         self,
@@ -143,12 +142,17 @@ class WrittenWindows:
         """Write while nobody else of this process or loop writes the same."""
         yield turn.begin()
         try:
-            return (yield from self._written(limit, key, now, decide))
+            return (yield from self._written(turn, limit, key, now, decide))
         finally:
             turn.end()
 
     def _written(
-        self, limit: Limit, key: Key, now: int, decide: Callable[[Tally, Window, int], tuple[Standing, bool]]
+        self,
+        turn: Turn,
+        limit: Limit,
+        key: Key,
+        now: int,
+        decide: Callable[[Tally, Window, int], tuple[Standing, bool]],
     ) -> Steps[Standing]:
         """Read, decide and write, until nobody wrote between; each is a round trip."""
         window = window_of(limit)
@@ -168,6 +172,7 @@ class WrittenWindows:
             trips += 1
             if written:
                 break
+            turn.waited = True  # for others, at the server, which has answered
             if self._clock.now_us() > ends:
                 why = f"others wrote {name!r} at each try for {self._deadline_ms} ms"
                 raise StoreTimeoutError("write", why, blames_store=False)

@@ -85,6 +85,24 @@ def test_processes_that_undo_each_others_work_blame_no_server():
     assert not raised.value.blames_store
 
 
+def test_whoever_came_too_late_once_blames_no_server_whenever_its_time_is_up(monkeypatch):
+    """As a rule that is while it waits for an answer, for the next or the one after it."""
+    monkeypatch.setattr(storage_connections, "_LATE_S", 60)
+    reads = []
+
+    async def read(*_):
+        reads.append(1)
+        return ([], None) if len(reads) == 1 else await never()
+
+    async def lost():
+        return False
+
+    (error,) = asked(Slots(read, lost), ["a"])
+    assert isinstance(error, StoreTimeoutError)
+    assert not error.blames_store
+    assert len(reads) == 2
+
+
 def test_a_pool_without_a_free_connection_blames_no_server():
     error = ConnectionNotAvailable(("127.0.0.1", 11211), 0.05)
     assert not store_error("acquire", error).blames_store
