@@ -253,7 +253,7 @@ class _Visit(AbstractContextManager["_Visit", bool]):
         if self.answer is not None:
             self.response = _carrier(self._served).answer(self.answer)
         elif self._exchange is not None:
-            self._take_back = _carrier(self._served).ask(self._exchange)
+            self._take_back = _carrier(self._served).put_questions(self._exchange)
         return self
 
     def __exit__(

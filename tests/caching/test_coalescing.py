@@ -5,7 +5,6 @@ The interpreter switches threads as often as it can and the clock stands still, 
 
 import asyncio
 import gc
-import sys
 import threading
 from collections import Counter
 from itertools import cycle, islice
@@ -20,17 +19,9 @@ from tests.flights import under_way
 CROWD = 200
 SOME = 20
 
+pytestmark = pytest.mark.usefixtures("restless_interpreter")
 both_protocols = pytest.mark.parametrize("world", ["asgi", "wsgi"])
 everywhere = pytest.mark.parametrize("world", WORLDS)
-
-
-@pytest.fixture(autouse=True)
-def restless_interpreter():
-    """A switch every 5 ms, as by default, hides nearly every race."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 def all_others_wait(house: House, crowd: int = CROWD):

@@ -7,7 +7,6 @@ import asyncio
 import contextvars
 import gc
 import os
-import sys
 import threading
 from collections import Counter
 from random import Random
@@ -341,15 +340,6 @@ def test_leaders_that_fail_one_after_the_other_end_when_one_does_not():
 
 
 # Threads and loops at once
-
-
-@pytest.fixture
-def restless_interpreter():
-    """A switch every 5 ms, as by default, hides nearly every race."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 THREADS, LOOPS, TASKS = 100, 4, 25

@@ -1,10 +1,10 @@
 """Random programs against the memory tier, beside a model that has no order but a list and counts everything anew."""
 
-import sys
-import threading
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -14,6 +14,7 @@ from apigate.caching.generations import Generations
 from apigate.caching.memory import MemoryTier, key_bytes
 from tests.stored import stored
 from tests.strategies import UNHURRIED
+from tests.threads import in_threads
 
 CHANCES = 8
 LOOKED_AT = 4
@@ -235,9 +236,9 @@ def test_random_keys_take_no_more_than_the_budget():
     assert len(tier._ring) <= 2 * 60
 
 
+@pytest.mark.usefixtures("restless_interpreter")
 def test_eight_threads_lose_no_byte():
     """With readers that check the bounds all the time, and a key in use that is never missed while it is replaced."""
-    before = sys.getswitchinterval()
     tier = MemoryTier(40 * ONE, 50, 20 * ONE, 3, Generations())
     names = [("GET", f"/{number}") for number in range(60)]
     hot = ("GET", "/hot")
@@ -264,15 +265,7 @@ def test_eight_threads_lose_no_byte():
             if not (0 <= tier.bytes <= 40 * ONE and 0 <= tier.entries <= 50):
                 wrong.append((tier.bytes, tier.entries))
 
-    sys.setswitchinterval(1e-6)
-    try:
-        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(before)
+    in_threads(partial(work, seed) for seed in range(8))
     assert not wrong
     assert (tier.bytes, tier.entries) == recount(tier)
     assert len({id(kept) for kept in tier._ring if kept.responses}) == len(tier._order)

@@ -21,7 +21,7 @@ from apigate.caching.exchange import Exchange, log_hidden
 from apigate.caching.fill import Fill
 from apigate.caching.refreshing import RefreshTasks
 from apigate.core.context import RequestContext, current
-from apigate.routing.django_exchange import ask, expected_lines, field_lines, is_file
+from apigate.routing.django_exchange import expected_lines, field_lines, is_file, put_questions
 from apigate.wsgi_exchange import refresh
 
 __all__ = ["refresh_in_task", "refresh_in_thread"]
@@ -75,7 +75,7 @@ async def _refreshed(
     context: RequestContext,
 ) -> None:
     current.set(context)
-    ask(asked, exchange)
+    put_questions(asked, exchange)
     try:
         async with ThreadSensitiveContext():
             await sync_to_async(request_started.send)(sender=refresh_in_task, scope=getattr(asked, "scope", None))

@@ -29,7 +29,7 @@ _CONDITIONS = ("if_match", "if_modified_since", "if_none_match", "if_range", "if
 class FlaskCarrier:
     """Between the cache and the view that Flask is serving, see `Carrier`."""
 
-    def ask(self, exchange: Exchange) -> Callable[[], None]:
+    def put_questions(self, exchange: Exchange) -> Callable[[], None]:
         """See `Carrier`."""
         environ = request.environ
         before = _put(environ, exchange.questions)
