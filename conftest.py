@@ -2,6 +2,8 @@
 
 import gc
 import os
+import sys
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -34,3 +36,12 @@ def public_names(doctest_namespace: dict[str, Any]) -> None:
 
     doctest_namespace.update({name: getattr(apigate, name) for name in apigate.__all__})
     doctest_namespace["Flask"] = Flask
+
+
+@pytest.fixture
+def restless_interpreter() -> Iterator[None]:
+    """Threads that take turns all the time: a switch every 5 ms, as by default, hides nearly every race."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)

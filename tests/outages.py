@@ -73,12 +73,10 @@ class FailingStore:
         return "<the store>"
 
 
-class _Buckets:
-    def __init__(self, store: FailingStore, limits: Any, now: int) -> None:
-        self.store = store
-        self.limits = limits
-        self.now = now
-        self.opened = (store.memory, store.memory.open(limits, now))
+class _Answers:
+    """What is asked of a `FailingStore`, whichever way that answers."""
+
+    store: FailingStore
 
     def acquire(self, *given: Any) -> Any:
         return self._answer("acquire", given)
@@ -94,6 +92,20 @@ class _Buckets:
 
     def _answer(self, operation: str, given: Any) -> Any:
         return self._later(operation, given) if self.store.has_to_be_awaited() else self._now(operation, given)
+
+    def _now(self, operation: str, given: Any) -> Any:
+        raise NotImplementedError
+
+    async def _later(self, operation: str, given: Any) -> Any:
+        return self._now(operation, given)
+
+
+class _Buckets(_Answers):
+    def __init__(self, store: FailingStore, limits: Any, now: int) -> None:
+        self.store = store
+        self.limits = limits
+        self.now = now
+        self.opened = (store.memory, store.memory.open(limits, now))
 
     def _now(self, operation: str, given: Any) -> Any:
         self.store.check(operation)
@@ -106,7 +118,7 @@ class _Buckets:
         if self.store.hold_async is not None:
             await self.store.hold_async.wait()
         await asyncio.sleep(0)
-        return self._now(operation, given)
+        return await super()._later(operation, given)
 
 
 class WindowsToo(FailingStore):
@@ -116,7 +128,7 @@ class WindowsToo(FailingStore):
         return _Windows(self)
 
 
-class _Windows:
+class _Windows(_Answers):
     """The windows of a `FailingStore`."""
 
     def __init__(self, store: FailingStore) -> None:
@@ -125,27 +137,9 @@ class _Windows:
     def check(self, window: Any) -> None:
         self.store.memory.windows().check(window)
 
-    def acquire(self, *given: Any) -> Any:
-        return self._answer("acquire", given)
-
-    def peek(self, *given: Any) -> Any:
-        return self._answer("peek", given)
-
-    def adjust(self, *given: Any) -> Any:
-        return self._answer("adjust", given)
-
-    def reset(self, *given: Any) -> Any:
-        return self._answer("reset", given)
-
-    def _answer(self, operation: str, given: Any) -> Any:
-        return self._later(operation, given) if self.store.has_to_be_awaited() else self._now(operation, given)
-
     def _now(self, operation: str, given: Any) -> Any:
         self.store.check(f"window {operation}")
         return getattr(self.store.memory.windows(), operation)(*given)
-
-    async def _later(self, operation: str, given: Any) -> Any:
-        return self._now(operation, given)
 
 
 def attempts_end() -> None:

@@ -301,10 +301,16 @@ class RedisServer(Server):
 
 
 class RedisCluster:
-    """Three primaries that share the slots between them."""
+    """Three primaries that share the slots between them.
 
-    def __init__(self, *, program: str | None = None) -> None:
-        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", "2000")
+    Args:
+        program: As of `RedisServer`.
+        lost_ms: How long a node may say nothing until the others take it for lost: longer than a busy machine keeps one
+            from it, where no test needs that.
+    """
+
+    def __init__(self, *, program: str | None = None, lost_ms: int = 30_000) -> None:
+        options = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(lost_ms))
         with ExitStack() as started:
             self.nodes = [started.enter_context(RedisServer(*options, program=program, bus=BUS)) for _ in range(NODES)]
             self._join()

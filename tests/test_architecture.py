@@ -63,6 +63,7 @@ ONLY_IN = {
         "asgi",
         "asgi_exchange",
         "caching.coalescing",
+        "caching.refreshing",
         "django",
         "core.clock",
         "core.loops",

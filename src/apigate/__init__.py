@@ -2,13 +2,18 @@
 
 The rooms:
 
-- `apigate.gateway`, `config`, `pipeline`: the gateway, its settings, and both compiled into a pipeline;
+- `apigate.gateway`, `config`, `pipeline`: the gateway, its settings, and both compiled into a pipeline, for which
+  `running_stage` and `stage_caches` keep what a stage has at run time;
 - `apigate.flask`, `fastapi`, `django`, and `asgi`, `wsgi` around anything else: the edges, where requests come in;
-- `apigate.decorators`, `routing`: limits on single endpoints, and how each framework's routes are read;
+  `asgi_exchange` and `wsgi_exchange` let the cache hear what an app answers;
+- `apigate.decorators`, `cache_decorator`, `endpoint_gate`, `routing`: limits and caches on single endpoints, and how
+  each framework's routes are read;
 - `apigate.cli`, `audit`, `explain`, `lint`, `demo`: what people ask of a gateway;
 - `apigate.throttling`: rates, windows, token buckets, decisions, client identity; usable alone through `Throttle`;
+- `apigate.caching`: a shared HTTP cache as RFC 9111 has it; usable alone through `ResponseCache`;
 - `apigate.staging`: how a request's stage is found;
-- `apigate.stores`: where buckets are kept; `apigate.testing`: clock and contracts for your tests;
+- `apigate.stores`: where buckets, and responses that workers share, are kept;
+- `apigate.testing`: clock and contracts for your tests;
 - `apigate.core`: what all of them share: errors, clock, messages, context, policies, routes, events.
 """
 

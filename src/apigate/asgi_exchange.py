@@ -9,11 +9,13 @@ Source: RFC 9111; ASGI specification 3.0, HTTP message format 2.4.
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextvars import Context
+from functools import partial
 from typing import Any, TypeAlias, final
 
 from apigate.caching.answer import Answer
 from apigate.caching.exchange import UNKEYED, Exchange, log_hidden
 from apigate.caching.fill import Fill
+from apigate.caching.refreshing import RefreshTasks
 
 __all__ = [
     "ASGIApp",
@@ -38,9 +40,8 @@ ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _UNSEEN = ("http.response.trailers", "http.response.pathsend", "http.response.zerocopysend")  # so it cannot be stored
 _WITHOUT_CONTENT = ("GET", "HEAD")  # methods whose content is no part of a key
-_MOST_REFRESHES = 100  # at once in a process; what is not refreshed now is by the next request
 _PATIENCE = 30.0  # seconds that an app goes on for others after its client has left; some responses never end
-_refreshes: set["asyncio.Task[None]"] = set()
+_refreshes = RefreshTasks()
 
 
 async def serve_exchange(
@@ -92,13 +93,7 @@ def refresh(app: ASGIApp, exchange: Fill, scope: Scope) -> None:
         exchange: What the cache does with the response.
         scope: A scope of its own for the request.
     """
-    if len(_refreshes) >= _MOST_REFRESHES:
-        exchange.fail()
-        return
-    task = asyncio.get_running_loop().create_task(ask(app, exchange, scope), context=exchange.context)
-    _refreshes.add(task)
-    task.add_done_callback(_refreshes.discard)
-    task.add_done_callback(lambda _: exchange.fail())  # one that was cancelled before it began has said nothing
+    _refreshes.start(exchange, partial(ask, app, exchange, scope))
 
 
 async def ask(app: ASGIApp, exchange: Exchange, scope: Scope) -> None:
@@ -142,11 +137,7 @@ async def ask_apart(app: ASGIApp, exchange: Exchange, scope: Scope, variables: C
 
 async def stop_refreshing() -> None:
     """Cancel what is being refreshed on this loop."""
-    loop = asyncio.get_running_loop()
-    tasks = [task for task in _refreshes if task.get_loop() is loop]
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await _refreshes.stop()
 
 
 def _never() -> bool:

@@ -17,7 +17,7 @@ from apigate.core.context import RequestContext
 from apigate.core.cors import CORS
 from apigate.core.errors import ConfigurationError
 from apigate.core.message import Request
-from apigate.core.names import checked_name, nearest
+from apigate.core.names import checked_name, errors_of, nearest
 from apigate.core.responses import GatewayResponse
 from apigate.core.routes import ANY, method_key
 from apigate.core.workers import workers_told
@@ -196,10 +196,8 @@ class Stage:
             _named(settings, _parameters(Stage) - {"name", "methods"}, f"stage {self.name!r}")
             return replace(self, **settings)
         _named(settings, _parameters(Method), f"method {method!r}")
-        try:
+        with errors_of(f"method {method!r}"):
             method_settings = replace(self.methods.get(method, Method()), **settings)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"method {method!r}: {error}") from None
         return replace(self, methods={**self.methods, method: method_settings})
 
 
@@ -386,10 +384,8 @@ def response_cache(value: object, setting: str) -> ResponseCache | None:
     if isinstance(value, Mapping):
         table = cast("Mapping[str, Any]", value)
         check_settings(table, _CACHE_SETTINGS, setting, POLICY_HINTS)
-        try:
+        with errors_of(setting):
             return ResponseCache(**table)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"{setting}: {error}") from None
     raise ConfigurationError(
         f"{setting}: {value!r} is not a ResponseCache, a table of its settings, 'off' or None; a CachePolicy for all "
         "methods goes into ResponseCache(policy=...)"
@@ -440,10 +436,8 @@ def _methods(value: object, where: str) -> dict[str, Method]:
 
 def _method(settings: Mapping[str, Any], where: str) -> Method:
     known = _named(settings, _parameters(Method), where)
-    try:
+    with errors_of(where):
         return Method(**known)
-    except ConfigurationError as error:
-        raise ConfigurationError(f"{where}: {error}") from None
 
 
 def _parameters(kind: type[Method] | type[Stage] | type[GatewayResponse] | type[CORS]) -> frozenset[str]:

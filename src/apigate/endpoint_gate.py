@@ -77,15 +77,12 @@ class EndpointGate:
         status: int | None = None
         token = current.set(context)
         try:
-            answer, exchange = _due(served, context)
-            if answer is not None:
-                status = answer.status
-                return _carrier(served).answer(answer)
-            with _heard(served, exchange, context) as hearing:
-                prove(context)
-                hearing.returned = call()
-            status = served.status(hearing.response)
-            _settle(exchange)
+            with _Visit(served, context, context) as visit:
+                if visit.answer is None:
+                    prove(context)
+                    visit.response = call()
+            status = visit.status
+            _settle(visit)
         except Throttled as error:
             refusal = gateway.refuse(context, error)
             status = refusal.status
@@ -97,7 +94,7 @@ class EndpointGate:
             current.reset(token)
             context.ended = True
             gateway.complete(context, status)
-        return hearing.response
+        return visit.response
 
     async def serve_async(self, served: Served, call: Call, prove: Prove) -> Any:  # Any: as serve
         """`serve` for tasks; both functions give awaitables."""
@@ -108,15 +105,12 @@ class EndpointGate:
         status: int | None = None
         token = current.set(context)
         try:
-            answer, exchange = _due(served, context)
-            if answer is not None:
-                status = answer.status
-                return _carrier(served).answer(answer)
-            with _heard(served, exchange, context) as hearing:
-                await prove(context)
-                hearing.returned = await call()
-            status = served.status(hearing.response)
-            await _settle_async(exchange)
+            with _Visit(served, context, context) as visit:
+                if visit.answer is None:
+                    await prove(context)
+                    visit.response = await call()
+            status = visit.status
+            await _settle_async(visit)
         except Throttled as error:
             refusal = await gateway.refuse_async(context, error)
             status = refusal.status
@@ -128,7 +122,7 @@ class EndpointGate:
             current.reset(token)
             context.ended = True
             await gateway.complete_async(context, status)
-        return hearing.response
+        return visit.response
 
     # ---- the cache alone, where a gate has done the rest
 
@@ -147,13 +141,11 @@ class EndpointGate:
         refusal = block_on(outcome) if isinstance(outcome, Awaitable) else outcome
         if refusal is not None:
             return served.respond(refusal)
-        answer, exchange = _due(served, context)
-        if answer is not None:
-            return _carrier(served).answer(answer)
-        with _heard(served, exchange, outer) as hearing:
-            hearing.returned = call()
-        _settle(exchange)
-        return hearing.response
+        with _Visit(served, context, outer) as visit:
+            if visit.answer is None:
+                visit.response = call()
+        _settle(visit)
+        return visit.response
 
     async def cached_async(self, served: Served, outer: RequestContext, call: Call) -> Any:  # Any: as serve
         """`cached` for tasks."""
@@ -164,13 +156,11 @@ class EndpointGate:
         refusal = await outcome if isinstance(outcome, Awaitable) else outcome
         if refusal is not None:
             return served.respond(refusal)
-        answer, exchange = _due(served, context)
-        if answer is not None:
-            return _carrier(served).answer(answer)
-        with _heard(served, exchange, outer) as hearing:
-            hearing.returned = await call()
-        await _settle_async(exchange)
-        return hearing.response
+        with _Visit(served, context, outer) as visit:
+            if visit.answer is None:
+                visit.response = await call()
+        await _settle_async(visit)
+        return visit.response
 
     def _inner(self, served: Served, outer: RequestContext) -> tuple[RequestContext, CachingPolicy | None]:
         """The context of a request at its view, and the cache of that."""
@@ -219,86 +209,71 @@ def _carrier(served: Served) -> Carrier:
     return served.carrier
 
 
-def _settle(exchange: Exchange | None) -> None:
-    for answer in _left(exchange):
+def _settle(visit: "_Visit") -> None:
+    for answer in visit.left():
         require_done(answer)
 
 
-async def _settle_async(exchange: Exchange | None) -> None:
-    for answer in _left(exchange):
+async def _settle_async(visit: "_Visit") -> None:
+    for answer in visit.left():
         await answer
 
 
-def _left(exchange: Exchange | None) -> Iterator[Awaitable[None]]:
-    """What others have to be told, and to be given; of a response that still streams, its chunks see to that."""
-    if exchange is not None and not exchange.keeps:
-        for answer in (exchange.publish(), exchange.settle()):
-            if answer is not None:
-                yield answer
-
-
 @final
-class _Unheard(AbstractContextManager["_Unheard", None]):
-    """One call of a view that no cache asks about.
+class _Visit(AbstractContextManager["_Visit", bool]):
+    """One request at its view: the cache answers it, or the view does, and an exchange hears of that.
 
     Attributes:
-        returned: What the view has returned.
+        answer: What the cache answers; None where the view has to be called.
+        response: What the framework gets; while this is entered, what the view has returned.
     """
 
-    returned: Any = None  # Any: whatever a view returns
+    response: Any = None  # Any: whatever a view returns
 
-    @property
-    def response(self) -> Any:  # Any: as returned
-        """What the framework gets."""
-        return self.returned
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        """Nothing is left to be done."""
-
-
-@final
-class _Heard(AbstractContextManager["_Heard", bool]):
-    """One call of a view, of which an exchange hears.
-
-    Attributes:
-        returned: What the view has returned.
-        response: What the framework gets.
-    """
-
-    returned: Any = None  # Any: as _Unheard
-    response: Any = None  # Any: as returned
-
-    def __init__(self, served: Served, exchange: Exchange, context: RequestContext) -> None:
+    def __init__(self, served: Served, context: RequestContext, outer: RequestContext) -> None:
         self._served = served
-        self._context = context
-        self._carrier = _carrier(served)
-        self._exchange = exchange
+        self._outer = outer  # where something that the view calls leaves word of its refusal
+        self.answer, self._exchange = _due(served, context)
         self._take_back: Callable[[], None] | None = None
 
+    @property
+    def status(self) -> int:
+        """The status of the response."""
+        return self._served.status(self.response) if self.answer is None else self.answer.status
+
+    def left(self) -> Iterator[Awaitable[None]]:
+        """What others have to be told, and to be given; of a response that still streams, its chunks see to that."""
+        exchange = self._exchange
+        if exchange is not None and not exchange.keeps:
+            for answer in (exchange.publish(), exchange.settle()):
+                if answer is not None:
+                    yield answer
+
     def __enter__(self) -> Self:
-        self._take_back = self._carrier.ask(self._exchange)
+        if self.answer is not None:
+            self.response = _carrier(self._served).answer(self.answer)
+        elif self._exchange is not None:
+            self._take_back = _carrier(self._served).put_questions(self._exchange)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
+        exchange = self._exchange
+        if exchange is None:
+            return False
         if self._take_back is not None:
             self._take_back()
-        is_refused = self._context.inner_refusal is not None  # what comes of that is not the view's answer
-        if error is None:
-            if is_refused:
-                self._exchange.fail()
-                self.response = self.returned
-                return False
+        carrier = _carrier(self._served)
+        is_refused = self._outer.inner_refusal is not None  # what comes of that is not the view's answer
+        if error is None and not is_refused:
             try:
-                self.response = self._carrier.carry(self._exchange, self.returned)
+                self.response = carrier.carry(exchange, self.response)
             except BaseException:
-                self._exchange.fail()
+                exchange.fail()
                 raise
             return False
-        made = self._exchange.fail()
+        made = exchange.fail()
         if (
             made is None
             or not isinstance(error, Exception)
@@ -308,9 +283,5 @@ class _Heard(AbstractContextManager["_Heard", bool]):
         ):
             return False
         log_hidden(error, "view")
-        self.response = self._carrier.answer(made)
+        self.response = carrier.answer(made)
         return True
-
-
-def _heard(served: Served, exchange: Exchange | None, context: RequestContext) -> _Unheard | _Heard:
-    return _Unheard() if exchange is None else _Heard(served, exchange, context)

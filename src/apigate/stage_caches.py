@@ -74,8 +74,8 @@ class StageCaches:
         else:
             cache = self._caches.get(stage.name) or ResponseCache()
         if cache is not None and self._caches.get(stage.name) is not cache:
-            owner = f"stage {stage.name!r} of gateway {self._name!r}"
-            cache.bind(owner, self._clock, partial(self._methods, stage.name))
+            named = f"stage {stage.name!r} of gateway {self._name!r}"
+            cache.bind(named, self._clock, partial(self._methods, stage.name))
             if cache.sharing is not None or self._shared_store is not None:
                 self._share(cache, stage.name)
             self._caches[stage.name] = cache

@@ -220,7 +220,7 @@ class World:
 
         await self.wrapped(self.scope(target, method, lines), receive, send)
         for _ in range(20):
-            if not asgi_exchange._refreshes:
+            if not asgi_exchange._refreshes.running:
                 break
             await asyncio.sleep(0)
         starts = [message for message in sent if message["type"] == "http.response.start"]

@@ -5,7 +5,6 @@ The interpreter switches threads as often as it can and the clock stands still, 
 
 import asyncio
 import gc
-import sys
 import threading
 from collections import Counter
 from itertools import cycle, islice
@@ -15,21 +14,14 @@ import pytest
 from apigate import CachePolicy, ResponseCache
 from apigate.caching.coalescing import Flights
 from tests.caching.crowds import WORLDS, Act, AppError, Ask, House, until, until_async
+from tests.flights import under_way
 
 CROWD = 200
 SOME = 20
 
+pytestmark = pytest.mark.usefixtures("restless_interpreter")
 both_protocols = pytest.mark.parametrize("world", ["asgi", "wsgi"])
 everywhere = pytest.mark.parametrize("world", WORLDS)
-
-
-@pytest.fixture(autouse=True)
-def restless_interpreter():
-    """A switch every 5 ms, as by default, hides nearly every race."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 def all_others_wait(house: House, crowd: int = CROWD):
@@ -470,7 +462,7 @@ def after_refreshing(house: House) -> None:
     for thread in threading.enumerate():
         if thread.name == "apigate refresh":
             thread.join(20)
-    assert house.cache.flights.under_way == 0
+    assert under_way(house.cache.flights) == 0
 
 
 @both_protocols
@@ -494,7 +486,7 @@ def test_stale_hits_do_not_wait_for_the_refresh(world):
     async def tasks():
         seen = await house._tasks([Ask()] * STALE)
         served.set()
-        await until_async(lambda: not house.cache.flights.under_way)
+        await until_async(lambda: not under_way(house.cache.flights))
         return seen
 
     if world == "asgi":
@@ -540,7 +532,7 @@ def test_who_served_a_stale_response_still_waits_for_other_keys(world):
         seen = await house.ask_async(Ask("/b"))
         gone.set()
         await other
-        await until_async(lambda: not house.cache.flights.under_way)
+        await until_async(lambda: not under_way(house.cache.flights))
         return seen
 
     if world == "asgi":
@@ -605,7 +597,7 @@ def test_what_refreshes_ends_with_the_server():
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
     asyncio.run(scenario())
-    assert house.cache.flights.under_way == 0
+    assert under_way(house.cache.flights) == 0
 
 
 @both_protocols

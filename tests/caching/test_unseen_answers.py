@@ -9,6 +9,7 @@ import pytest
 from apigate import CachePolicy, Gateway, Method, ResponseCache, asgi, wsgi
 from apigate.testing import FakeClock
 from tests.caching.crowds import DEADLINE, Ask, House, until, until_async
+from tests.flights import under_way
 
 POLICY = CachePolicy(wait=2 * DEADLINE, stale_if_error=100)
 KEPT = [(b"cache-control", b"max-age=10")]
@@ -152,7 +153,7 @@ def test_who_waits_for_a_file_goes_on_when_it_begins_by_wsgi(tmp_path):
         thread.join(DEADLINE)
     assert len(runs) == 5
     assert all(isinstance(body, SentFile) for body in bodies)
-    assert cache.flights.under_way == 0
+    assert under_way(cache.flights) == 0
     for body in bodies:
         body.filelike.close()
 

@@ -69,17 +69,9 @@ def ask(gateway: Gateway, asked: str = "GET /", status: int = 200, **given: Any)
     return Open(gateway, asked, status, **given).close()
 
 
-def ask_in_task(
-    gateway: Gateway,
-    asked: str = "GET /",
-    status: int = 200,
-    *,
-    stage: str | None = None,
-    peer: str | None = "192.0.2.1",
-    **fields: str,
-) -> Answer:
+def ask_in_task(gateway: Gateway, asked: str = "GET /", status: int = 200, **given: Any) -> Answer:
     """The same from a task."""
-    return asyncio.run(task_asks(gateway, asked, status, stage=stage, peer=peer, **fields))
+    return asyncio.run(task_asks(gateway, asked, status, **given))
 
 
 async def task_asks(

@@ -1,8 +1,6 @@
 """What decorated functions find of their request, and what becomes of what it took."""
 
 import asyncio
-import sys
-import threading
 from typing import Any
 
 import pytest
@@ -22,6 +20,7 @@ from apigate.testing import FakeClock
 from apigate.throttling.keys import forwarded_for
 from apigate.wsgi import GatewayMiddleware as WSGIGate
 from tests.gateway.test_refused_within import over_asgi, over_wsgi
+from tests.threads import in_threads
 
 HOUR = Rate(1, per=3_600)
 
@@ -92,26 +91,18 @@ def test_an_endpoint_is_not_run_beyond_its_own_limit_because_what_it_calls_refus
     assert len(ran) == 2
 
 
+@pytest.mark.usefixtures("restless_interpreter")
 def test_a_proof_is_given_to_one_call_only_also_among_threads():
     gateway, app = frozen(), Flask("shop")
     app.add_url_rule("/", "view", gateway.throttle("1000/hour")(lambda: "served"))
     routing = WSGIGate(app, gateway).routing
     asked = wsgi_request({"REQUEST_METHOD": "GET", "PATH_INFO": "/", "REMOTE_ADDR": "192.0.2.1"})
-    interval = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        for _ in range(300):
-            context = gateway.enter(asked, None, routing.find)
-            (mark,) = context.compiled.marks
-            proofs: list[bool] = []
-            threads = [threading.Thread(target=lambda: proofs.append(context.prove(mark))) for _ in range(4)]  # noqa: B023
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            assert sorted(proofs) == [False, False, False, True]
-    finally:
-        sys.setswitchinterval(interval)
+    for _ in range(300):
+        context = gateway.enter(asked, None, routing.find)
+        (mark,) = context.compiled.marks
+        proofs: list[bool] = []
+        in_threads([lambda: proofs.append(context.prove(mark))] * 4)  # noqa: B023
+        assert sorted(proofs) == [False, False, False, True]
 
 
 def test_what_goes_on_after_a_request_has_ended_is_no_part_of_it():

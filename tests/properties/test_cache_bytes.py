@@ -1,8 +1,7 @@
 """The byte budget of a cache, counted again over all that is stored, after any trace through the gateway."""
 
-import sys
-import threading
 from contextlib import closing
+from functools import partial
 from random import Random
 
 import pytest
@@ -16,6 +15,7 @@ from tests.properties.cache_model import Visit
 from tests.properties.cache_traces import AsgiWorld, Script, World, WsgiWorld
 from tests.properties.test_cache_model import numbered, scripts, visits, waits
 from tests.strategies import UNHURRIED
+from tests.threads import in_threads
 
 POLICY = CachePolicy(stale_while_revalidate=20, stale_if_error=40)
 
@@ -100,6 +100,7 @@ def test_random_keys_never_take_more_than_the_budget(world):
         assert cache.stats()["evictions"] > 0
 
 
+@pytest.mark.usefixtures("restless_interpreter")
 def test_bytes_are_exact_after_threads_have_stored_removed_and_flushed_at_once():
     cache = ResponseCache(60_000)
     world = WsgiWorld(POLICY, cache)
@@ -117,15 +118,6 @@ def test_bytes_are_exact_after_threads_have_stored_removed_and_flushed_at_once()
             if cache.stats()["bytes"] > 60_000:
                 over.append(cache.stats()["bytes"])
 
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        threads = [threading.Thread(target=visits, args=[seed]) for seed in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(before)
+    in_threads(partial(visits, seed) for seed in range(8))
     assert not over
     assert_exact(cache)

@@ -7,7 +7,6 @@ import asyncio
 import contextvars
 import gc
 import os
-import sys
 import threading
 from collections import Counter
 from random import Random
@@ -18,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from apigate.caching.coalescing import Alone, Flights, Lead, Wait
+from tests.flights import under_way
 from tests.strategies import UNHURRIED
 
 KEYS = [("a",), ("b",)]
@@ -250,7 +250,7 @@ class FlightsMachine(RuleBasedStateMachine):
         self.requests.clear()
         self.flying.clear()
         gc.collect()
-        assert self.flights.under_way == 0
+        assert under_way(self.flights) == 0
 
 
 FlightsMachine.TestCase.settings = settings(UNHURRIED, max_examples=50, stateful_step_count=40)
@@ -292,7 +292,7 @@ def trace(victims):
     assert all(task.done() for task in tasks), victims
     told = ["cancelled" if task.cancelled() else task.result() for task in tasks]
     loop.close()
-    assert flights.under_way == 0
+    assert under_way(flights) == 0
     return asked, told
 
 
@@ -340,15 +340,6 @@ def test_leaders_that_fail_one_after_the_other_end_when_one_does_not():
 
 
 # Threads and loops at once
-
-
-@pytest.fixture
-def restless_interpreter():
-    """A switch every 5 ms, as by default, hides nearly every race."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 THREADS, LOOPS, TASKS = 100, 4, 25
@@ -426,7 +417,7 @@ def test_of_200_mixed_requests_each_leader_that_fails_is_followed_by_one(failing
 
     all_at_once(in_thread, in_task)
     assert told == +Counter({Lead: failing + 1, "landed": everybody - failing - 1})
-    assert flights.under_way == 0
+    assert under_way(flights) == 0
 
 
 @pytest.mark.usefixtures("restless_interpreter")
@@ -478,4 +469,4 @@ def test_200_mixed_requests_never_hang_and_never_lead_twice_however_they_end():
     gc.collect()
     assert told.total() == 30 * (THREADS + LOOPS * TASKS)
     assert min(told["led"], told["landed"], told["cancelled"]) > 0
-    assert flights.under_way == 0
+    assert under_way(flights) == 0

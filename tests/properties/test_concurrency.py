@@ -4,7 +4,6 @@ The clock stands still unless a test says otherwise, so every count has to come 
 """
 
 import asyncio
-import sys
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterable
@@ -20,17 +19,10 @@ from apigate.testing import FakeClock
 from tests.properties.linearizability import Operation, has_legal_order
 from tests.properties.model import Model
 
+pytestmark = pytest.mark.usefixtures("restless_interpreter")
+
 THREADS = 8
 HOUR = 3_600.0
-
-
-@pytest.fixture(scope="module", autouse=True)
-def restless_interpreter():
-    """A switch every 5 ms, as by default, hides nearly every race."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 @pytest.fixture(scope="module")

@@ -1,10 +1,10 @@
 """Random programs against the memory tier, beside a model that has no order but a list and counts everything anew."""
 
-import sys
-import threading
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -14,6 +14,7 @@ from apigate.caching.generations import Generations
 from apigate.caching.memory import MemoryTier, key_bytes
 from tests.stored import stored
 from tests.strategies import UNHURRIED
+from tests.threads import in_threads
 
 CHANCES = 8
 LOOKED_AT = 4
@@ -187,12 +188,6 @@ class TierMachine(RuleBasedStateMachine):
         place = self.model.place(key)
         self.model.dropped |= {id(response): response for response in (place.responses if place else [])}
 
-    @rule(room=st.integers(ONE, 14 * ONE))
-    def resize(self, room):
-        self.tier.resize(room)
-        self.model.make_room(room, self.model.max_entries)
-        self.model.max_bytes = room
-
     @rule()
     def clear(self):
         self.tier.clear()
@@ -241,9 +236,9 @@ def test_random_keys_take_no_more_than_the_budget():
     assert len(tier._ring) <= 2 * 60
 
 
+@pytest.mark.usefixtures("restless_interpreter")
 def test_eight_threads_lose_no_byte():
     """With readers that check the bounds all the time, and a key in use that is never missed while it is replaced."""
-    before = sys.getswitchinterval()
     tier = MemoryTier(40 * ONE, 50, 20 * ONE, 3, Generations())
     names = [("GET", f"/{number}") for number in range(60)]
     hot = ("GET", "/hot")
@@ -262,7 +257,7 @@ def test_eight_threads_lose_no_byte():
                 for response in tier.get(names[step % 4]):  # fewer than may be passed over for one
                     tier.remove(names[step % 4], response)
             elif kind == 8:
-                tier.resize(random.randrange(30, 41) * ONE)
+                tier.put(key, stored(bytes(random.randrange(10 * ONE))), step)  # many go for it
             else:
                 tier.put(hot, stored(b"x" * random.randrange(9), lifetime=10**6), step)
             if not tier.get(hot):
@@ -270,15 +265,7 @@ def test_eight_threads_lose_no_byte():
             if not (0 <= tier.bytes <= 40 * ONE and 0 <= tier.entries <= 50):
                 wrong.append((tier.bytes, tier.entries))
 
-    sys.setswitchinterval(1e-6)
-    try:
-        threads = [threading.Thread(target=work, args=(seed,)) for seed in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(before)
+    in_threads(partial(work, seed) for seed in range(8))
     assert not wrong
     assert (tier.bytes, tier.entries) == recount(tier)
     assert len({id(kept) for kept in tier._ring if kept.responses}) == len(tier._order)

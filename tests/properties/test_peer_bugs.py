@@ -66,6 +66,7 @@ from apigate.stores.memory import MemoryStore
 from apigate.testing import FakeClock
 from apigate.throttling import parse_rates
 from tests.gateway.asking import Open, admitted, ask, ask_in_task, built, statuses, task_asks
+from tests.threads import in_threads
 
 HOUR = 3_600
 DAY = 86_400
@@ -557,29 +558,14 @@ def test_limits_a_large_limit_takes_no_more_memory_than_a_small_one():
     assert len(store) == 1
 
 
+@pytest.mark.usefixtures("restless_interpreter")
 def test_limits_26_threads_on_one_key_get_exactly_the_limit():
     """There, up to 11 were let in where 5 may; tests/properties/test_concurrency.py has the long run."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        for _ in range(50):
-            limits = throttle({"client": Rate(5, per=HOUR)})
-            admitted = []
-            threads = [
-                threading.Thread(
-                    target=lambda limits=limits, admitted=admitted: admitted.extend(
-                        limits.acquire(ALICE).allowed for _ in range(4)
-                    )
-                )
-                for _ in range(8)
-            ]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join()
-            assert admitted.count(True) == 5
-    finally:
-        sys.setswitchinterval(before)
+    for _ in range(50):
+        limits = throttle({"client": Rate(5, per=HOUR)})
+        admitted = []
+        in_threads([lambda: admitted.extend(limits.acquire(ALICE).allowed for _ in range(4))] * 8)  # noqa: B023
+        assert admitted.count(True) == 5
 
 
 # ---- outcomes

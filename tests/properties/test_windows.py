@@ -1,7 +1,6 @@
 """Windows against what they promise, said a second time: every request that was admitted, and sums over all of them."""
 
 import asyncio
-import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
@@ -208,15 +207,6 @@ def test_a_full_store_says_so_once_and_with_no_lock_held():
         store.windows().acquire(limit, f"c{number}", 1, 0)
     assert [kept for kept, _ in told] == [10]
     assert len(store.windows()) == 10
-
-
-@pytest.fixture
-def restless_interpreter():
-    """A switch every 5 ms, as by default, hides nearly every race."""
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    yield
-    sys.setswitchinterval(before)
 
 
 @each_kind

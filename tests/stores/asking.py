@@ -4,8 +4,10 @@ import asyncio
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
 from typing import Any
 
+from apigate.core.errors import StoreError
 from apigate.stores.redis import RedisStore
 from apigate.throttling.decision import Decision
 from apigate.throttling.limit import Limit, limits_of
@@ -13,6 +15,16 @@ from apigate.throttling.rate import parse_rates
 
 PATIENT_MS = 10_000
 """The deadline of stores whose answers always come; only a fault makes a test wait so long."""
+
+
+def timed(call: Callable[[], Any]) -> tuple[Any, float]:
+    """What came of a call, a fault of the store too, and how many seconds it took."""
+    begun = monotonic()
+    try:
+        answer = call()
+    except StoreError as error:
+        answer = error
+    return answer, monotonic() - begun
 
 
 class Threads:

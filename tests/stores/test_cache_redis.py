@@ -15,7 +15,7 @@ from apigate.stores.redis import RedisStore
 from apigate.testing import FakeClock
 from tests.response_stores import ListedGenerations, a_response, nothing_varies
 from tests.servers import until
-from tests.stores.asking import PATIENT_MS
+from tests.stores.asking import PATIENT_MS, timed
 from tests.stores.test_redis_forks import in_child
 
 PETS = Invalidation("scope", "tag:pets")
@@ -307,15 +307,6 @@ def test_a_cluster_keeps_all_of_a_stage_in_one_slot(redis_cluster, ask, response
 
 
 # ---- faults
-
-
-def timed(call):
-    begun = monotonic()
-    try:
-        answer = call()
-    except StoreError as error:
-        answer = error
-    return answer, monotonic() - begun
 
 
 def test_a_paused_server_keeps_nobody_beyond_the_deadline(own_redis, ask, responses):

@@ -3,7 +3,6 @@
 import gc
 import threading
 import warnings
-from time import monotonic
 
 import pytest
 
@@ -11,7 +10,7 @@ from apigate import ConfigurationError
 from apigate.core.errors import StoreError
 from apigate.stores.redis import RedisStore
 from tests.servers import RedisCluster, until
-from tests.stores.asking import Asked, limits
+from tests.stores.asking import Asked, limits, timed
 
 LATE = 0.35  # seconds that a busy machine may add; less than whoever waited twice would take
 DEADLINE_MS = 400
@@ -21,7 +20,7 @@ WIDE, NARROW = "1000/hour", "10/hour"
 
 @pytest.fixture(scope="module")
 def cluster_of_the_faults():
-    with RedisCluster() as cluster:
+    with RedisCluster(lost_ms=2_000) as cluster:
         yield cluster
 
 
@@ -173,15 +172,6 @@ def test_under_load_a_slot_that_moves_to_and_fro_loses_nothing(redis_cluster, ca
 
 
 # ---- nodes that are lost
-
-
-def timed(call):
-    begun = monotonic()
-    try:
-        answer = call()
-    except StoreError as error:
-        answer = error
-    return answer, monotonic() - begun
 
 
 def is_admitted(asked, *keys):

@@ -8,6 +8,7 @@ from apigate.stores.redis import RedisStore
 from apigate.testing import ThrottleStoreContract
 from apigate.throttling.limit import Limit
 from tests.servers import RedisSentinel
+from tests.stores.asking import PATIENT_MS
 
 
 class RedisContract(ThrottleStoreContract):
@@ -16,7 +17,7 @@ class RedisContract(ThrottleStoreContract):
     uri: str
 
     def make_store(self):
-        store = RedisStore(self.uri, server_time=False, denial_cache=False, deadline_ms=5_000, spread=self.spread)
+        store = RedisStore(self.uri, server_time=False, denial_cache=False, deadline_ms=PATIENT_MS, spread=self.spread)
         self.stores.append(store)
         return OneOfSeveral(store, f"app-{len(self.stores)}")
 

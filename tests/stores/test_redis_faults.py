@@ -18,23 +18,13 @@ from apigate.throttling.limit import Limit
 from apigate.throttling.window import Window
 from tests.relay import Relay
 from tests.servers import until
-from tests.stores.asking import Asked, limits
+from tests.stores.asking import Asked, limits, timed
 
 DEADLINE_MS = 500
 LATE = 0.35
 """Seconds that a busy machine may add to a deadline; less than whoever waited twice would take."""
 
 TWO = ("10/hour", "100/hour")
-
-
-def timed(call):
-    """What came of a call, and how long it took."""
-    begun = monotonic()
-    try:
-        answer = call()
-    except StoreError as error:
-        answer = error
-    return answer, monotonic() - begun
 
 
 def assert_in_time(seconds):

@@ -1,12 +1,10 @@
 """A primary, its replica and a Sentinel: when the primary is lost, the same store asks the new one, unaided."""
 
-from time import monotonic
-
 import pytest
 
 from apigate.core.errors import StoreError
 from tests.servers import until
-from tests.stores.asking import Asked, limits
+from tests.stores.asking import Asked, limits, timed
 
 LATE = 0.35  # seconds that a busy machine may add; less than whoever waited twice would take
 DEADLINE_MS = 400
@@ -20,15 +18,6 @@ def uri(request, redis_sentinel):
 
 
 both_libraries = pytest.mark.parametrize("uri", ["redis", "valkey"], indirect=True)
-
-
-def timed(call):
-    begun = monotonic()
-    try:
-        answer = call()
-    except StoreError as error:
-        answer = error
-    return answer, monotonic() - begun
 
 
 def replicated(sentinel):

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import socket
-import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -173,17 +172,13 @@ def _trace(windows, asked, trace, answer):
 # ---- exact whoever asks
 
 
+@pytest.mark.usefixtures("restless_interpreter")
 @each_store
 @each_kind
 def test_threads_are_admitted_exactly(opened, name, kind):
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
-    try:
-        asked = throttle(opened(), kind, "23/hour")
-        with ThreadPoolExecutor(8) as pool:
-            admitted = sum(pool.map(lambda _: asked.acquire({"client": "a"}).allowed, range(60)))
-    finally:
-        sys.setswitchinterval(before)
+    asked = throttle(opened(), kind, "23/hour")
+    with ThreadPoolExecutor(8) as pool:
+        admitted = sum(pool.map(lambda _: asked.acquire({"client": "a"}).allowed, range(60)))
     assert admitted == 23
     assert asked.peek({"client": "a"}, 0).remaining == 0
 

@@ -401,11 +401,6 @@ class Flights(Generic[T]):
             return Lead(flight, term)
         return Wait(flight) if _leading() is None else Alone.LEADING
 
-    @property
-    def under_way(self) -> int:
-        """How many flights have not ended."""
-        return len(self._board.flights)
-
 
 def _wake_thread(woken: Lock) -> bool:
     woken.release()

@@ -177,17 +177,6 @@ class MemoryTier:
             self._begin()
         del before
 
-    def resize(self, max_bytes: int) -> None:
-        """Set another budget; what is over it is evicted at once.
-
-        Raises:
-            ConfigurationError: It is not a whole number of at least 1.
-        """
-        _bound("max_bytes", max_bytes)
-        with self._lock:
-            self._make_room(max_bytes, self.max_entries)
-            self.max_bytes = max_bytes
-
     def renew(self) -> None:
         """Take a new lock in a forked child; empty, if a thread of the parent was just changing the tier."""
         if self._lock.locked():

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, TypeAlias, TypedDict, cast, final
 
 from apigate.core.errors import ConfigurationError
 from apigate.core.message import Request
-from apigate.core.names import nearest
+from apigate.core.names import errors_of, nearest
 
 __all__ = [
     "KEYED_BY_CONTENT",
@@ -312,10 +312,8 @@ def cache_policy(value: object, setting: str) -> CachePolicy | None:
     if isinstance(value, Mapping):
         table = cast("Mapping[str, Any]", value)
         check_policy_settings(table, setting)
-        try:
+        with errors_of(setting):
             return CachePolicy(**table)
-        except ConfigurationError as error:
-            raise ConfigurationError(f"{setting}: {error}") from None
     raise ConfigurationError(
         f"{setting}: {value!r} is not a CachePolicy, a table of its settings, a number of seconds, 'amazon', 'off' or "
         f"None"

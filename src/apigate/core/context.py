@@ -154,14 +154,14 @@ class RequestContext:
             return False
         return True
 
-    def of(self, owner: object) -> "RequestContext | None":
+    def of(self, identity: object) -> "RequestContext | None":
         """This context, or the one further out, that belongs to a gateway; None where it has not seen the request.
 
         Args:
-            owner: The gateway's rule of who is counted.
+            identity: The gateway's rule of who is counted.
         """
         context: RequestContext | None = self
-        while context is not None and context.compiled.identify is not owner:
+        while context is not None and context.compiled.identify is not identity:
             context = context.outer
         return context
 

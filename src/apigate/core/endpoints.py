@@ -112,8 +112,8 @@ def status_of(outcome: object) -> int:
 class Carrier(Protocol):
     """Between the cache and a view of some framework, where the view is its own gate. Any: the core knows no domain."""
 
-    def ask(self, exchange: Any) -> Callable[[], None]:
-        """Set for the view what an exchange asks; gives what takes that back."""
+    def put_questions(self, exchange: Any) -> Callable[[], None]:
+        """Set for the view the request fields that an exchange asks by; gives what takes that back."""
         ...
 
     def answer(self, answer: Any) -> Any:

@@ -7,6 +7,8 @@ the value. Until the first awaitable it runs like any function; from there on as
 from collections.abc import Awaitable, Callable, Generator
 from typing import Any, Generic, TypeAlias, TypeVar, final
 
+from apigate.core.closing import close
+
 __all__ = ["Pause", "Steps", "block", "let_go", "run"]
 
 T = TypeVar("T")
@@ -121,9 +123,7 @@ class _Rest(Generic[T]):
 
 def let_go(answer: object) -> None:
     """Close what has to be awaited, and will not be: a coroutine complains else."""
-    close = getattr(answer, "close", None)
-    if close is not None:
-        close()
+    close(answer)
 
 
 def _has_to_wait(answer: object) -> bool:

@@ -31,7 +31,16 @@ from apigate.django.settling import later_of, when_closed
 from apigate.django.warming import UNASKED, warm
 from apigate.gateway import Gateway, empty_context
 from apigate.routing.django import DjangoRouting, django_response
-from apigate.routing.django_exchange import add_fields, answered, ask, carry, closers, do_nothing, is_file, read_content
+from apigate.routing.django_exchange import (
+    add_fields,
+    answered,
+    carry,
+    closers,
+    do_nothing,
+    is_file,
+    put_questions,
+    read_content,
+)
 from apigate.routing.kept_chunks import end
 from apigate.throttling.decision import Throttled
 
@@ -131,7 +140,7 @@ class GatewayMiddleware:
 
     def _admitted(self, request: HttpRequest, context: RequestContext, visit: _Visit) -> HttpResponseBase:
         gateway = self.gateway
-        visit.take_back = ask(request, context.exchange)
+        visit.take_back = put_questions(request, context.exchange)
         token = current.set(context) if gateway.marked else None
         try:
             response: HttpResponseBase = self._get_response(request)
@@ -162,7 +171,7 @@ class GatewayMiddleware:
             return self._refusal(request, context, context.refusal)
         if context.answer is not None:
             return self._answer(request, visit, context.answer)
-        visit.take_back = ask(request, context.exchange)
+        visit.take_back = put_questions(request, context.exchange)
         token = current.set(context) if gateway.marked else None
         try:
             response: HttpResponseBase = await self._get_response(request)

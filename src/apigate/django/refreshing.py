@@ -5,9 +5,9 @@ Rule: it is a request of nobody. It takes from no limit, and its middleware and 
 Source: RFC 5861, section 3.
 """
 
-from asyncio import Task, get_running_loop
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from copy import copy
+from functools import partial
 from io import BytesIO
 from typing import Any, cast
 
@@ -19,14 +19,14 @@ from django.urls import get_script_prefix, set_script_prefix
 
 from apigate.caching.exchange import Exchange, log_hidden
 from apigate.caching.fill import Fill
+from apigate.caching.refreshing import RefreshTasks
 from apigate.core.context import RequestContext, current
-from apigate.routing.django_exchange import ask, expected_lines, field_lines, is_file
+from apigate.routing.django_exchange import expected_lines, field_lines, is_file, put_questions
 from apigate.wsgi_exchange import refresh
 
 __all__ = ["refresh_in_task", "refresh_in_thread"]
 
-_MOST_TASKS = 100  # at once in a process; what is not refreshed now is by the next request
-_tasks: set["Task[None]"] = set()
+_refreshes = RefreshTasks()
 
 
 def refresh_in_thread(
@@ -65,15 +65,7 @@ def refresh_in_task(
     context: RequestContext,
 ) -> None:
     """Ask in a task of the running loop, whose end is its own; for the rest as `refresh_in_thread`."""
-    if len(_tasks) >= _MOST_TASKS:
-        exchange.fail()
-        return
-    task = get_running_loop().create_task(
-        _refreshed(get_response, exchange, _again(request, context), context), context=exchange.context
-    )
-    _tasks.add(task)
-    task.add_done_callback(_tasks.discard)
-    task.add_done_callback(lambda _: exchange.fail())  # one that was cancelled before it began has said nothing
+    _refreshes.start(exchange, partial(_refreshed, get_response, exchange, _again(request, context), context))
 
 
 async def _refreshed(
@@ -83,7 +75,7 @@ async def _refreshed(
     context: RequestContext,
 ) -> None:
     current.set(context)
-    ask(asked, exchange)
+    put_questions(asked, exchange)
     try:
         async with ThreadSensitiveContext():
             await sync_to_async(request_started.send)(sender=refresh_in_task, scope=getattr(asked, "scope", None))

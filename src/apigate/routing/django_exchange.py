@@ -28,7 +28,6 @@ __all__ = [
     "DjangoCarrier",
     "add_fields",
     "answered",
-    "ask",
     "carry",
     "closers",
     "do_nothing",
@@ -36,6 +35,7 @@ __all__ = [
     "field_lines",
     "has_read_content",
     "is_file",
+    "put_questions",
     "read_content",
 ]
 
@@ -55,9 +55,9 @@ class DjangoCarrier:
         """Keep it."""
         self._request = request
 
-    def ask(self, exchange: Exchange) -> Callable[[], None]:
+    def put_questions(self, exchange: Exchange) -> Callable[[], None]:
         """See `Carrier`."""
-        return ask(self._request, exchange)
+        return put_questions(self._request, exchange)
 
     def answer(self, answer: Answer) -> HttpResponse:
         """See `Carrier`."""
@@ -148,7 +148,7 @@ def field_lines(response: HttpResponseBase) -> list[tuple[str, str]]:
     return [*[(str(name), str(value)) for name, value in response.items()], *cookies]
 
 
-def ask(request: HttpRequest, exchange: Exchange | None) -> Callable[[], None]:
+def put_questions(request: HttpRequest, exchange: Exchange | None) -> Callable[[], None]:
     """Set what the cache asks the project itself, and give what takes that back: it is no question of the client's.
 
     Args:

@@ -15,6 +15,7 @@ from flask.globals import request_ctx
 
 from apigate.caching.answer import Answer
 from apigate.caching.exchange import UNKEYED, Exchange
+from apigate.core.closing import close
 from apigate.core.message import RequestFields
 from apigate.core.native import put_fields
 from apigate.routing.kept_chunks import KeptChunks
@@ -28,7 +29,7 @@ _CONDITIONS = ("if_match", "if_modified_since", "if_none_match", "if_range", "if
 class FlaskCarrier:
     """Between the cache and the view that Flask is serving, see `Carrier`."""
 
-    def ask(self, exchange: Exchange) -> Callable[[], None]:
+    def put_questions(self, exchange: Exchange) -> Callable[[], None]:
         """See `Carrier`."""
         environ = request.environ
         before = _put(environ, exchange.questions)
@@ -91,9 +92,7 @@ class _Streamed:
     def close(self) -> None:
         """Close the view's own iterable, then settle."""
         try:
-            close = getattr(self._source, "close", None)
-            if close is not None:
-                close()
+            close(self._source)
         finally:
             self._kept.close()
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any, TypeAlias, final
 
 from apigate.caching.exchange import Exchange
+from apigate.core.closing import close
 from apigate.core.steps import let_go
 
 __all__ = ["KeptChunks", "KeptChunksAsync", "Later", "end"]
@@ -65,9 +66,7 @@ class KeptChunks:
     def close(self) -> None:
         """Close the framework's chunks, and settle."""
         try:
-            close = getattr(self._source, "close", None)
-            if close is not None:
-                close()
+            close(self._source)
         finally:
             end(self._exchange, self._later)
 

@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Generator, Iterable
 from contextlib import closing
 from contextvars import Context
 from threading import Lock, Thread
-from typing import TYPE_CHECKING, Protocol, TypeAlias, cast, final
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar, cast, final
 
 from apigate.core.clock import Clock
 from apigate.core.errors import StoreError
@@ -21,7 +21,9 @@ from apigate.core.steps import let_go
 if TYPE_CHECKING:
     from asyncio import Task
 
-__all__ = ["FIRST_PROBE_US", "LONGEST_PROBE_US", "STEADY_US", "Breaker", "Recovery", "StoreChange"]
+__all__ = ["FIRST_PROBE_US", "LONGEST_PROBE_US", "STEADY_US", "Breaker", "Recovery", "StoreChange", "Watched"]
+
+T = TypeVar("T")
 
 FIRST_PROBE_US = 100_000
 """How long after an outage began the store is asked again; each attempt waits twice as long as the one before."""
@@ -106,6 +108,31 @@ class Breaker:
         self._lock = Lock()
         self._telling = Lock()
         self._probe = None
+
+    def call(
+        self, operation: Callable[[], T | Awaitable[T]], fallback: Callable[[], T] | None = None
+    ) -> T | Awaitable[T]:
+        """What the store answers while this is closed; a failure is noted, be it raised at once or awaited.
+
+        Args:
+            operation: Asks the store.
+            fallback: What is answered in place of a failure; without one, that is raised again.
+
+        Raises:
+            StoreError: The store has failed, and there is no fallback.
+        """
+        turn = self.turn
+        try:
+            answer = operation()
+        except StoreError as error:
+            self.fail(error, turn)
+            if fallback is None:
+                raise
+        else:
+            if isinstance(answer, Awaitable):
+                return Watched(self, turn, cast("Awaitable[T]", answer), fallback)
+            return answer
+        return fallback()
 
     def fail(self, error: StoreError, turn: int, *, awaited: bool = False) -> None:
         """Note that the store failed; the first failure opens. One that is not the store's own opens nothing.
@@ -291,6 +318,44 @@ class Breaker:
             )
         else:
             getLogger("apigate").warning("%s answers again, after %.1f s", event.store, event.seconds)
+
+
+@final
+class Watched(Generic[T]):
+    """An answer that has to be awaited, or its fallback; no coroutine until somebody does await it.
+
+    Args:
+        breaker: Told of a failure.
+        turn: Its turn when the store was asked.
+        answer: The answer.
+        fallback: What is answered in place of a failure; without one, that is raised again.
+    """
+
+    __slots__ = ("_answer", "_breaker", "_fallback", "_turn")
+
+    def __init__(self, breaker: Breaker, turn: int, answer: Awaitable[T], fallback: Callable[[], T] | None) -> None:
+        """Await nothing yet."""
+        self._breaker = breaker
+        self._turn = turn
+        self._answer = answer
+        self._fallback = fallback
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        return self._judged().__await__()
+
+    async def _judged(self) -> T:
+        fallback = self._fallback
+        try:
+            return await self._answer
+        except StoreError as error:
+            self._breaker.fail(error, self._turn, awaited=True)
+            if fallback is None:
+                raise
+        return fallback()
+
+    def close(self) -> None:
+        """Let the answer go, as whoever asked cannot await it."""
+        let_go(self._answer)
 
 
 @final

@@ -56,13 +56,13 @@ def open_response_store(
     Raises:
         ConfigurationError: It is none of these, or cannot be used.
     """
-    owner = f"{quote(name, safe='')}:{quote(stage, safe='')}"
+    namespace = f"{quote(name, safe='')}:{quote(stage, safe='')}"
     remote = {"max_lag": max_lag, "max_item_bytes": max_item_bytes}
     given: Options = {key: value for key, value in remote.items() if value is not None}
     found = (
-        open_address(store, _kinds(owner, given, bodies=bodies), _ALLOWED, "cache shared")
+        open_address(store, _kinds(namespace, given, bodies=bodies), _ALLOWED, "cache shared")
         if isinstance(store, str)
-        else _beside(store, owner, given, bodies=bodies)
+        else _beside(store, namespace, given, bodies=bodies)
     )
     return GuardedResponses(found, clock, on_event)
 
@@ -75,19 +75,19 @@ def keeps_responses(store: object) -> bool:
     return isinstance(store, (FileStore, RedisStore))
 
 
-def _beside(store: ResponseStore | ThrottleStore, owner: str, given: Options, *, bodies: bool) -> ResponseStore:
+def _beside(store: ResponseStore | ThrottleStore, namespace: str, given: Options, *, bodies: bool) -> ResponseStore:
     """The store beside the buckets of another, or the store itself."""
     from apigate.stores.file import FileStore
 
     if isinstance(store, FileStore):
         from apigate.stores.cache_file import FileResponses
 
-        return FileResponses(f"{store.path}{_BESIDE}", name=owner, deadline_ms=store.deadline_ms, bodies=bodies)
+        return FileResponses(f"{store.path}{_BESIDE}", name=namespace, deadline_ms=store.deadline_ms, bodies=bodies)
     connections = getattr(store, "connections", None)
     if connections is not None and not hasattr(store, "learn"):
         from apigate.stores.cache_redis import RedisResponses
 
-        return RedisResponses(connections, name=owner, **given)
+        return RedisResponses(connections, name=namespace, **given)
     missing = [method for method in _METHODS if not callable(getattr(store, method, None))]
     if missing:
         raise ConfigurationError(
@@ -96,17 +96,20 @@ def _beside(store: ResponseStore | ThrottleStore, owner: str, given: Options, *,
     return store  # type: ignore[return-value]  # it has what a ResponseStore has
 
 
-def _kinds(owner: str, given: Options, *, bodies: bool) -> Mapping[str, AddressKind[ResponseStore]]:
+def _kinds(namespace: str, given: Options, *, bodies: bool) -> Mapping[str, AddressKind[ResponseStore]]:
     file = AddressKind[ResponseStore](
         "file:///run/app/cache?max_bytes=268435456",
         ("max_bytes", "deadline_ms"),
-        partial(_file, owner, bodies=bodies),
+        partial(_file, namespace, bodies=bodies),
     )
     return {
         "file": file,
         **{
             f"{server}{kind}": AddressKind[ResponseStore](
-                f"{server}{kind}://{place}?deadline_ms=50", ("deadline_ms",), partial(_redis, owner, given), others=True
+                f"{server}{kind}://{place}?deadline_ms=50",
+                ("deadline_ms",),
+                partial(_redis, namespace, given),
+                others=True,
             )
             for server in ("redis", "valkey")
             for kind, place in _PLACES.items()
@@ -114,22 +117,22 @@ def _kinds(owner: str, given: Options, *, bodies: bool) -> Mapping[str, AddressK
     }
 
 
-def _file(owner: str, parts: "SplitResult", options: Options, *, bodies: bool) -> ResponseStore | None:
+def _file(namespace: str, parts: "SplitResult", options: Options, *, bodies: bool) -> ResponseStore | None:
     from urllib.parse import unquote
 
     from apigate.stores.cache_file import FileResponses
 
     if parts.netloc or not parts.path.startswith("/") or parts.path.endswith("/"):
         return None
-    return FileResponses(unquote(parts.path), name=owner, bodies=bodies, **options)
+    return FileResponses(unquote(parts.path), name=namespace, bodies=bodies, **options)
 
 
-def _redis(owner: str, given: Options, parts: "SplitResult", options: Options) -> ResponseStore | None:
+def _redis(namespace: str, given: Options, parts: "SplitResult", options: Options) -> ResponseStore | None:
     if not (parts.netloc or parts.path.strip("/")):
         return None
     from apigate.stores.cache_redis import RedisResponses
 
-    return RedisResponses(uri_of(parts), name=owner, **given, **options)
+    return RedisResponses(uri_of(parts), name=namespace, **given, **options)
 
 
 _PLACES = {

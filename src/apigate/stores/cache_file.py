@@ -20,7 +20,7 @@ from typing import Final, final
 from apigate.caching.store import MARK_BYTES, Found, Invalidation, Mark, News, log_of, position_of
 from apigate.core.errors import ConfigurationError, StoreError, StoreTimeoutError
 from apigate.core.forks import renew_after_fork
-from apigate.stores.cache_layout import MARK, CacheHeader, CacheTable, is_foreign, owner_of, read_header
+from apigate.stores.cache_layout import MARK, CacheHeader, CacheTable, is_foreign, namespace_digest, read_header
 from apigate.stores.deadline import checked_deadline_ms
 from apigate.stores.file import DEFAULT_DEADLINE_MS
 from apigate.stores.file_kernel import SharedFile, has_locks
@@ -94,7 +94,7 @@ class FileResponses:
             raise ConfigurationError(f"cache: {self.path!r}: {problem}")
         self._bytes = max_bytes if bodies else 0
         self.max_item_bytes: int = CacheHeader.new(self._bytes).capacity // _SHARE
-        self._owner = owner_of(name)
+        self._namespace = namespace_digest(name)
         self._opened: OpenedFile[CacheTable] | None = None
         self._watch: tuple[Callable[[], int], bytes | bytearray] | None = None
         self._look_us = 0
@@ -176,7 +176,7 @@ class FileResponses:
             if header is None or exposed(os.fstat(opened.file.fd), _HARM) or not opened.file.holds(header.size):
                 with self._held(operation) as opened:
                     return _table(opened)
-            opened.table = CacheTable(opened.file, header, self._owner)
+            opened.table = CacheTable(opened.file, header, self._namespace)
         return opened.table
 
     @contextmanager
@@ -246,7 +246,7 @@ class FileResponses:
         problem = _FOREIGN if header is None and is_foreign(file.fd) else exposed(os.fstat(file.fd), _HARM)
         if problem:
             raise _Unusable(problem)
-        table = CacheTable(file, header or CacheHeader.new(self._bytes), self._owner)
+        table = CacheTable(file, header or CacheHeader.new(self._bytes), self._namespace)
         if header is None or size < table.size or not table.is_sound():
             table.start_anew(size)
             if size:

@@ -4,14 +4,14 @@ Rule: the first fault costs one deadline; from then on until the store answers a
 store is tried beside the requests, see `apigate.stores.breaker`. Whoever uses it takes a failure for a miss.
 """
 
-from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, Generic, TypeVar, cast, final
+from typing import TypeVar, final
 
 from apigate.caching.store import Found, Invalidation, Mark, News, ResponseStore
 from apigate.core.clock import Clock
+from apigate.core.closing import close, close_async
 from apigate.core.errors import StoreError
-from apigate.core.steps import let_go
 from apigate.stores.breaker import Breaker, StoreChange
 
 __all__ = ["GuardedResponses"]
@@ -71,17 +71,11 @@ class GuardedResponses:
 
     def close(self) -> None:
         """Close what the store within has opened for the threads of this process."""
-        close = getattr(self.store, "close", None)
-        if close is not None:
-            close()
+        close(self.store)
 
     async def close_async(self) -> None:
         """Close what the store within has opened for threads and for the running event loop."""
-        close_async = getattr(self.store, "close_async", None)
-        if close_async is None:
-            self.close()
-        else:
-            await close_async()
+        await close_async(self.store)
 
     def attempt(self) -> Iterator[object]:
         """Write something, as a full store only reads, and read the log."""
@@ -97,36 +91,4 @@ class GuardedResponses:
         if breaker.is_open:
             breaker.probe_if_due(self._clock.now_us())
             raise StoreError(operation, f"{self.store!r} cannot be reached, and is not asked", blames_store=False)
-        turn = breaker.turn
-        try:
-            answer = ask()
-        except StoreError as error:
-            breaker.fail(error, turn)
-            raise
-        return _Watched(breaker, turn, cast("Awaitable[T]", answer)) if isinstance(answer, Awaitable) else answer
-
-
-@final
-class _Watched(Generic[T]):
-    """An answer that has to be awaited; no coroutine until somebody does await it."""
-
-    __slots__ = ("_answer", "_breaker", "_turn")
-
-    def __init__(self, breaker: Breaker, turn: int, answer: Awaitable[T]) -> None:
-        self._breaker = breaker
-        self._turn = turn
-        self._answer = answer
-
-    def __await__(self) -> Generator[Any, Any, T]:
-        return self._told().__await__()
-
-    async def _told(self) -> T:
-        try:
-            return await self._answer
-        except StoreError as error:
-            self._breaker.fail(error, self._turn, awaited=True)
-            raise
-
-    def close(self) -> None:
-        """Let the answer go, as whoever asked cannot await it."""
-        let_go(self._answer)
+        return breaker.call(ask)

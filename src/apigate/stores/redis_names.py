@@ -1,6 +1,6 @@
-"""What buckets and windows are called in Redis and Valkey: by owner, limit, kind, and whose they are.
+"""What buckets and windows are called in Redis and Valkey: by namespace, limit, kind, and whose they are.
 
-Rule: no two of them have the same name, whatever owners, limits and clients are called. What separates the parts is
+Rule: no two of them have the same name, whatever namespaces, limits and clients are called. What separates the parts is
 quoted within them; only the kind of a window is joined by `@`, so that a bucket and a window never meet.
 """
 
@@ -14,20 +14,20 @@ _PLAIN = ":/<> "  # what stays readable in the name of a limit
 
 
 def parts(name: str, kind: str = "", *, spread: bool = False) -> tuple[bytes, bytes]:
-    """What comes before and after whose it is: the owner is the hash tag, alone or with that.
+    """What comes before and after whose it is: the namespace is the hash tag, alone or with that.
 
     Before it nothing is left of `=` and `#`, after it nothing of `}`, so it is told from both whatever it holds.
 
     Args:
-        name: The limit's, which begins with its owner's and a colon.
+        name: The limit's, which begins with its namespace and a colon.
         kind: The kind of a window, empty for buckets.
         spread: Whether each client has a slot of its own.
 
     >>> parts("shop:client:prod"), parts("shop:client:prod", "moving", spread=True)
     ((b'apigate:{shop}:client:prod', b''), (b'apigate:{shop', b'}:client:prod@moving'))
     """
-    owner, colon, rest = name.partition(":")
-    head = quote(owner, safe="", errors="surrogatepass")
+    namespace, colon, rest = name.partition(":")
+    head = quote(namespace, safe="", errors="surrogatepass")
     tail = quote(rest, safe=_PLAIN if spread else _PLAIN + "{}", errors="surrogatepass")
     if kind:
         tail += f"@{kind}"

@@ -1,7 +1,6 @@
 """Invalidation without looking for entries: by number, bounded, and seen by fills that are under way."""
 
-import sys
-import threading
+from functools import partial
 
 import pytest
 from hypothesis import given
@@ -10,6 +9,7 @@ from hypothesis import strategies as st
 from apigate.caching import generations as module
 from apigate.caching.generations import Generations
 from tests.stored import stored
+from tests.threads import in_threads
 
 PET = ("path:/pets/1", "method:GET /pets/{id}", "tag:pets", "group:https://example.com:pets")
 
@@ -178,11 +178,11 @@ def test_validity_is_that_of_a_log_of_all_invalidations(steps):
                 entries.append((len(log), *fresh))
 
 
+@pytest.mark.usefixtures("restless_interpreter")
 def test_no_thread_sees_a_response_that_another_has_invalidated_before():
-    generations, before = Generations(max_scopes=64), sys.getswitchinterval()
+    generations = Generations(max_scopes=64)
     shared = [pet() for _ in range(4)]
     wrong: list[int] = []
-    sys.setswitchinterval(1e-6)
 
     def invalidate(own: int):
         for number in range(1_500):
@@ -193,13 +193,6 @@ def test_no_thread_sees_a_response_that_another_has_invalidated_before():
             if number % 2 and generations.is_valid(mine):
                 wrong.append(number)
 
-    try:
-        threads = [threading.Thread(target=invalidate, args=(own,)) for own in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(before)
+    in_threads(partial(invalidate, own) for own in range(8))
     assert not wrong
     assert generations.epoch == 12_000

@@ -155,28 +155,11 @@ def test_everything_can_be_cleared():
     assert kept.entries == 1
 
 
-def test_a_smaller_budget_holds_at_once():
-    kept = tier()
-    for key in (A, B, C, D):
-        kept.put(key, stored(), 0)
-    kept.get(B)
-    kept.resize(2 * SIZE)
-    assert [bool(kept.get(key)) for key in (A, B, C, D)] == [False, True, False, True]
-    assert (kept.bytes, kept.max_bytes, kept.evictions) == (2 * SIZE, 2 * SIZE, 2)
-
-
 @pytest.mark.parametrize("setting", ["max_bytes", "max_entries", "max_item_bytes", "max_variants"])
 @pytest.mark.parametrize("value", [0, -1, 1.5, True, "1", None])
 def test_a_bound_is_a_whole_number_of_at_least_one(setting, value):
     with pytest.raises(ConfigurationError, match=f"MemoryTier {setting}: .* is not a whole number of at least 1"):
         tier(**{setting: value})
-
-
-def test_a_budget_that_is_none_changes_nothing():
-    kept = tier()
-    with pytest.raises(ConfigurationError, match="MemoryTier max_bytes: 0 is not"):
-        kept.resize(0)
-    assert kept.max_bytes == 10**6
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 """Counters that are exact under threads."""
 
-import sys
-import threading
+import pytest
 
 from apigate.core.counters import Counters
+from tests.threads import in_threads
 
 
 def test_kinds_are_counted_apart_and_those_that_never_came_are_not_there():
@@ -29,21 +29,13 @@ def test_a_counter_and_its_name_are_the_same():
     assert counters.counts() == {"admitted": 2}
 
 
+@pytest.mark.usefixtures("restless_interpreter")
 def test_threads_lose_no_count():
     counters = Counters()
-    before = sys.getswitchinterval()
-    sys.setswitchinterval(1e-6)
 
     def count():
         for number in range(2_000):
             counters.add(f"kind {number % 20}")
 
-    try:
-        threads = [threading.Thread(target=count) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
-    finally:
-        sys.setswitchinterval(before)
+    in_threads([count] * 8)
     assert counters.counts() == {f"kind {number}": 800 for number in range(20)}

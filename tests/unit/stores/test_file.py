@@ -16,6 +16,7 @@ from apigate import ConfigurationError, Gateway, Rate, StoreTimeoutError, Thrott
 from apigate.stores.file import FileStore
 from apigate.testing import FakeClock
 from apigate.throttling.store import is_shared
+from tests.threads import in_threads
 
 HOUR = 3_600
 DAY = 86_400
@@ -236,11 +237,7 @@ def test_gunicorn_workers_that_were_preloaded_share_one_limit(path, tmp_path):
                     statuses.append(connection.getresponse().status)
                     connection.close()
 
-            clients = [threading.Thread(target=ask) for _ in range(4)]
-            for client in clients:
-                client.start()
-            for client in clients:
-                client.join()
+            in_threads([ask] * 4)
         finally:
             server.terminate()
             server.wait(30)
@@ -283,11 +280,7 @@ def test_nobody_waits_longer_than_the_deadline_for_a_process_that_was_stopped(pa
     try:
         assert holder.stdout.readline() == b"held\n"
         begin = monotonic()
-        threads = [threading.Thread(target=ask) for _ in range(8)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        in_threads([ask] * 8)
     finally:
         holder.kill()
         holder.wait()
