@@ -1,5 +1,6 @@
 """What the doctests of docstrings may name without importing it, and settings for those of the Django adapter."""
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -20,6 +21,12 @@ for asking in ("WEB_CONCURRENCY", "GUNICORN_CMD_ARGS"):
 
 settings.register_profile("unhurried", UNHURRIED)
 settings.load_profile("unhurried")
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage in what tests make, and not time and again in twelve thousand tests, which all stay."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -195,10 +195,8 @@ assert warm.acquire({{"client": "parent"}}).allowed  # before the fork
 @contextmanager
 def gunicorn(folder, kind, uri, *options):
     (folder / "served.py").write_text(APP.format(kind=kind, uri=uri))
-    port, held = reserved_port()
+    port, (holder,) = reserved_port()
     log = folder / "log"
-    for holder in held:
-        holder.close()
     with log.open("wb") as written:
         process = subprocess.Popen(
             [sys.executable, "-m", "gunicorn", "served:app", "--bind", f"127.0.0.1:{port}", "--workers", "2",
@@ -210,6 +208,7 @@ def gunicorn(folder, kind, uri, *options):
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(DEADLINE)
+        holder.close()
 
 
 WORKERS = {"wsgi": ("--threads", "4"), "asgi": ("--worker-class", "asgi")}
