@@ -47,8 +47,6 @@ class RequestContext:
 
     # Defaults of the class for what few requests have and few hooks read. Measured: to set one takes a fifth of the
     # time that it takes to read a default, so what is read of every request is set.
-    principal: str | None = None
-    api_key: str | None = None
     claims: "Mapping[str, Any]" = MappingProxyType({})  # Any: as a token has them
     added: "tuple[Field, ...]" = ()
     outer: "RequestContext | None" = None
@@ -56,7 +54,6 @@ class RequestContext:
     unserved: bool = False
     settled: bool = False
     ended: bool = False
-    _client: str | None = None
     _request_id: str | None = None
     _state: dict[object, Any] | None = None
 
@@ -65,6 +62,9 @@ class RequestContext:
         self.request: Request = request
         self.compiled: CompiledMethod = compiled
         self.now_us: int = now_us
+        self.principal: str | None = None
+        self.api_key: str | None = None
+        self._client: str | None = None
         self.decision: Any = None  # a throttling.Decision; the core knows no domain
         self.exempt: bool = False
         self.refusal: Response | None = None

@@ -209,9 +209,7 @@ class Request:
         may_wait: Whether it may wait for another request; not where one thread serves them all.
     """
 
-    # Defaults of the class, not slots set for each request: most requests need none.
-    prefix: str = ""
-    alias: str = ""
+    # Defaults of the class for what few requests have and few readers ask for.
     app: str = ""
     root: str = ""
     may_wait: bool = True
@@ -225,6 +223,8 @@ class Request:
         self.peer: str | None = peer
         self.native: Mapping[str, Any] = native
         self.reader: Reader = reader
+        self.prefix: str = ""
+        self.alias: str = ""
 
     @property
     def headers(self) -> Headers:
@@ -303,4 +303,4 @@ class ResponseHead:
     def __init__(self, status: int, added: Iterable[Field] = ()) -> None:
         """Start with what is known before the response is."""
         self.status: int = status
-        self.added: list[Field] = list(added)
+        self.added: list[Field] = [*added]
