@@ -249,40 +249,45 @@ class MemoryBuckets:
     def acquire(self, keys: Sequence[Key], costs: Sequence[int], now: int, patience: int = 0) -> Decision:
         """Take the costs from every bucket or from none.
 
-        Written out for speed (`decide` and its calls take twice the time), and for the plain cases only: no new key, no
-        shadow, no booking ahead, no clock set back. Nothing is written before every level has been asked.
+        Written out for speed (`decide` and its calls take twice the time), and for the plain cases only: no shadow, no
+        booking ahead, no clock set back. Nothing is written before every level has been asked.
         """
         store = self._store
         with store.lock:
             if self._generation != store.generation:
                 self._bind()
-            plain, short = True, False
+            plain = placed = True
+            short = False
             wanted: list[int] = []
-            try:
-                for place, states, n, p, capacity in self._ledgers:
-                    owed, last = states[keys[place]]
-                    if now > last:
-                        owed -= (now - last) * n
-                        if owed < 0:
-                            owed = 0
-                    elif now < last:
-                        plain = False
-                    owed += costs[place] * p
-                    if owed > capacity:
-                        short = True
-                    wanted.append(owed)
-            except KeyError:  # a key that has no bucket, or one of the old generation
-                plain = False
-            if plain:
-                if not short:
-                    for place, states, _, _, _ in self._ledgers:
-                        states[keys[place]] = (wanted[place], now)
-                    return Decision(True, self._limits, costs, wanted)
-                if not (patience or self._shadow):
-                    return Decision(False, self._limits, costs, wanted)
+            for place, states, n, p, capacity in self._ledgers:
+                state = states.get(keys[place])
+                if state is None:
+                    state = self._tables[place].find(keys[place])
+                    placed = False
+                owed, last = state
+                if now > last:
+                    owed -= (now - last) * n
+                    if owed < 0:
+                        owed = 0
+                elif now < last:
+                    plain = False
+                owed += costs[place] * p
+                if owed > capacity:
+                    short = True
+                wanted.append(owed)
+            if plain and placed and not short:
+                for place, states, _, _, _ in self._ledgers:
+                    states[keys[place]] = (wanted[place], now)
+                return Decision(True, self._limits, costs, wanted)
+            if plain and short and not (patience or self._shadow):
+                return Decision(False, self._limits, costs, wanted)
             before = self._read(keys)
-            decision = decide(self._limits, before, costs, now, patience)
-            self._write(keys, before, written(decision, before, now), now)
+            if plain and not short:
+                decision, after = Decision(True, self._limits, costs, wanted), [(owed, now) for owed in wanted]
+            else:
+                decision = decide(self._limits, before, costs, now, patience)
+                after = written(decision, before, now)
+            self._write(keys, before, after, now)
         store.report()
         return decision
 

@@ -253,21 +253,28 @@ class Decision:
             place += 1  # noqa: SIM113 - as in `tightest`
         return longest
 
-    def refusals(self) -> list[tuple[Limit, int | None]]:
-        """The limits that refused, each with its wait in microseconds, None for never; empty if admitted."""
+    def refusals(self, unit: int = 1) -> tuple[tuple[Limit, int | None], ...]:
+        """The limits that refused, each with its wait, None for never; empty if admitted.
+
+        Args:
+            unit: The microseconds in which waits are told, rounded up: so that nobody is told to come too early.
+        """
+        found: tuple[tuple[Limit, int | None], ...] = ()
         if self.allowed:
-            return []
-        return [
-            (limit, self.wait_at(place))
-            for place, limit in enumerate(self.limits)
-            if self.wanted[place] > limit.capacity and limit.enforced
-        ]
+            return found
+        wanted, place = self.wanted, 0
+        for limit in self.limits:
+            if wanted[place] > limit.capacity and limit.enforced:
+                wait = self.wait_at(place)
+                found += ((limit, None if wait is None else -(-wait // unit)),)
+            place += 1  # noqa: SIM113 - as in `tightest`
+        return found
 
     def wait_at(self, place: int) -> int | None:
         """Microseconds until the limit at a place, which lacks tokens, has them; None if it never will."""
-        if self._waits and place in self._waits:
-            return self._waits[place]
         limit = self.limits[place]
+        if (limit.window is not None or self.local) and place in self._waits:
+            return self._waits[place]
         if self.costs[place] * limit.p > limit.capacity:
             return None
         return -((limit.capacity - self.wanted[place]) // limit.n)
