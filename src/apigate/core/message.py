@@ -267,11 +267,12 @@ class Response:
         status: The HTTP status code.
         fields: Its fields, `Content-Length` among them.
         raw: The same as ASGI takes them.
+        text: The same as WSGI takes them.
         body: The whole body; adapters leave it out for HEAD.
         violated: The names of the limits that refused, if any did.
     """
 
-    __slots__ = ("body", "fields", "kind", "raw", "status", "violated")
+    __slots__ = ("body", "fields", "kind", "raw", "status", "text", "violated")
 
     def __init__(
         self, kind: str, status: int, fields: Iterable[Field], body: bytes, violated: tuple[str, ...] = ()
@@ -281,6 +282,7 @@ class Response:
         self.status: int = status
         self.fields: tuple[Field, ...] = tuple(fields)
         self.raw: tuple[tuple[bytes, bytes], ...] = tuple([field.raw for field in self.fields])
+        self.text: tuple[tuple[str, str], ...] = tuple([field.text for field in self.fields])
         self.body: bytes = body
         self.violated: tuple[str, ...] = violated
 
