@@ -124,6 +124,7 @@ class GatewayMiddleware:
             if token is not None:
                 current.reset(token)
             context.ended = True
+            request.detach("apigate")
             if context.compiled.on_complete:
                 await passage.complete()
 

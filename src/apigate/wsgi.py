@@ -157,6 +157,7 @@ class GatewayMiddleware:
             if token is not None:
                 current.reset(token)
         if passage.status is not None and not (context.compiled.on_complete or gateway.marked):
+            context.request.detach("apigate.context")
             return body  # nothing is left to be seen
         if _is_file(body, environ):
             passage.complete()  # the server sends the file by itself; that it has begun is all that can be known
@@ -284,6 +285,7 @@ class _Passage:
         """Settle, once."""
         if not self.ended:
             self.ended = self.context.ended = True
+            self.context.request.detach("apigate.context")
             self.gate.gateway.complete(self.context, self.status)
 
 

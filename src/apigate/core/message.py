@@ -253,6 +253,19 @@ class Request:
         """All that was sent in a field, by its lower-case name; None if it was not sent."""
         return self.reader.value(self.native, name)
 
+    def detach(self, key: str) -> None:
+        """Go on with a copy of the native request, which the context is not in.
+
+        To be called once the request has ended. Else context, request and native request stand in a circle, with all
+        that a framework has put there, and take up memory until the garbage collector comes.
+
+        Args:
+            key: What the adapter has put the context under.
+        """
+        if key in self.native:
+            self.native = native = dict(self.native)
+            del native[key]
+
     def __repr__(self) -> str:
         """Verb and path, as in an access log."""
         return f"<Request {self.method} {self.path}>"
