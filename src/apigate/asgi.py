@@ -6,7 +6,7 @@ that ends it. A websocket's messages are not touched at all.
 Source: ASGI specification 3.0, HTTP and WebSocket message format 2.4; "WebSocket Denial Response" extension.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from contextvars import copy_context
 from functools import partial
 from typing import Any, cast, final
@@ -85,29 +85,22 @@ class GatewayMiddleware:
         self._label = gateway.bind(app, self.routing, warm_async=self.warm)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection."""
-        gateway = self.gateway
+        """Serve one connection. All of an admitted one here: each coroutine within another costs every message."""
+        gateway, kind, outer = self.gateway, scope["type"], scope.get("apigate")
         if not self._has_begun:
-            self._has_begun = True
-            gateway.begin(scope)
-            self._around = {name: scope[name] for name in _AROUND if name in scope and scope["type"] == "lifespan"}
-        outer = scope.get("apigate")
-        if scope["type"] == "lifespan" and gateway.caches:
-            receive = _until_shutdown(receive)
+            self._begin(scope)
         if (
             gateway.is_empty
-            or scope["type"] not in _GATED
+            or kind not in _GATED
             or (outer is not None and gateway.has_passed(outer, self.stage, scope))
         ):
-            await self.app(scope, receive, send)
+            await self.app(scope, _until_shutdown(receive) if kind == "lifespan" and gateway.caches else receive, send)
             return
         request = asgi_request(scope)
-        if self._label:
-            request.app = self._label
-        if gateway.reads_content and request.method in KEYED_BY_CONTENT and scope["type"] == "http":
-            body = RequestBody(receive)
-            request.read_body, receive = body.read, body.receive
-        context = await gateway.enter_async(request, self.stage, self._find)
+        if self._label or gateway.reads_content:
+            receive = self._prepare(request, receive)
+        entered = gateway.enter_soon(request, self.stage, self._find)
+        context = entered if type(entered) is RequestContext else await entered
         if context.refusal is not None:
             await self._refuse(context, context.refusal, receive, send)
             return
@@ -115,7 +108,40 @@ class GatewayMiddleware:
             await self._answer(context, context.answer, scope, send)
             return
         scope = self._inner(context, scope, outer)
-        await self._serve(context, scope, receive, _Passage(gateway, context, send))
+        passage = _Passage(self, context, receive, send)
+        app, send = self.app, passage.pass_on
+        if context.exchange is not None or context.compiled.on_complete or kind != "http":
+            app, receive, send = passage.watched(kind)
+        token = current.set(context) if gateway.marked else None
+        try:
+            await app(scope, receive, send)
+            if context.inner_refusal is not None:
+                await self.refuse_within(passage)
+        except Exception as error:
+            if not await self._refuse_uncaught(passage, error):
+                raise
+        finally:
+            if token is not None:
+                current.reset(token)
+            context.ended = True
+            request.detach("apigate")
+            if context.compiled.on_complete:
+                await passage.complete()
+
+    def _begin(self, scope: Scope) -> None:
+        """Look at the first connection."""
+        self._has_begun = True
+        self.gateway.begin(scope)
+        self._around = {name: scope[name] for name in _AROUND if name in scope and scope["type"] == "lifespan"}
+
+    def _prepare(self, request: Request, receive: Receive) -> Receive:
+        """Tell a request which app it is for, and let its content be read; gives what the app hears that by."""
+        request.app = self._label
+        if not (self.gateway.reads_content and request.method in KEYED_BY_CONTENT and request.native["type"] == "http"):
+            return receive
+        body = RequestBody(receive)
+        request.read_body = body.read
+        return body.receive
 
     def _inner(self, context: RequestContext, scope: Scope, outer: RequestContext | None) -> Scope:
         """The scope that the app gets, with the context."""
@@ -136,7 +162,8 @@ class GatewayMiddleware:
             head = ResponseHead(answer.status)
             for hook in compiled.on_response:
                 hook(context, head)
-            headers = [*headers, *[added.raw for added in head.added]]
+            for added in head.added:
+                headers.append(added.raw)
         try:
             await send({"type": "http.response.start", "status": answer.status, "headers": headers})
             await send({"type": "http.response.body", "body": answer.body})
@@ -189,45 +216,24 @@ class GatewayMiddleware:
             around["state"] = dict(around["state"])  # a copy for each request, as servers make one
         return {"http_version": "1.1", **request.native, **around}
 
-    async def _serve(self, context: RequestContext, scope: Scope, receive: Receive, passage: "_Passage") -> None:
-        """Hand an admitted request to the app."""
-        gateway = self.gateway
-        passage.answer = partial(self._refuse_within, context, receive, passage)
-        token = current.set(context) if gateway.marked else None
-        app = (
-            self.app
-            if context.exchange is None
-            else partial(serve_exchange, self.app, context.exchange, lambda: context.inner_refusal is not None)
-        )
-        try:
-            if scope["type"] == "http" and not context.compiled.on_complete:
-                await app(scope, receive, passage.pass_on)
-            else:
-                outward = passage.watch if scope["type"] == "http" else passage.note
-                await app(scope, passage.heard(receive), outward)
-            if context.inner_refusal is not None:
-                await self._refuse_within(context, receive, passage)
-        except Exception as error:
-            refusal = _refusal_in(error)
-            if passage.withheld or (refusal is not None and not passage.started):
-                context.inner_refusal = context.inner_refusal or refusal
-                await self._refuse_within(context, receive, passage)
-                if refusal is not None:
-                    return
-                raise
-            if not (passage.started or passage.left):
-                passage.status = _SERVER_ERROR  # what the server will answer in the app's place
-            raise
-        finally:
-            if token is not None:
-                current.reset(token)
-            context.ended = True
-            if context.compiled.on_complete and not passage.ended:
-                passage.ended = True
-                await gateway.complete_async(context, passage.status)
+    async def _refuse_uncaught(self, passage: "_Passage", error: Exception) -> bool:
+        """Answer an error of the app's that is a refusal, or comes of one; tells whether nothing is left to be raised.
 
-    async def _refuse_within(self, context: RequestContext, receive: Receive, passage: "_Passage") -> None:
+        What the server will answer to any other is noted.
+        """
+        refusal = _refusal_in(error)
+        if passage.withheld or (refusal is not None and not passage.started):
+            context = passage.context
+            context.inner_refusal = context.inner_refusal or refusal
+            await self.refuse_within(passage)
+            return refusal is not None
+        if not (passage.started or passage.left):
+            passage.status = _SERVER_ERROR  # what the server will answer in the app's place
+        return False
+
+    async def refuse_within(self, passage: "_Passage") -> None:
         """Answer a request that a decorated function refused, unless the app has done so itself."""
+        context = passage.context
         error: Throttled = context.inner_refusal
         if passage.answered:
             return
@@ -237,7 +243,7 @@ class GatewayMiddleware:
             return
         passage.answered = True
         response = await self.gateway.refuse_async(context, error)
-        await self._refuse(context, response, receive, passage.send, connected=passage.connected)
+        await self._refuse(context, response, passage.receive, passage.send, connected=passage.connected)
 
     async def _refuse(
         self, context: RequestContext, response: Response, receive: Receive, send: Send, *, connected: bool = False
@@ -275,20 +281,36 @@ def _until_shutdown(receive: Receive) -> Receive:
 
 def _has_origin(scope: Mapping[str, Any]) -> bool:
     """Tell whether a page of some origin asks; without decoding any field."""
-    return any(name == b"origin" for name, _ in scope.get("headers", ()))
+    for name, _ in scope.get("headers", ()):  # noqa: SIM110 - any() and its generator take four times as long
+        if name == b"origin":
+            return True
+    return False
 
 
 class _Passage:
     """One connection's messages on their way out: adds fields to the first, and notices the last."""
 
-    started = ended = trailers = connected = left = withheld = answered = False
+    # Defaults of the class for what is not looked at in the plain case, see RequestContext.
+    ended = trailers = connected = answered = False
     status: int | None = None
-    answer: Callable[[], Awaitable[None]]
 
-    def __init__(self, gateway: Gateway, context: RequestContext, send: Send) -> None:
-        self.gateway = gateway
+    def __init__(self, gate: GatewayMiddleware, context: RequestContext, receive: Receive, send: Send) -> None:
+        self.gate = gate
         self.context = context
+        self.receive = receive
         self.send = send
+        self.started = self.withheld = self.left = False
+
+    def watched(self, kind: str) -> tuple[ASGIApp, Receive, Send]:
+        """What the app, its `receive` and its `send` are where more is to be seen than the head of a response."""
+        app, context = self.gate.app, self.context
+        if context.exchange is not None:
+            app = partial(serve_exchange, app, context.exchange, lambda: context.inner_refusal is not None)
+        if kind != "http":
+            return app, self.hear, self.note
+        if context.compiled.on_complete:
+            return app, self.hear, self.watch
+        return app, self.receive, self.pass_on
 
     def pass_on(self, message: Message) -> Awaitable[None]:
         """Send a message of a response whose end nobody waits for. No coroutine of ours: that saves 0.1 us each."""
@@ -308,13 +330,18 @@ class _Passage:
             await self.keep_back(message)
             return
         await self.send(message)
-        if not self.ended and self.is_last(message):
+        if self.is_last(message):
+            await self.complete()
+
+    async def complete(self) -> None:
+        """Settle, once."""
+        if not self.ended:
             self.ended = True
-            await self.gateway.complete_async(self.context, self.status)
+            await self.gate.gateway.complete_async(self.context, self.status)
 
     def keep_back(self, message: Message) -> Awaitable[None]:
         """Take a message of the app's 500; after the last the gate answers, as some apps wait for the client to go."""
-        return self.answer() if self.is_last(message) else _nothing()
+        return self.gate.refuse_within(self) if self.is_last(message) else _nothing()
 
     def note(self, message: Message) -> Awaitable[None]:
         """Send a message of a websocket, untouched; but for the end that a framework makes of an uncaught refusal."""
@@ -323,40 +350,41 @@ class _Passage:
         self.started = True
         return _nothing() if self.withheld else self.send(message)
 
-    def heard(self, receive: Receive) -> Receive:
+    async def hear(self) -> Message:
         """`receive`, which notes that a websocket's app has taken the connect event, and that a client has left.
 
         A client that leaves before the response has begun has seen no outcome, whatever the app then answers.
         """
-
-        async def hear() -> Message:
-            message = await receive()
-            self.connected = True
-            self.left = self.left or (message["type"] == "http.disconnect" and not self.started)
-            return message
-
-        return hear
+        message = await self.receive()
+        self.connected = True
+        self.left = self.left or (message["type"] == "http.disconnect" and not self.started)
+        return message
 
     def begin(self, message: Message) -> Message | None:
         """The head of the response with the gateway's fields; the app's own message is left as it is.
 
         None where the app makes a 500 of a refusal that it did not catch: the gate will answer that itself.
         """
+        context, status = self.context, message["status"]
         self.started = True
-        self.status = None if self.left else message["status"]
-        refused = self.context.inner_refusal
-        if refused is not None and message["status"] in (refused.status, _SERVER_ERROR):
-            self.withheld = message["status"] == _SERVER_ERROR
+        self.status = None if self.left else status
+        refused = context.inner_refusal
+        if refused is not None and status in (refused.status, _SERVER_ERROR):
+            self.withheld = status == _SERVER_ERROR
             return None if self.withheld else message
-        if self.context.refusal is not None:
+        if context.refusal is not None:
             return message
         self.trailers = message.get("trailers", False)
-        head = ResponseHead(message["status"], self.context.added)
-        for hook in self.context.compiled.on_response:
-            hook(self.context, head)
+        head = ResponseHead(status, context.added)
+        for hook in context.compiled.on_response:
+            hook(context, head)
         if not head.added:
             return message
-        return {**message, "headers": [*message.get("headers", ()), *[added.raw for added in head.added]]}
+        begun = dict(message)
+        begun["headers"] = headers = list(message.get("headers", ()))
+        for added in head.added:
+            headers.append(added.raw)  # noqa: PERF401 - a comprehension is a call, which takes as long as three of these
+        return begun
 
     def is_last(self, message: Message) -> bool:
         """Tell whether the response has ended with this message."""

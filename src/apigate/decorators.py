@@ -178,7 +178,9 @@ class _Limited:
                 return self._gate.serve(served, partial(wrapped, *args, **kwargs), self._prove)
             self._admit(self._acquired(self._asked_by(context)), context)
         else:
-            self._admit(self._acquired(self._asked(instance, args, kwargs)), self._context())
+            decision = self._acquired(self._asked(self._key, instance, args, kwargs))
+            if not decision.allowed:
+                self._admit(decision, self._context())
         return wrapped(*args, **kwargs)
 
     def _acquired(self, asked: tuple[dict[str, Any], int]) -> Decision:
@@ -202,14 +204,16 @@ class _Limited:
                 return await self._gate.serve_async(served, partial(wrapped, *args, **kwargs), self._prove_async)
             self._admit(await self._throttle.acquire_async(*self._asked_by(context)), context)
         else:
-            self._admit(await self._throttle.acquire_async(*self._asked(instance, args, kwargs)), self._context())
+            decision = await self._throttle.acquire_async(*self._asked(self._key, instance, args, kwargs))
+            if not decision.allowed:
+                self._admit(decision, self._context())
         return await wrapped(*args, **kwargs)
 
     def generator(self, wrapped: Any, instance: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Hand it out, or raise: a framework that streams what it yields has begun its response at the first step."""
         context = self._context()
         if self._key is not None:
-            asked = self._asked(instance, args, kwargs)
+            asked = self._asked(self._key, instance, args, kwargs)
         elif context is not None and (context.exempt or context.prove(self.mark)):
             return wrapped(*args, **kwargs)
         else:
@@ -251,15 +255,13 @@ class _Limited:
         return None if known is None or known.ended else known
 
     def _asked(
-        self, instance: object, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self, key: Callable[..., str | int], instance: object, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[dict[str, str | int], int]:
         """Key and cost of one call by its arguments; they are given `self` too."""
         if instance is not None:
             args = (instance, *args)
-        key = cast("Callable[..., str | int]", self._key)
-        return {self._level: key(*args, **kwargs)}, (
-            self._cost(*args, **kwargs) if callable(self._cost) else self._cost
-        )
+        asked: dict[str, str | int] = {self._level: key(*args, **kwargs)}
+        return asked, self._cost if isinstance(self._cost, int) else self._cost(*args, **kwargs)
 
     def _asked_by(self, context: RequestContext | None) -> tuple[dict[str, Any], int]:
         """Key and cost of one call by the request being served."""

@@ -4,7 +4,7 @@ The only module that knows a request's whole way. What waits exists twice, for t
 `complete`; what they run is the same for both.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from os import PathLike
 from threading import Lock
 from types import MappingProxyType, MethodType
@@ -38,7 +38,7 @@ from apigate.core.endpoints import Endpoint, FindEndpoint, Mark, Routing
 from apigate.core.errors import ConfigurationError
 from apigate.core.message import Request, Response
 from apigate.core.native import is_same_request, warm_requests
-from apigate.core.policy import CompiledMethod, Completion, Policy, block_on, refuse_awaitable
+from apigate.core.policy import CompiledMethod, Completion, OnRequest, Policy, block_on, refuse_awaitable
 from apigate.core.responses import ErrorFormat, GatewayResponse, GatewayResponses
 from apigate.core.routes import ANY
 from apigate.core.steps import run
@@ -607,7 +607,10 @@ class Gateway:
             compiled = direct or running.find(request)
         else:
             endpoint = find(request)
-            context = RequestContext(request, running.find(request, endpoint), self.clock.now_us())
+            settled = None
+            if endpoint is not None and not request.alias:
+                settled = running.routes.settled.get((endpoint, request.method, request.path))
+            context = RequestContext(request, settled or running.find(request, endpoint), self.clock.now_us())
             context.endpoint = endpoint
             return context
         return RequestContext(request, compiled, self.clock.now_us())
@@ -649,23 +652,61 @@ class Gateway:
         self, request: Request, stage: str | None = None, find: FindEndpoint | None = None
     ) -> RequestContext:
         """`enter` for tasks."""
+        entered = self.enter_soon(request, stage, find)
+        return entered if type(entered) is RequestContext else await entered
+
+    def enter_soon(
+        self, request: Request, stage: str | None = None, find: FindEndpoint | None = None
+    ) -> RequestContext | Awaitable[RequestContext]:
+        """`enter` for tasks: the context at once where nothing has to be waited for, else an awaitable of it."""
         context = self.route(request, stage, find)
+        compiled = context.compiled
+        hooks = iter(compiled.on_request)
         try:
-            for hook in context.compiled.on_request:
+            for hook in hooks:
                 outcome = hook(context)
                 if outcome is not None:
-                    response = outcome if type(outcome) is Response else await outcome
-                    if response is not None:
-                        self._note_refusal(context, response)
-                        break
+                    if type(outcome) is not Response:
+                        return self._enter_later(context, hooks, outcome)
+                    self._note_refusal(context, outcome)
+                    return self._completed(context) if compiled.on_complete else context
+        except BaseException as error:
+            if compiled.on_complete:
+                return self._given_up(context, error)
+            raise
+        next(compiled.admitted)
+        return context
+
+    async def _enter_later(
+        self, context: RequestContext, hooks: Iterator[OnRequest], outcome: Awaitable[Response | None]
+    ) -> RequestContext:
+        """The rest of a pass, from the first hook on that has to be waited for."""
+        try:
+            response = await outcome
+            for hook in hooks if response is None else ():
+                found = hook(context)
+                response = found if found is None or type(found) is Response else await found
+                if response is not None:
+                    break
+            if response is not None:
+                self._note_refusal(context, response)
         except BaseException:
             await self.complete_async(context, None)
             raise
-        if context.refusal is None:
-            next(context.compiled.admitted)
-        else:
-            await self.complete_async(context, None)
+        if context.refusal is not None:
+            return await self._completed(context)
+        next(context.compiled.admitted)
         return context
+
+    async def _completed(self, context: RequestContext) -> RequestContext:
+        """The context of a request that was refused, once the gates have settled."""
+        await self.complete_async(context, None)
+        return context
+
+    async def _given_up(self, context: RequestContext, error: BaseException) -> RequestContext:
+        """Let the gates settle, then raise what ended the pass."""
+        await self.complete_async(context, None)
+        raise error
 
     def enter_unasked(self, request: Request, stage: str | None = None, find: FindEndpoint | None = None) -> "Unasked":
         """The context of a request that no client makes, and its exchange with the cache; for adapters that warm it.

@@ -32,6 +32,8 @@ __all__ = ["RunningStage"]
 
 _SEVERAL = 4_096  # pipelines made at a request and kept, of several methods at one path or of an endpoint
 
+_LONGEST = 200  # no client may make us remember long verbs and paths
+
 
 @final
 class _Routes:
@@ -47,6 +49,7 @@ class _Routes:
         "named_options",
         "preflight",
         "settings",
+        "settled",
         "several",
         "table",
         "unmatched",
@@ -73,6 +76,7 @@ class _Routes:
         )
         self.several: dict[tuple[CompiledMethod, ...], CompiledMethod] = {}
         self.bound: dict[tuple[Endpoint, tuple[CompiledMethod, ...]], CompiledMethod] = {}
+        self.settled: dict[tuple[Endpoint, str, str], CompiledMethod] = {}
         self.by_shape: dict[str, CompiledMethod] = {
             shape_of(" ".join(method_key(name))): self.compiled[name] for name in names
         }
@@ -132,7 +136,7 @@ class RunningStage:
         return self.routes.compiled[method]
 
     def find(self, request: Request, endpoint: Endpoint | None = None) -> CompiledMethod:
-        """The compiled method of a request; the quick way for static paths is `routes.direct`.
+        """The compiled method of a request; the quick ways for static paths are `routes.direct` and `routes.settled`.
 
         Args:
             request: The request.
@@ -153,7 +157,12 @@ class RunningStage:
         if request.alias and not routes.is_empty:
             found = tuple(dict.fromkeys((*found, *routes.table.find(request.method, request.alias))))
         if endpoint is not None:
-            return routes.bound.get((endpoint, found)) or self.compiled_for(endpoint, found)
+            compiled = routes.bound.get((endpoint, found)) or self.compiled_for(endpoint, found)
+            if _is_settled(request, endpoint):
+                if len(routes.settled) >= _SEVERAL:
+                    routes.settled.clear()
+                routes.settled[endpoint, request.method, path] = compiled
+            return compiled
         if not found:
             return routes.unmatched
         return found[0] if len(found) == 1 else self._stricter(request, routes, found)
@@ -275,6 +284,12 @@ def _described(compiled: CompiledMethod) -> Iterator[str]:
                 yield f"{phase:<9} {slots.level} at most {most} in flight{'' if enforced else ' (shadow)'}"
         else:
             yield f"{phase:<9} {type(policy).__name__}"
+
+
+def _is_settled(request: Request, endpoint: Endpoint) -> bool:
+    """Whether endpoint, verb and path decide alone, and no client can think of many paths."""
+    verb, path = request.method, request.path
+    return not (request.alias or verb == "OPTIONS" or "{" in endpoint.method or len(verb) + len(path) > _LONGEST)
 
 
 def _is_preflight(request: Request) -> bool:

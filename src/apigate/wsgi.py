@@ -157,6 +157,7 @@ class GatewayMiddleware:
             if token is not None:
                 current.reset(token)
         if passage.status is not None and not (context.compiled.on_complete or gateway.marked):
+            context.request.detach("apigate.context")
             return body  # nothing is left to be seen
         if _is_file(body, environ):
             passage.complete()  # the server sends the file by itself; that it has begun is all that can be known
@@ -200,11 +201,10 @@ def _in_context(app: WSGIApp, context: RequestContext, environ: Environ, begin: 
 class _Passage:
     """One response on its way out."""
 
-    __slots__ = ("begin", "begun", "context", "ended", "gate", "gateway", "status", "withheld")
+    __slots__ = ("begin", "begun", "context", "ended", "gate", "status", "withheld")
 
     def __init__(self, gate: GatewayMiddleware, context: RequestContext, begin: StartResponse) -> None:
         self.gate: GatewayMiddleware = gate
-        self.gateway: Gateway = gate.gateway
         self.context: RequestContext = context
         self.begin: StartResponse = begin
         self.status: int | None = None
@@ -214,19 +214,22 @@ class _Passage:
 
     def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None, /) -> Write:
         """Begin the response with the gateway's fields; an app may begin anew with an error."""
-        self.status = int(status[:3])
-        self.withheld = self.context.inner_refusal is not None and self.status == _SERVER_ERROR
+        context = self.context
+        self.status = code = int(status[:3])
+        refused: Throttled | None = context.inner_refusal
+        self.withheld = refused is not None and code == _SERVER_ERROR
         if self.withheld:
             return _write_nothing
-        refused: Throttled | None = self.context.inner_refusal
-        if refused is not None and self.status == refused.status:
-            self.gateway.refuse(self.context, refused)  # the app has its own words for it
-        if self.context.refusal is None:
-            head = ResponseHead(self.status, self.context.added)
-            for hook in self.context.compiled.on_response:
-                hook(self.context, head)
+        if refused is not None and code == refused.status:
+            self.gate.gateway.refuse(context, refused)  # the app has its own words for it
+        if context.refusal is None:
+            head = ResponseHead(code, context.added)
+            for hook in context.compiled.on_response:
+                hook(context, head)
             if head.added:
-                headers = [*headers, *[added.text for added in head.added]]
+                headers = [*headers]
+                for added in head.added:
+                    headers.append(added.text)
         return self.give(status, headers, exc_info)
 
     def give(self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None) -> Write:
@@ -238,7 +241,7 @@ class _Passage:
         """The chunks; an app that is a generator runs only now, and its decorated functions ask for the context."""
         chunks = iter(body)
         while True:
-            token = current.set(self.context) if self.gateway.marked else None
+            token = current.set(self.context) if self.gate.gateway.marked else None
             try:
                 chunk = next(chunks)
             except StopIteration:
@@ -250,27 +253,27 @@ class _Passage:
 
     def refuse(self, error: Throttled) -> Iterable[bytes]:
         """Answer in the app's place; the server raises the error again if the app's head has been sent (PEP 3333)."""
-        response = self.gateway.refuse(self.context, error)
+        response = self.gate.gateway.refuse(self.context, error)
         return self.send(response, (type(error), error, cast("TracebackType", error.__traceback__)))
 
     def send(self, response: Response, exc_info: ExcInfo | None = None) -> Iterable[bytes]:
         """Send the gateway's own response."""
         environ = self.context.request.native
         if "HTTP_ORIGIN" in environ:
-            response = self.gateway.readable(self.context, response, self.gate.routing)
-        self.give(status_line(response.status), [added.text for added in response.fields], exc_info)
+            response = self.gate.gateway.readable(self.context, response, self.gate.routing)
+        self.give(status_line(response.status), list(response.text), exc_info)
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [response.body]
 
     def send_answer(self, answer: Answer) -> Iterable[bytes]:
         """Send what the cache answers, with the gateway's fields."""
         self.status = answer.status
-        headers = answer.text
+        headers = list(answer.text)
         if self.context.compiled.on_response:
             head = ResponseHead(answer.status)
             for hook in self.context.compiled.on_response:
                 hook(self.context, head)
-            headers = [*headers, *[added.text for added in head.added]]
-        self.give(status_line(answer.status), list(headers), None)
+            headers += [added.text for added in head.added]
+        self.give(status_line(answer.status), headers, None)
         return [answer.body] if answer.body else []
 
     def fail(self, error: BaseException) -> None:
@@ -282,7 +285,8 @@ class _Passage:
         """Settle, once."""
         if not self.ended:
             self.ended = self.context.ended = True
-            self.gateway.complete(self.context, self.status)
+            self.context.request.detach("apigate.context")
+            self.gate.gateway.complete(self.context, self.status)
 
 
 class _Body:

@@ -45,23 +45,15 @@ class RequestContext:
         ended: Whether the response has ended; what still runs afterwards is no part of the request.
     """
 
-    # Defaults of the class, not slots set for each request: most stay as they are, and this saves 0.15 us.
-    principal: str | None = None
-    api_key: str | None = None
-    decision: Any = None  # a throttling.Decision; the core knows no domain
+    # Defaults of the class for what few requests have and few hooks read. Measured: to set one takes a fifth of the
+    # time that it takes to read a default, so what is read of every request is set.
     claims: "Mapping[str, Any]" = MappingProxyType({})  # Any: as a token has them
-    refusal: Response | None = None
-    answer: Any = None  # a caching.Answer; the core knows no domain
-    exchange: Any = None  # a caching.Exchange
     added: "tuple[Field, ...]" = ()
-    exempt: bool = False
     outer: "RequestContext | None" = None
     endpoint: "Endpoint | None" = None
-    inner_refusal: Any = None  # a throttling.Throttled
     unserved: bool = False
     settled: bool = False
     ended: bool = False
-    _client: str | None = None
     _request_id: str | None = None
     _state: dict[object, Any] | None = None
 
@@ -70,6 +62,15 @@ class RequestContext:
         self.request: Request = request
         self.compiled: CompiledMethod = compiled
         self.now_us: int = now_us
+        self.principal: str | None = None
+        self.api_key: str | None = None
+        self._client: str | None = None
+        self.decision: Any = None  # a throttling.Decision; the core knows no domain
+        self.exempt: bool = False
+        self.refusal: Response | None = None
+        self.answer: Any = None  # a caching.Answer
+        self.exchange: Any = None  # a caching.Exchange
+        self.inner_refusal: Any = None  # a throttling.Throttled
 
     @property
     def stage(self) -> str:

@@ -209,9 +209,7 @@ class Request:
         may_wait: Whether it may wait for another request; not where one thread serves them all.
     """
 
-    # Defaults of the class, not slots set for each request: most requests need none.
-    prefix: str = ""
-    alias: str = ""
+    # Defaults of the class for what few requests have and few readers ask for.
     app: str = ""
     root: str = ""
     may_wait: bool = True
@@ -225,6 +223,8 @@ class Request:
         self.peer: str | None = peer
         self.native: Mapping[str, Any] = native
         self.reader: Reader = reader
+        self.prefix: str = ""
+        self.alias: str = ""
 
     @property
     def headers(self) -> Headers:
@@ -253,6 +253,19 @@ class Request:
         """All that was sent in a field, by its lower-case name; None if it was not sent."""
         return self.reader.value(self.native, name)
 
+    def detach(self, key: str) -> None:
+        """Go on with a copy of the native request, which the context is not in.
+
+        To be called once the request has ended. Else context, request and native request stand in a circle, with all
+        that a framework has put there, and take up memory until the garbage collector comes.
+
+        Args:
+            key: What the adapter has put the context under.
+        """
+        if key in self.native:
+            self.native = native = dict(self.native)
+            del native[key]
+
     def __repr__(self) -> str:
         """Verb and path, as in an access log."""
         return f"<Request {self.method} {self.path}>"
@@ -267,11 +280,12 @@ class Response:
         status: The HTTP status code.
         fields: Its fields, `Content-Length` among them.
         raw: The same as ASGI takes them.
+        text: The same as WSGI takes them.
         body: The whole body; adapters leave it out for HEAD.
         violated: The names of the limits that refused, if any did.
     """
 
-    __slots__ = ("body", "fields", "kind", "raw", "status", "violated")
+    __slots__ = ("body", "fields", "kind", "raw", "status", "text", "violated")
 
     def __init__(
         self, kind: str, status: int, fields: Iterable[Field], body: bytes, violated: tuple[str, ...] = ()
@@ -281,6 +295,7 @@ class Response:
         self.status: int = status
         self.fields: tuple[Field, ...] = tuple(fields)
         self.raw: tuple[tuple[bytes, bytes], ...] = tuple([field.raw for field in self.fields])
+        self.text: tuple[tuple[str, str], ...] = tuple([field.text for field in self.fields])
         self.body: bytes = body
         self.violated: tuple[str, ...] = violated
 
@@ -303,4 +318,4 @@ class ResponseHead:
     def __init__(self, status: int, added: Iterable[Field] = ()) -> None:
         """Start with what is known before the response is."""
         self.status: int = status
-        self.added: list[Field] = list(added)
+        self.added: list[Field] = [*added]

@@ -73,18 +73,20 @@ class StarletteRouting:
 
     def find(self, request: Request) -> Endpoint | None:
         """The endpoint that the framework will call."""
-        table = self._current()
+        table, native = self._current(), request.native
+        root: str = native.get("root_path") or ""
+        key = (native["type"], request.method, root, native.get("path", request.path), request.prefix)
+        return table.known.get(key) or self._found(request, table, key)
+
+    def _found(self, request: Request, table: "_Table", key: tuple[str, ...]) -> Endpoint | None:
+        """The endpoint of a request that is not known; noted where nothing but the key decides."""
         root, path = self._place(request, table)
-        kind: str = request.native["type"]
-        key = (kind, request.method, root, path)
-        endpoint = table.known.get(key)
-        if endpoint is None:
-            way = table.top.way(_scope(request, root, path))
-            endpoint = way[-1].endpoint(request.method) if way else None
-            if endpoint is not None and not table.top.varies and len(request.method) + len(root) + len(path) < _LONGEST:
-                if len(table.known) >= _REMEMBERED:
-                    table.known.clear()
-                table.known[key] = endpoint
+        way = table.top.way(_scope(request, root, path))
+        endpoint = way[-1].endpoint(request.method) if way else None
+        if endpoint is not None and not table.top.varies and sum(map(len, key)) < _LONGEST:
+            if len(table.known) >= _REMEMBERED:
+                table.known.clear()
+            table.known[key] = endpoint
         return endpoint
 
     def _current(self) -> "_Table":
@@ -153,7 +155,7 @@ class _Table(NamedTuple):
     top: "_Level"
     read: list[tuple[Router, list[BaseRoute]]]
     root: str
-    known: dict[tuple[str, str, str, str], Endpoint]
+    known: dict[tuple[str, ...], Endpoint]
 
 
 @final

@@ -36,45 +36,32 @@ _SMALL = 64
 """Below this many buckets a limit's generations need not change places, which makes everybody bind anew."""
 
 
-class _States(dict[Key, State]):
-    """A generation of buckets; what it does not have, its table knows where to find."""
-
-    __slots__ = ("table",)
-
-    def __init__(self, table: "_Table") -> None:
-        super().__init__()
-        self.table: _Table = table
-
-    def __missing__(self, key: Key) -> State:
-        return self.table.find(key)
-
-
 @final
 class _Table:
     """The buckets of one limit."""
 
-    __slots__ = ("keyed", "limit", "missed", "old", "overflow", "overflow_slot", "young")
+    __slots__ = ("keyed", "limit", "old", "overflow", "overflow_slot", "young")
 
     def __init__(self, store: "MemoryStore", limit: Limit) -> None:
         self.limit: Limit = limit
         self.overflow_slot: Callable[[Key], int] = store.overflow_slot
-        self.missed: list[tuple[_Table, Key]] = store.missed
         self.keyed: bool = False  # whether it ever held a bucket of somebody's own, so that sweeping may pay
-        self.young: _States = _States(self)
+        self.young: dict[Key, State] = {}
         self.old: dict[Key, State] = {}
         self.overflow: dict[int, State] = {}
 
     def find(self, key: Key) -> State:
-        """The bucket of a key that the young generation lacks: an old one, else the overflow bucket, else a fresh one.
+        """The bucket of a key: a young or an old one, else the overflow bucket that stands for it, else a fresh one.
 
         An old one moves over, so that whoever writes it next finds it in its place.
         """
-        state = self.old.pop(key, None)
-        if state is not None:
+        state = self.young.get(key)
+        if state is None:
+            state = self.old.pop(key, None)
+            if state is None:
+                return self.overflow.get(self.overflow_slot(key), FRESH) if self.overflow and key else FRESH
             self.young[key] = state
-            return state
-        self.missed.append((self, key))
-        return self.overflow.get(self.overflow_slot(key), FRESH) if self.overflow and key else FRESH
+        return state
 
 
 @final
@@ -103,7 +90,6 @@ class MemoryStore:
         self.max_keys: int = max_keys
         self.on_fill: Callable[[int], None] | None = on_fill
         self.lock: Lock = Lock()
-        self.missed: list[tuple[_Table, Key]] = []  # what the decision under way found to have no bucket of its own
         self.generation: int = 0  # counts changes of tables: buckets opened before are then bound anew
         self._salt = os.urandom(16)
         self._tables: dict[str, _Table] = {}
@@ -133,11 +119,8 @@ class MemoryStore:
         return self._windows
 
     def renew(self) -> None:
-        """Take a new lock in a forked child, and undo what a thread of the parent was about to decide."""
+        """Take a new lock in a forked child, and count what a thread of the parent was about to place."""
         self.lock = Lock()
-        for table, key in self.missed:
-            table.young.pop(key, None)
-        self.missed.clear()
         self._kept = sum(len(table.young) + len(table.old) for table in self._tables.values())
 
     def _report_windows(self, kept: int) -> None:
@@ -215,7 +198,7 @@ class MemoryStore:
             if table.old:
                 break
             if len(table.young) >= _SMALL or self._full:
-                table.old, table.young = table.young, _States(table)
+                table.old, table.young = table.young, {}
                 self.generation += 1
             if table.overflow:
                 table.overflow = {k: state for k, state in table.overflow.items() if owed_at(state, table.limit.n, now)}
@@ -258,51 +241,53 @@ class MemoryBuckets:
         self._tables = tuple(self._store.table(name) for name in self._names)
         self._limits = tuple(table.limit for table in self._tables)
         self._shadow = not all(limit.enforced for limit in self._limits)
-        # Narrowest first: a client's own bucket refuses most often, and then nothing has to be put back.
         self._ledgers = tuple(
             (place, table.young, table.limit.n, table.limit.p, table.limit.capacity)
-            for place, table in reversed(list(enumerate(self._tables)))
+            for place, table in enumerate(self._tables)
         )
 
     def acquire(self, keys: Sequence[Key], costs: Sequence[int], now: int, patience: int = 0) -> Decision:
         """Take the costs from every bucket or from none.
 
         Written out for speed (`decide` and its calls take twice the time), and for the plain cases only: no shadow, no
-        booking ahead, no clock set back. Buckets are written as the levels are asked, and put back if one refuses.
+        booking ahead, no clock set back. Nothing is written before every level has been asked.
         """
         store = self._store
         with store.lock:
             if self._generation != store.generation:
                 self._bind()
-            late = short = False
-            written_to = 0
-            before = [FRESH] * len(keys)
-            wanted = [0] * len(keys)
+            plain = placed = True
+            short = False
+            wanted: list[int] = []
             for place, states, n, p, capacity in self._ledgers:
-                key = keys[place]
-                before[place] = state = states[key]
+                state = states.get(keys[place])
+                if state is None:
+                    state = self._tables[place].find(keys[place])
+                    placed = False
                 owed, last = state
                 if now > last:
                     owed -= (now - last) * n
                     if owed < 0:
                         owed = 0
                 elif now < last:
-                    late = True
+                    plain = False
                 owed += costs[place] * p
-                wanted[place] = owed
                 if owed > capacity:
                     short = True
-                elif not short:
-                    states[key] = (owed, now)
-                    written_to += 1
-            if not (short or late or store.missed):
+                wanted.append(owed)
+            if plain and placed and not short:
+                for place, states, _, _, _ in self._ledgers:
+                    states[keys[place]] = (wanted[place], now)
                 return Decision(True, self._limits, costs, wanted)
-            if written_to or store.missed:
-                self._put_back(keys, before, written_to)
-            if short and not (late or patience or self._shadow):
+            if plain and short and not (patience or self._shadow):
                 return Decision(False, self._limits, costs, wanted)
-            decision = decide(self._limits, before, costs, now, patience)
-            self._write(keys, written(decision, before, now), now)
+            before = self._read(keys)
+            if plain and not short:
+                decision, after = Decision(True, self._limits, costs, wanted), [(owed, now) for owed in wanted]
+            else:
+                decision = decide(self._limits, before, costs, now, patience)
+                after = written(decision, before, now)
+            self._write(keys, before, after, now)
         store.report()
         return decision
 
@@ -321,7 +306,7 @@ class MemoryBuckets:
                 owed = owed_at(state, limit.n, now)
                 wanted = max(0, min(owed + number * limit.p, max(owed, 2 * limit.capacity)))
                 changed.append(state if wanted == owed else settled(state, wanted, now))
-            self._write(keys, changed, now)
+            self._write(keys, states, changed, now)
         self._store.report()
 
     def reset(self, keys: Sequence[Key | None] | None = None) -> None:
@@ -338,20 +323,10 @@ class MemoryBuckets:
         """The buckets as they stand."""
         if self._generation != self._store.generation:
             self._bind()
-        states = [table.young[key] for table, key in zip(self._tables, keys, strict=True)]
-        self._store.missed.clear()
-        return states
+        return [table.find(key) for table, key in zip(self._tables, keys, strict=True)]
 
-    def _put_back(self, keys: Sequence[Key], before: Sequence[State], written_to: int) -> None:
-        """Undo what was written, to so many buckets, while the levels were asked."""
-        for place, states, _, _, _ in self._ledgers[:written_to]:
-            states[keys[place]] = before[place]
-        for table, key in self._store.missed:
-            table.young.pop(key, None)
-        self._store.missed.clear()
-
-    def _write(self, keys: Sequence[Key], states: Sequence[State], now: int) -> None:
-        """Write buckets of which some may be new or shared."""
-        for table, key, state in zip(self._tables, keys, states, strict=True):
-            if state is not FRESH:
-                self._store.place(table, key, state, now)
+    def _write(self, keys: Sequence[Key], before: Sequence[State], after: Sequence[State], now: int) -> None:
+        """Write the buckets that have changed; some may be new or shared."""
+        for table, key, old, new in zip(self._tables, keys, before, after, strict=True):
+            if new is not old:
+                self._store.place(table, key, new, now)

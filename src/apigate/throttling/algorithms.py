@@ -116,7 +116,7 @@ def written(decision: Decision, states: Sequence[State], now: int) -> list[State
     A refusal changes none, but for those that a clock set back would freeze: they go on from `now`.
     """
     if decision.allowed and not decision.shadowed:
-        return [settled(state, owed, now) for state, owed in zip(states, decision.owed, strict=True)]
+        return [settled(state, owed, now) for state, owed in zip(states, decision.wanted, strict=True)]
     return [
         settled(state, owed, now) if taken or state[1] > now + SKEW_US else state
         for state, owed, taken in zip(states, decision.owed, decision.taken, strict=True)

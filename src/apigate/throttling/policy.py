@@ -25,6 +25,8 @@ __all__ = ["ExemptPolicy", "RateLimitFieldsPolicy", "SettlementPolicy", "Throttl
 PER_CLIENT = ("client", "client-method")
 """Levels whose buckets belong to a client; the others have one that all share."""
 
+_SECOND = 1_000_000
+
 _READY = 4_096
 """How many different refusals are kept rendered."""
 
@@ -108,9 +110,9 @@ class ThrottlePolicy:
         if type(answer) is not Decision:
             return self._judge_later(context, answer)
         context.decision = answer
-        if answer.allowed and not answer.shadowed:
-            return None
-        return self._judge(context, answer)
+        if answer.shadowed:
+            return self._judge(context, answer)
+        return None if answer.allowed else self._refusals(context, answer)
 
     def keys(self, context: RequestContext) -> Sequence[Key]:
         """Whose bucket is asked at each level."""
@@ -167,9 +169,9 @@ class ThrottleRefusals:
 
     def __call__(self, context: RequestContext, decision: Decision) -> Response:
         """The response, with the wait and the limits that refused."""
-        if decision.unavailable:
+        if decision.local and decision.unavailable:
             return self._unavailable(context, decision)
-        refusals = tuple([(limit, None if wait is None else seconds_up(wait)) for limit, wait in decision.refusals()])
+        refusals = decision.refusals(_SECOND)
         ready = self._ready.get(refusals)  # under a flood the same few refusals are sent again and again
         if ready is not None:
             return ready
@@ -236,7 +238,8 @@ class RateLimitFieldsPolicy:
         if tightest is None:
             return
         if self._standing is not None:
-            head.added += self._policies + self._standing(*tightest)
+            limit, remaining, owed = tightest
+            head.added += self._policies + self._standing(limit, remaining, owed)
         if self._x_clock is not None:
             head.added += x_fields(tightest, self._x_clock.wall())
 

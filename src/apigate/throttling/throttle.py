@@ -145,6 +145,10 @@ class Throttle:
 
     async def acquire_async(self, keys: Keys | None = None, cost: int = 1, *, wait: float = 0.0) -> Decision:
         """`acquire` for tasks: waiting suspends only the caller, and one that is cancelled gives its place back."""
+        if cost == 1 and not wait:  # as in `acquire`
+            opened = self._opened
+            asked = opened.buckets.acquire(opened.keys(keys), opened.ones, self.clock.now_us())
+            return asked if type(asked) is Decision else await _awaited(asked)
         answer = self._ask(keys, cost, wait)
         decision = answer if type(answer) is Decision else await _awaited(answer)
         patience = self._patience(wait) if wait else 0

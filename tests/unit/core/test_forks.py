@@ -83,24 +83,35 @@ sys.path[:0] = {path!r}
 from apigate import Rate, Throttle
 from apigate.stores.memory import MemoryStore
 from apigate.testing import FakeClock
+from apigate.throttling.limit import limits_of
 
-store = MemoryStore()
-throttle = Throttle({{"client": Rate(2, per=60)}}, store=store, clock=FakeClock())
+store, clock = MemoryStore(), FakeClock()
+throttle = Throttle({{"global": Rate(5, per=60), "client": Rate(2, per=60)}}, store=store, clock=clock)
 throttle.acquire({{"client": "alice"}})
-store.lock.acquire()  # as another thread that is just deciding about bob
-states = store.table("throttle:client").young
-states["bob"]
-states["bob"] = (10**9, FakeClock().now_us())
-child = os.fork()
-if not child:
-    kept = len(store)
-    os._exit((kept, [throttle.acquire({{"client": "bob"}}).allowed for _ in range(3)]) != (1, [True, True, False]))
-os._exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+limits = [limit for level, count in (("global", 5), ("client", 2)) for limit in limits_of(
+    f"throttle:{{level}}", level, [Rate(count, per=60)]
+)]
+buckets = store.open(limits, clock.now_us())
+
+
+class Costs(list):  # as another thread forks while this one is just deciding about bob
+    def __getitem__(self, place):
+        if place == {place} and not os.fork():
+            kept = len(store)
+            verdicts = [throttle.acquire({{"client": "bob"}}).allowed for _ in range(3)]
+            last = [throttle.acquire({{"client": name}}).allowed for name in ("carol", "dave", "erin")]
+            os._exit((kept, verdicts, last) != (2, [True, True, False], [True, True, False]))
+        return super().__getitem__(place)
+
+
+buckets.acquire(["", "bob"], Costs([1, 1]), clock.now_us())
+os._exit(os.waitstatus_to_exitcode(os.wait()[1]))
 """
 
 
 @FORKS
-def test_what_a_thread_of_the_parent_was_about_to_decide_is_undone_in_the_child():
-    program = MIDST.format(path=sys.path)
+@pytest.mark.parametrize("place", [0, 1])
+def test_what_a_thread_of_the_parent_was_about_to_decide_is_undone_in_the_child(place):
+    program = MIDST.format(path=sys.path, place=place)
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", program], timeout=60, check=False)
     assert done.returncode == 0
