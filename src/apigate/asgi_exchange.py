@@ -10,12 +10,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextvars import Context
 from functools import partial
+from operator import attrgetter
 from typing import Any, TypeAlias, final
 
 from apigate.caching.answer import Answer
 from apigate.caching.exchange import UNKEYED, Exchange, log_hidden
 from apigate.caching.fill import Fill
 from apigate.caching.refreshing import RefreshTasks
+from apigate.core.message import RequestFields
 
 __all__ = [
     "ASGIApp",
@@ -40,6 +42,7 @@ ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _UNSEEN = ("http.response.trailers", "http.response.pathsend", "http.response.zerocopysend")  # so it cannot be stored
 _WITHOUT_CONTENT = ("GET", "HEAD")  # methods whose content is no part of a key
+_RAW = attrgetter("raw")
 _PATIENCE = 30.0  # seconds that an app goes on for others after its client has left; some responses never end
 _refreshes = RefreshTasks()
 
@@ -60,8 +63,10 @@ async def serve_exchange(
     """
     listener = _Listener(exchange, is_refused, receive, send, scope.get("method") in _WITHOUT_CONTENT)
     made: Answer | None = None
+    if exchange.questions:
+        scope = _asking(scope, exchange.questions)
     try:
-        await app(_asking(scope, exchange), listener.receive, listener.send)
+        await app(scope, listener.receive, listener.send)
     except Exception as error:
         made = exchange.fail()
         if made is None or listener.has_begun or is_refused():
@@ -71,7 +76,8 @@ async def serve_exchange(
         exchange.fail()
         raise
     finally:
-        listener.end()
+        if listener.over is not None:
+            listener.over.set()
     made = made or exchange.fail()  # without effect where the response is complete
     if made is not None and not listener.has_begun:
         await send_answer(made, send)
@@ -144,11 +150,9 @@ def _never() -> bool:
     return False
 
 
-def _asking(scope: Scope, exchange: Exchange) -> Scope:
+def _asking(scope: Scope, questions: RequestFields) -> Scope:
     """The scope with what the cache asks the app itself."""
-    if not exchange.questions:
-        return scope
-    asked = {name.encode("latin-1"): value for name, value in exchange.questions}
+    asked = {name.encode("latin-1"): value for name, value in questions}
     headers = [(name, value) for name, value in scope["headers"] if name not in asked]
     headers += [(name, value.encode("latin-1")) for name, value in asked.items() if value is not None]
     return {**scope, "headers": headers}
@@ -158,6 +162,11 @@ def _asking(scope: Scope, exchange: Exchange) -> Scope:
 class _Listener:
     """Hears the app's response and the client's leaving."""
 
+    over: asyncio.Event | None = None  # set once nobody needs the response any more; made when the client leaves
+    has_begun = False  # whether the client has been sent anything
+    _has_left = False
+    _is_idle = False  # whether nothing is left to be heard
+
     def __init__(
         self, exchange: Exchange, is_refused: Callable[[], bool], receive: Receive, send: Send, is_unkeyed: bool
     ) -> None:
@@ -166,10 +175,6 @@ class _Listener:
         self._is_refused = is_refused
         self._receive = receive
         self._send = send
-        self._has_left = False
-        self._over: asyncio.Event | None = None
-        self._is_idle = False  # whether nothing is left to be heard
-        self.has_begun = False  # whether the client has been sent anything
 
     async def receive(self) -> Message:
         """What the client sends; that it has left is told only when nobody needs the response any more, or too late."""
@@ -179,10 +184,10 @@ class _Listener:
         if message["type"] == "http.disconnect":
             self._has_left = True
             if self._exchange.keeps:
-                self._over = self._over or asyncio.Event()
+                self.over = self.over or asyncio.Event()
                 try:
                     async with asyncio.timeout(_PATIENCE):
-                        await self._over.wait()
+                        await self.over.wait()
                 except TimeoutError:
                     self._exchange.fail()  # what the app sends now that it is told may be cut short
         return message
@@ -192,63 +197,46 @@ class _Listener:
         return self._send(message) if self._is_idle else self._heard(message)
 
     async def _heard(self, message: Message) -> None:
+        exchange = self._exchange
         kind = message["type"]
-        exchange = self._exchange
-        if kind == "http.response.start":
-            await self._begin(message)
-        elif kind == "http.response.body":
-            await self._body(message)
-        else:
-            if kind in _UNSEEN:
-                exchange.waive()
-            if not exchange.replies:
-                await self._pass(message)
-        if self._over is not None and not exchange.keeps:
-            self._over.set()
-
-    def end(self) -> None:
-        """The app has returned."""
-        if self._over is not None:
-            self._over.set()
-
-    async def _begin(self, message: Message) -> None:
-        exchange = self._exchange
-        if self._is_refused():
-            exchange.fail()
-            await self._pass(message)
-            return
-        if message.get("trailers"):
+        if kind == "http.response.body":
+            exchange.feed(message.get("body", b""))
+            made = None if message.get("more_body", False) else exchange.finish()
+            if made is not None:
+                self.has_begun = True
+                await send_answer(made, self._send)
+        elif kind == "http.response.start":
+            if self._is_refused():
+                exchange.fail()
+                self._is_idle = True
+            else:
+                message = self._begun(message)
+                told = exchange.publish()
+                if told is not None:
+                    await told
+                self._is_idle = not (exchange.replies or exchange.keeps)
+        elif kind in _UNSEEN:
             exchange.waive()
-        headers = message.get("headers", ())
-        lines = [(bytes(name).decode("latin-1"), bytes(value).decode("latin-1")) for name, value in headers]
-        added = exchange.begin(message["status"], lines)
-        told = exchange.publish()
-        if told is not None:
-            await told
-        if not exchange.replies:
-            self._is_idle = not exchange.keeps
-            await self._pass({**message, "headers": [*headers, *[field.raw for field in added]]})
-
-    async def _body(self, message: Message) -> None:
-        exchange = self._exchange
-        exchange.feed(message.get("body", b""))
-        made = None if message.get("more_body", False) else exchange.finish()
-        if not exchange.replies:
-            await self._pass(message)
-        elif made is not None:
+        if self._is_idle or not exchange.replies:
             self.has_begun = True
-            await send_answer(made, self._send)
+            if not (self._has_left and exchange.keeps):
+                try:
+                    await self._send(message)
+                except OSError:  # the client has left; some servers say so here
+                    if not exchange.keeps:
+                        raise
+                    self._has_left = True
+        if self.over is not None and not exchange.keeps:
+            self.over.set()
 
-    async def _pass(self, message: Message) -> None:
-        self.has_begun = True
-        if self._has_left and self._exchange.keeps:
-            return
-        try:
-            await self._send(message)
-        except OSError:  # the client has left; some servers say so here
-            if not self._exchange.keeps:
-                raise
-            self._has_left = True
+    def _begun(self, message: Message) -> Message:
+        """The head of the response with the cache's fields; the app's own message is left as it is."""
+        if message.get("trailers"):
+            self._exchange.waive()
+        headers = message.get("headers", ())
+        lines = [(str(name, "latin-1"), str(value, "latin-1")) for name, value in headers]
+        added = self._exchange.begin(message["status"], lines)
+        return {**message, "headers": [*headers, *map(_RAW, added)]} if added else message
 
 
 def _content(chunks: list[bytes], *, has_more: bool) -> Message:

@@ -73,7 +73,8 @@ def serve_exchange(
         environ["wsgi.input"] = _Heeded(environ["wsgi.input"], exchange)
     listener = _Listener(exchange, is_refused, begin, environ)
     try:
-        put_fields(environ, exchange.questions)
+        if exchange.questions:
+            put_fields(environ, exchange.questions)
         body = app(environ, listener.start_response)
     except Exception as error:
         made = exchange.fail()
@@ -84,21 +85,22 @@ def serve_exchange(
     except BaseException:
         exchange.fail()
         raise
-    if listener.is_file(body) and not exchange.replies:
+    replies = exchange.replies and not listener.is_refusal
+    if listener.is_file(body) and not replies:
         exchange.waive()  # the server sends the file by itself
         exchange.finish()
         require_done(exchange.settle())
         return body
-    if listener.has_begun and not exchange.keeps and not exchange.replies:
+    if listener.has_begun and not exchange.keeps and not replies:
         require_done(exchange.settle())
         return body  # nothing is left to be heard
-    if isinstance(body, (list, tuple)) and listener.has_begun and not exchange.replies:
+    if isinstance(body, (list, tuple)) and listener.has_begun and not replies:
         for chunk in body:
             listener.hear(chunk)
         exchange.finish()
         require_done(exchange.settle())
         return body
-    if exchange.replies:
+    if replies:
         return _replied(exchange, listener, body, send)
     return _Kept(exchange, listener, body, send)
 
@@ -190,20 +192,22 @@ class _Listener:
         self._begin = begin
         self._wrapper: object = environ.get("wsgi.file_wrapper")
         self.has_begun = False  # whether the server was given a head
+        self.is_refusal = False  # whether what passes is what the app made of a refusal, so not the app's answer
         self._was_called = False
         self.left: int | None = None  # bytes that are still to come, if that is known
 
     def start_response(self, status: str, headers: list[tuple[str, str]], exc_info: ExcInfo | None = None, /) -> Write:
         """Note the head, and pass it on; one that replaces another is not kept."""
         exchange = self._exchange
-        if self._was_called or self.is_refused():
+        self.is_refusal = self.is_refused()
+        if self._was_called or self.is_refusal:
             exchange.fail()
             added: tuple[Field, ...] = ()
         else:
             added = exchange.begin(int(status[:3]), headers)
             require_done(exchange.publish())
         self._was_called = True
-        if exchange.replies:
+        if exchange.replies and not self.is_refusal:
             return exchange.feed
         self.has_begun = True
         lengths = [value for name, value in headers if name.lower() == "content-length"]
@@ -252,7 +256,7 @@ class _Kept:
         exchange, listener = self._exchange, self._listener
         try:
             for chunk in self._body:
-                if exchange.replies:
+                if exchange.replies and not listener.is_refusal:
                     exchange.feed(chunk)
                 else:
                     listener.hear(chunk)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from apigate import CachePolicy, ConfigurationError, Method, Rate
+from apigate import CachePolicy, ConfigurationError, Method, Rate, Throttled
 from apigate.caching.head import head_of
 from apigate.caching.lookup import Lookup
 from apigate.core.message import Response
@@ -1030,6 +1030,28 @@ def test_an_endpoint_that_throttles_is_neither_hidden_by_what_is_stale_nor_store
     shop.clock.advance(61)
     assert shop.ask().status == 429
     assert shop.ask("/other").status == 429
+
+
+def test_what_an_app_makes_of_a_refusal_is_sent_whole_where_something_stale_is_stored(world):
+    said = ("Cache-Control", "max-age=60, stale-if-error=600")
+    shop = world(numbered(said))
+
+    @shop.gateway.throttle("1/hour")
+    def limited():
+        return None
+
+    def app(seen):
+        try:
+            limited()
+        except Throttled as error:
+            return Reply(error.status, [], (b"slow ", b"down"))
+        return Reply(200, [said], (b"served",))
+
+    shop.respond = app
+    assert shop.ask().body == b"served"
+    shop.clock.advance(61)
+    refused = shop.ask()
+    assert (refused.status, refused.body) == (429, b"slow down")
 
 
 # ---- vary, key parts, sizes

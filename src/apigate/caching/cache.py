@@ -333,7 +333,8 @@ class ResponseCache:
 
     def has(self, key: "CacheKey") -> bool:
         """Tell whether there is any valid response under a key, for whatever request."""
-        return any(self.generations.is_valid(stored) for stored in self._tier.get(key))
+        found = self._tier.get(key)
+        return bool(found) and any(self.generations.is_valid(stored) for stored in found)
 
     def is_valid(self, stored: "StoredResponse") -> bool:
         """Tell whether nothing has invalidated a response since its request was sent."""

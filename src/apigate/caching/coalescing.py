@@ -229,7 +229,8 @@ class Lead(Generic[T]):
         """Lead it, and let the running context know."""
         self._flight = flight
         self._term = term
-        term.outer = _leading()
+        if _last_term.get() is not None:
+            term.outer = _leading()
         _last_term.set(term)
 
     def land(self, response: T) -> None:
@@ -396,9 +397,10 @@ class Flights(Generic[T]):
             return Alone.KEYLESS
         if board.refused and board.has_refused(key, now_us):
             return Alone.REFUSED
-        flight, term = board.board(key)
-        if term is not None:
-            return Lead(flight, term)
+        new = _Flight(board, key)
+        flight = board.flights.setdefault(key, new)  # as `_Board.board`, without its call
+        if flight is new:
+            return Lead(flight, flight.term)
         return Wait(flight) if _leading() is None else Alone.LEADING
 
 

@@ -7,10 +7,9 @@ Source: RFC 9111, sections 1.2.2, 4.2.1, 5.1 and 5.2; RFC 9213.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from types import MappingProxyType
-from typing import TypeAlias, final
+from typing import NoReturn, TypeAlias, final
 
 from apigate.caching.structured import Item, Member, Token, parse_dictionary
 
@@ -20,6 +19,8 @@ LONGEST = 2**31
 """What a larger number of seconds becomes: about 68 years. Source: RFC 9111, section 1.2.2."""
 
 _Arguments: TypeAlias = dict[str, str | None]
+
+_NONE: frozenset[str] = frozenset()
 
 _ALLOWING = frozenset({"public", "immutable"})
 _LISTS = frozenset({"no-cache", "private"})  # of field names; without one they concern the whole response
@@ -33,8 +34,8 @@ _REMEMBERED = 256  # characters and lines; longer ones are read each time, so th
 
 
 @final
-class Directives(Mapping[str, str | None]):
-    """The directives of a message: lower-case names with their arguments. Never changed.
+class Directives(dict[str, str | None]):
+    """The directives of a message: lower-case names with their arguments, None where there is none. Never changed.
 
     An empty one is falsy, so ask a targeted field for `is not None`.
 
@@ -43,26 +44,16 @@ class Directives(Mapping[str, str | None]):
     {'max-age': '60', 'no-cache': 'set-cookie', 'no-transform': None}
     """
 
-    __slots__ = ("_arguments",)
+    __slots__ = ()
 
-    def __init__(self, arguments: Mapping[str, str | None] = MappingProxyType({})) -> None:
-        """Take arguments by lower-case name; None where a directive has none."""
-        self._arguments = dict(arguments)
+    def _never(self, *_: object, **__: object) -> NoReturn:
+        """What is remembered is everybody's."""
+        raise TypeError("directives are never changed")
 
-    def __getitem__(self, name: str) -> str | None:
-        return self._arguments[name]
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._arguments
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._arguments)
-
-    def __len__(self) -> int:
-        return len(self._arguments)
+    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _never  # pyright: ignore[reportAssignmentType]
 
     def __repr__(self) -> str:
-        return f"Directives({self._arguments!r})"
+        return f"Directives({super().__repr__()})"
 
     def seconds(self, name: str) -> int | None:
         """The delta-seconds of a directive.
@@ -80,11 +71,11 @@ class Directives(Mapping[str, str | None]):
         >>> parse_directives(["max-age=1.5, s-maxage=99999999999"]).seconds("max-age")
         0
         """
-        argument = self._arguments.get(name, "")
+        if name not in self:
+            return None
+        argument = self[name]
         if argument is None:
             return LONGEST if name == "max-stale" else 0
-        if not argument and name not in self._arguments:
-            return None
         return _delta_seconds(argument) or 0
 
     def fields(self, name: str) -> frozenset[str]:
@@ -102,10 +93,11 @@ class Directives(Mapping[str, str | None]):
         >>> sorted(parse_directives(['private="X-User, set-cookie"']).fields("private"))
         ['set-cookie', 'x-user']
         """
-        names = frozenset(
-            stripped for part in (self._arguments.get(name) or "").lower().split(",") if (stripped := part.strip(" \t"))
-        )
-        return names if all(re.fullmatch(_NAME, found) for found in names) else frozenset()
+        argument = self.get(name)
+        if not argument:
+            return _NONE
+        names = frozenset(stripped for part in argument.lower().split(",") if (stripped := part.strip(" \t")))
+        return names if all(re.fullmatch(_NAME, found) for found in names) else _NONE
 
 
 def parse_directives(values: Iterable[str]) -> Directives:

@@ -111,7 +111,7 @@ class StoredResponse:
         self.targeted: bool = head.targeted
         self.etag: EntityTag | None = head.etag
         self.last_modified: str | None = head.last_modified
-        self.must_validate: bool = "no-cache" in self.directives and not self.directives.fields("no-cache")
+        self.must_validate: bool = head.must_validate
         self.fresh_until_us: int = received_us + round((lifetime - initial_age) * 1_000_000)
         self.told: Told | None = None
         self.size: int = self._size()

@@ -53,7 +53,24 @@ class Fill:
 
     Attributes:
         has_stored: Whether the response was stored.
+        key: Where it is put, or would be.
     """
+
+    # What most fills never change: of the class, not set for each request.
+    questions: RequestFields = ()
+    replies: bool = False
+    has_stored: bool = False
+    _waived = ""  # why it cannot be kept, whatever the app answers
+    _chunks: list[bytes] | None = None
+    _length = 0
+    _tags: tuple[str, ...] = ()
+    _head: tuple[int, Head, float] | None = None  # of a response that passes: status, head, wall time
+    _answer: StoredResponse | None = None
+    _written: StoredResponse | None = None  # what a shared tier is to be given
+    _is_forgotten = False  # whether a shared tier is to forget what was stored
+    _is_validated = False  # whether the app has answered our own question by 304
+    _has_ended = False
+    _is_unknown = True  # whether the head has not come
 
     def __init__(
         self,
@@ -72,23 +89,8 @@ class Fill:
         self.lead: Lead[StoredResponse] | None = lead
         self.context: Context | None = context
         self._is_head = context is None and asked.request.method == "HEAD"
-        self._waived = ""  # why it cannot be kept, whatever the app answers
-        self.questions: RequestFields = ()
-        self.replies: bool = False
         self._epoch = lookup.cache.generations.epoch
-        self._sent_us = lookup.clock.now_us()
-        self._chunks: list[bytes] | None = None
-        self._length = 0
-        self._tags: tuple[str, ...] = ()
-        self._head: tuple[int, Head, float] | None = None  # of a response that passes: status, head, wall time
-        self._came_us = self._sent_us
-        self._answer: StoredResponse | None = None
-        self._written: StoredResponse | None = None  # what a shared tier is to be given
-        self._is_forgotten = False  # whether a shared tier is to forget what was stored
-        self._is_validated = False  # whether the app has answered our own question by 304
-        self.has_stored: bool = False
-        self._has_ended = False
-        self._is_unknown = True  # whether the head has not come
+        self._came_us = self._sent_us = lookup.clock.now_us()
         self.key: CacheKey = asked.key
         if stored is not None:
             own = dict(questions(stored))
@@ -137,6 +139,7 @@ class Fill:
                 return self.fail()
             self._has_ended = True
             self._keep(status, head, head, b"".join(self._chunks), wall)
+            return None
         self._has_ended = True
         if self.lead is not None:
             self.lead.refuse(self._came_us)  # without effect where it has landed
@@ -202,7 +205,7 @@ class Fill:
     def _record(self, status: int, head: Head) -> tuple[Field, ...]:
         """Pass it on, and keep it as it passes if it may be stored."""
         lookup = self._lookup
-        self._head = status, head, lookup.clock.wall()
+        self._head = status, head, lookup.clock.wall() if head.is_dated else 0.0
         objection = self._objection(status, head)
         if objection is None:
             self._chunks = []
@@ -210,9 +213,7 @@ class Fill:
             self._refuse(objection)
             if self._stored is not None and status < 500:
                 self._forget(self._stored)  # it is no longer what the app answers
-        detail = objection if lookup.is_detailed and objection else ""
-        note = forwarded_status(self.reason, stored=objection is None, detail=detail)
-        return (note, *lookup.varied)
+        return lookup.forwarded(self.reason, objection)
 
     def _objection(self, status: int, head: Head) -> str | None:
         asked, rules = self._asked, self._lookup.rules
@@ -265,7 +266,7 @@ class Fill:
             status=status,
             fields=lines,
             body=body,
-            initial_age=initial_age(came, wall - waited, wall),
+            initial_age=initial_age(came, wall - waited, wall) if came.tells_age else waited,
             received_us=self._came_us,
             lifetime=lookup.lifetime(status, head, wall),
             grace=0.0,
@@ -285,8 +286,9 @@ class Fill:
         elif lookup.cache.put(self.key, response, self._came_us):
             self._written = response
             self.has_stored = True
-            lookup.note_search(self.key, head.search)
-            if lookup.is_for_waiters(asked, self.key):
+            if head.search is not None or lookup.cache.searches:
+                lookup.note_search(self.key, head.search)
+            if self.key is asked.key or lookup.is_for_waiters(asked, self.key):
                 self._land(response)
             else:
                 self._refuse("it is of another query than those who wait have")
@@ -300,7 +302,7 @@ class Fill:
         Where not every page may read it, Origin is one of them: the app may tell each origin, and none, another thing.
         """
         names = head.vary or ()
-        if "origin" not in names and head.headers.get("access-control-allow-origin") != "*":
+        if not head.is_open and "origin" not in names:
             if not names and "origin" not in self._asked.picked:
                 return NO_ORIGIN
             names = tuple(sorted((*names, "origin")))
@@ -322,6 +324,8 @@ class Fill:
 
     def _is_of_use(self, response: StoredResponse) -> bool:
         """Tell whether a response that has just come may be served again without asking the app."""
+        if self._came_us < response.fresh_until_us:
+            return not response.must_validate
         return reuse(response, Directives(), self._lookup.policy, self._came_us, obeys=False) is not Reuse.VALIDATE
 
     def _refuse(self, objection: str) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextvars import copy_context
 from copy import copy
 from functools import partial
+from operator import attrgetter
 from random import random
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast, final
 
@@ -44,7 +45,10 @@ from apigate.core.steps import Pause, Steps, run
 if TYPE_CHECKING:
     from apigate.caching.cache import ResponseCache
 
-__all__ = ["Found", "Lookup", "Passing", "Refused", "uncached"]
+__all__ = ["REASONS", "Found", "Lookup", "Passing", "Refused", "uncached"]
+
+REASONS = ("request", "stale", "uri-miss", "vary-miss")
+"""Why a request goes to the app and its answer may be stored (RFC 9211, section 2.2)."""
 
 _NOTHING = Directives()
 _CONDITIONS = frozenset({"if-match", "if-unmodified-since"})
@@ -109,6 +113,7 @@ class Lookup:
         clock: The clock.
         rules: What may be stored.
         varied: What is added to Vary.
+        value_of: Gives a request's fields as responses are selected by them.
         is_detailed: Whether Cache-Status says why a response is not stored.
     """
 
@@ -135,7 +140,12 @@ class Lookup:
         self._notes: dict[tuple[str, str], tuple[Field, ...]] = {}
         self._methods = policy.methods if policy.stores else frozenset[str]()
         self._key = KeyMaker(policy)
-        self._normalize = frozenset(policy.normalize)
+        self.value_of: Callable[[Request], FieldValue] = _value_of(policy.normalize)
+        self._tags = () if callable(policy.tags) else cast("tuple[str, ...]", policy.tags)  # as they were checked
+        self._wait_us = round(policy.wait * 1_000_000)
+        self._lifetime = None if policy.ttl is None else float(policy.ttl)
+        self._forwarded = {reason: (forwarded_status(reason, stored=True), *self.varied) for reason in REASONS}
+        self._unkept = {reason: (forwarded_status(reason), *self.varied) for reason in REASONS}
         self._scope = () if method is None else (method_scope(method),)
         self._chance = chance
         self._warns = policy.invalidate is not None and policy.unauthorized == "SUCCEED_WITH_RESPONSE_HEADER"
@@ -194,7 +204,7 @@ class Lookup:
         if stored is not None and not odd and now_us < stored.fresh_until_us and not stored.must_validate:
             return answer(stored, method, picked, now_us, mode)
         directives = _directives(picked) if odd else _NOTHING
-        return run(self._consider(Asked(request, picked, directives, owner, private, mode, "", key), stored, now_us))
+        return self._consider(Asked(request, picked, directives, owner, private, mode, "", key), stored, now_us)
 
     def explain(
         self, request: Request, now_us: int, owner: str = "", mode: str = "public", *, private: bool = False
@@ -289,7 +299,8 @@ class Lookup:
         key = (*self._key(request, picked, owner), digest)
         stored = self.cache.find(key, self.value_of(request), picked.get("origin"))
         asked = Asked(request, picked, _directives(picked), owner, private, mode, digest, key)
-        return (yield from self._consider(asked, stored, self.clock.now_us()))
+        found: Found = yield self._consider(asked, stored, self.clock.now_us())
+        return found
 
     def _searched(self, key: CacheKey, request: Request, picked: Mapping[str, str], owner: str) -> CacheKey:
         """The key as earlier responses of the path have said that queries are to be taken (No-Vary-Search)."""
@@ -299,7 +310,7 @@ class Lookup:
 
     # ---- after the look
 
-    def _consider(self, asked: Asked, stored: StoredResponse | None, now_us: int) -> Steps[Found]:
+    def _consider(self, asked: Asked, stored: StoredResponse | None, now_us: int) -> Found | Awaitable[Found]:
         """What becomes of a request whose key has nothing stored, or something that cannot be served at once."""
         directives, obeys = asked.directives, self.policy.ttl is None
         if self.policy.invalidate is not None and _asks_anew(directives):
@@ -307,8 +318,8 @@ class Lookup:
             if decided is not None:
                 return decided
             obeys = False
-        stored = self._allowed(asked, stored)
-        verdict = Reuse.VALIDATE
+        if stored is not None or asked.owner:
+            stored = self._allowed(asked, stored)
         if stored is not None:
             verdict = reuse(stored, directives, self.policy, now_us, obeys=obeys)
             if verdict is Reuse.SERVE:
@@ -320,7 +331,7 @@ class Lookup:
         reason = self._reason(asked, stored, obeys=obeys)
         if (obeys and _asks_anew(directives)) or not self._may_share(asked, stored):
             return Fill(self, asked, reason, stored)
-        return (yield from self._fly(asked, stored, reason, now_us))
+        return self._fly(asked, stored, reason, now_us)
 
     def _invalidation(
         self, asked: Asked, stored: StoredResponse | None, may: Callable[[Request], bool]
@@ -364,34 +375,62 @@ class Lookup:
             return False
         return stored is not None or _ALONE.isdisjoint(asked.picked)
 
-    def _fly(self, asked: Asked, stored: StoredResponse | None, reason: str, now_us: int) -> Steps[Found]:
+    def _fly(self, asked: Asked, stored: StoredResponse | None, reason: str, now_us: int) -> Found | Awaitable[Found]:
         """Ask the app, or wait for whoever is asking it the same."""
-        place = yield from self._joined(asked, now_us)
-        now_us = self.clock.now_us()
-        if isinstance(place, StoredResponse):
-            return self._answer(place, asked, now_us)
+        place = self.cache.flights.join(asked.key, now_us) if self._wait_us else None
+        if isinstance(place, Wait):
+            return run(self._waited(place, asked, stored, reason, now_us))
+        return self._ask_app(place if isinstance(place, Lead) else None, asked, stored, reason)
+
+    def _waited(
+        self, place: Wait[StoredResponse], asked: Asked, stored: StoredResponse | None, reason: str, now_us: int
+    ) -> Steps[Found]:
+        brought = yield from self._joined(place, asked, now_us)
+        if isinstance(brought, StoredResponse):
+            return self._answer(brought, asked, self.clock.now_us())
+        found: Found = yield self._ask_app(brought, asked, stored, reason)
+        return found
+
+    def _ask_app(
+        self, lead: Lead[StoredResponse] | None, asked: Asked, stored: StoredResponse | None, reason: str
+    ) -> Found | Awaitable[Found]:
+        """Ask the app, unless what it would answer has come meanwhile, here or where it is shared."""
         try:
             landed = None
-            if place is not None:  # something may have landed since the look before
+            if lead is not None:  # something may have landed since the look before
                 landed = self.cache.find(asked.key, self.value_of(asked.request), asked.picked.get("origin"))
-            if landed is not None and landed is not stored and self._may_give(landed, asked, now_us):
-                return self._landed(landed, asked, place, now_us)
-            found = yield from self.cache.fetch(asked.key, self.value_of(asked.request), now_us)
-            if found is not None and self._may_give(found, asked, now_us):
-                return self._landed(found, asked, place, now_us)
-            stored = stored if found is None else found
-            return Fill(self, asked, reason, stored, place)
+            if landed is not None and landed is not stored:
+                now_us = self.clock.now_us()
+                if self._may_give(landed, asked, now_us):
+                    return self._landed(landed, asked, lead, now_us)
+            if self.cache.shared is not None:
+                return run(self._fetched(lead, asked, stored, reason))
+            return Fill(self, asked, reason, stored, lead)
         except BaseException:
-            if place is not None:
-                place.fail()
+            if lead is not None:
+                lead.fail()
             raise
 
-    def _joined(self, asked: Asked, now_us: int) -> Steps[Lead[StoredResponse] | StoredResponse | None]:
+    def _fetched(
+        self, lead: Lead[StoredResponse] | None, asked: Asked, stored: StoredResponse | None, reason: str
+    ) -> Steps[Found]:
+        """What another worker has stored, or a request that goes to the app."""
+        now_us = self.clock.now_us()
+        try:
+            found = yield from self.cache.fetch(asked.key, self.value_of(asked.request), now_us)
+            if found is not None and self._may_give(found, asked, now_us):
+                return self._landed(found, asked, lead, now_us)
+            return Fill(self, asked, reason, stored if found is None else found, lead)
+        except BaseException:
+            if lead is not None:
+                lead.fail()
+            raise
+
+    def _joined(self, place: object, asked: Asked, now_us: int) -> Steps[Lead[StoredResponse] | StoredResponse | None]:
         """Lead a flight, or what another one has brought that the request may be given; None to go alone."""
         key, value_of = asked.key, self.value_of(asked.request)
-        until_us = now_us + round(self.policy.wait * 1_000_000)
-        while now_us < until_us:
-            place: object = self.cache.flights.join(key, now_us)
+        until_us = now_us + self._wait_us
+        while True:
             if isinstance(place, Wait):
                 if not asked.request.may_wait:
                     return None
@@ -408,7 +447,9 @@ class Lookup:
                 return None
             names = [name for name, _ in place.vary]  # it is of another variant: fly with those of the same
             key = (*asked.key, *[f"{name}={value!r}" for name, value in selected_fields(names, value_of)])
-        return None
+            if now_us >= until_us:
+                return None
+            place = self.cache.flights.join(key, now_us)
 
     def _landed(self, stored: StoredResponse, asked: Asked, lead: Lead[StoredResponse] | None, now_us: int) -> Answer:
         if lead is not None:
@@ -447,16 +488,23 @@ class Lookup:
 
     # ---- for fills
 
-    def value_of(self, request: Request) -> FieldValue:
-        """Gives the request's fields as responses are selected by them."""
-        return partial(normalized_value, request.value, self._normalize) if self._normalize else request.value
+    def forwarded(self, reason: str, objection: str | None) -> tuple[Field, ...]:
+        """What is added to the head of the app's response: Cache-Status and Vary.
+
+        Args:
+            reason: Why the app was asked; one of `REASONS`.
+            objection: Why its answer is not stored; None where it may be.
+        """
+        if objection is None:
+            return self._forwarded[reason]
+        if not self.is_detailed:
+            return self._unkept[reason]
+        return (forwarded_status(reason, detail=objection), *self.varied)
 
     def lifetime(self, status: int, head: Head, wall: float) -> float:
         """For how many seconds a response is fresh: the policy's TTL where it has one for this status, less jitter."""
-        ttl = self.policy.ttl
-        if ttl is not None and is_lifetime_given(status, self.rules):
-            seconds = float(ttl)
-        else:
+        seconds = self._lifetime
+        if seconds is None or not is_lifetime_given(status, self.rules):
             seconds = freshness_lifetime(status, head, wall, heuristic=self.policy.heuristic)
         jitter = self.policy.jitter
         return seconds * (1 - jitter * self._chance()) if jitter else seconds
@@ -481,8 +529,7 @@ class Lookup:
 
     def note_search(self, key: CacheKey, search: SearchVariance | None) -> None:
         """Note how queries of a path are to be taken from now on, as the response says that was just put."""
-        if search is not None or self.cache.searches:
-            self.cache.note_search(self._key.without_query(key), search)
+        self.cache.note_search(self._key.without_query(key), search)
 
     def is_for_waiters(self, asked: Asked, key: CacheKey) -> bool:
         """Tell whether a response is for all who wait for it.
@@ -517,7 +564,7 @@ class Lookup:
         """The policy's tags of a response to a request; None where its function fails to tell them."""
         tags = self.policy.tags
         if not callable(tags):
-            return cast("tuple[str, ...]", tags)  # as it was checked
+            return self._tags
         try:
             given: object = tags(request)
             return checked_texts([given] if isinstance(given, str) else given, "cache tags")
@@ -540,6 +587,12 @@ class Lookup:
         if groups:
             scopes += tuple([group_scope(scheme, host, group) for group in groups])
         return scopes
+
+
+def _value_of(names: Iterable[str]) -> Callable[[Request], FieldValue]:
+    """Gives a request's fields, those of these names without what means nothing to the app."""
+    same = frozenset(names)
+    return (lambda request: partial(normalized_value, request.value, same)) if same else attrgetter("value")
 
 
 def uncached(method: str) -> str:

@@ -139,25 +139,7 @@ class MemoryTier:
         with self._lock:
             self._sweep(now_us)
             kept = self._read(key)
-            base = key_bytes(key)
-            others = [other for other in kept.responses if other.vary != response.vary] if kept else []
-            if response.size > self.max_item_bytes or base + response.size > self.max_bytes:
-                if kept:
-                    self._keep(kept, others)
-                return False
-            chosen = self._chosen(base, response, others)
-            self.evictions += 1 + len(others) - len(chosen)
-            size = base + sum(one.size for one in chosen)
-            if kept is None:
-                self._make_room(self.max_bytes - size, self.max_entries - 1)
-                kept = self._order[key] = _Kept(key, base)
-                self._ring.append(kept)
-            else:
-                rest = size - kept.size, len(chosen) - len(kept.responses)
-                self._make_room(self.max_bytes - rest[0], self.max_entries - rest[1], kept)
-                self._order.move_to_end(key)
-            self._keep(kept, chosen)
-            return True
+            return self._add(key, response) if kept is None else self._replace(kept, response)
 
     def remove(self, key: CacheKey, response: StoredResponse | None = None) -> bool:
         """Forget one response, which is told by identity, or all of a key; whether anything was there."""
@@ -182,6 +164,37 @@ class MemoryTier:
         if self._lock.locked():
             self._begin()
         self._lock = Lock()
+
+    def _add(self, key: CacheKey, response: StoredResponse) -> bool:
+        """Store the first response of a key."""
+        base = key_bytes(key)
+        size = base + response.size
+        if response.size > self.max_item_bytes or size > self.max_bytes:
+            return False
+        if self.bytes + size > self.max_bytes or self.entries >= self.max_entries:
+            self._make_room(self.max_bytes - size, self.max_entries - 1)
+        kept = self._order[key] = _Kept(key, base)
+        kept.size, kept.responses = size, (response,)
+        self.bytes += size
+        self.entries += 1
+        self._ring.append(kept)
+        return True
+
+    def _replace(self, kept: _Kept, response: StoredResponse) -> bool:
+        """Store a response beside the other variants of a key, or in place of one."""
+        base = kept.base
+        others = [other for other in kept.responses if other.vary != response.vary]
+        if response.size > self.max_item_bytes or base + response.size > self.max_bytes:
+            self._keep(kept, others)
+            return False
+        chosen = self._chosen(base, response, others)
+        self.evictions += 1 + len(others) - len(chosen)
+        bytes_more = base + sum([one.size for one in chosen]) - kept.size
+        entries_more = len(chosen) - len(kept.responses)
+        self._make_room(self.max_bytes - bytes_more, self.max_entries - entries_more, kept)
+        self._order.move_to_end(kept.key)
+        self._keep(kept, chosen)
+        return True
 
     def _chosen(self, base: int, response: StoredResponse, others: list[StoredResponse]) -> list[StoredResponse]:
         """The response and as many other variants of its key, the latest first, as may be kept together."""
@@ -231,17 +244,22 @@ class MemoryTier:
     def _sweep(self, now_us: int) -> None:
         """Look at the next few keys of the ring, and drop what is of no use."""
         ring = self._ring
+        epoch = None if self._generations is None else self._generations.epoch
         for _ in range(min(_SWEPT, len(ring))):
             kept = ring.popleft()
-            if len(kept.responses) == 1 and self._is_useful(kept.responses[0], now_us):
+            for response in kept.responses:
+                if now_us >= response.fresh_until_us or response.epoch != epoch:  # else it is of use, at one glance
+                    self._drop_useless(kept, now_us)
+                    break
+            if kept.responses:
                 ring.append(kept)
-                continue
-            useful = [response for response in kept.responses if self._is_useful(response, now_us)]
-            if len(useful) < len(kept.responses):
-                self.expirations += len(kept.responses) - len(useful)
-                self._keep(kept, useful)
-            if useful:
-                ring.append(kept)
+
+    def _drop_useless(self, kept: _Kept, now_us: int) -> None:
+        """Drop the responses of a key that are of no use."""
+        useful = [response for response in kept.responses if self._is_useful(response, now_us)]
+        if len(useful) < len(kept.responses):
+            self.expirations += len(kept.responses) - len(useful)
+            self._keep(kept, useful)
 
     def _is_useful(self, response: StoredResponse, now_us: int) -> bool:
         if is_useless(response, now_us):

@@ -4,7 +4,7 @@ Source: RFC 9111, section 4.
 """
 
 from collections.abc import Awaitable, Callable, Iterator
-from typing import final
+from typing import cast, final
 
 from apigate.caching.answer import Answer
 from apigate.caching.exchange import Exchange
@@ -24,6 +24,7 @@ __all__ = ["OUTCOMES", "CachingPolicy", "InvalidatingPolicy"]
 OUTCOMES = ("hit", "stale", "miss", "bypass")
 """What may become of a request that is looked up."""
 
+_KNOWN = (Answer, Fill, Invalidating, Passing, Refused)  # what may become of a request that need not wait
 _NOBODY = "nobody can tell whose the response would be, so it passes by the cache"
 
 
@@ -67,9 +68,9 @@ class CachingPolicy:
                 return None
         else:
             found = self._ask(context)
-        if isinstance(found, Awaitable):
-            return run(self._later(context, found))
-        return self._judge(context, found)
+        if isinstance(found, _KNOWN):
+            return self._judge(context, found)
+        return run(self._later(context, cast("Awaitable[Found]", found)))
 
     def warm(self, context: RequestContext) -> Fill | Awaitable[Fill | None] | None:
         """The exchange by which a response is stored before clients ask; None where there is nothing to do."""

@@ -12,6 +12,9 @@ from apigate.caching.settings import CachePolicy
 __all__ = ["Reuse", "may_serve_on_error", "reuse", "stale_windows"]
 
 
+_STRICT = frozenset({"must-revalidate", "proxy-revalidate", "s-maxage"})
+
+
 class Reuse(Enum):
     """What may be done with a stored response."""
 
@@ -75,20 +78,21 @@ def stale_windows(stored: StoredResponse, policy: CachePolicy) -> tuple[float, f
 
     What the response says counts; else what the policy says.
     """
-    if stored.must_validate or _forbids_stale(stored):
-        return 0.0, 0.0
     said = stored.directives
-    refresh, error = said.seconds("stale-while-revalidate"), said.seconds("stale-if-error")
-    return (
-        (policy.stale_while_revalidate or 0.0) if refresh is None else refresh,
-        (policy.stale_if_error or 0.0) if error is None else error,
-    )
+    if stored.must_validate or not _STRICT.isdisjoint(said):
+        return 0.0, 0.0
+    refresh: float | None = policy.stale_while_revalidate
+    error: float | None = policy.stale_if_error
+    if "stale-while-revalidate" in said:
+        refresh = said.seconds("stale-while-revalidate")
+    if "stale-if-error" in said:
+        error = said.seconds("stale-if-error")
+    return refresh or 0.0, error or 0.0
 
 
 def _forbids_stale(stored: StoredResponse) -> bool:
     """Tell whether a response may never be served stale (RFC 9111, sections 5.2.2.2, 5.2.2.8 and 5.2.2.10)."""
-    said = stored.directives
-    return "must-revalidate" in said or "proxy-revalidate" in said or "s-maxage" in said
+    return not _STRICT.isdisjoint(stored.directives)
 
 
 def _is_beyond(bound: int | None, seconds: float, *, least: bool = False) -> bool:

@@ -70,7 +70,7 @@ def storage_objection(  # noqa: PLR0911 - one line for each rule
         return "the request has Authorization, and the response is not public, s-maxage or must-revalidate"
     if head.vary is None:
         return "Vary: *"
-    if "set-cookie" in head.headers and (cookie := _forbidden_cookie(head.headers, rules)) is not None:
+    if head.has_cookies and (cookie := _forbidden_cookie(head.headers, rules)) is not None:
         return f"Set-Cookie of {cookie!r}"
     if head.misfit is not None:
         return head.misfit
@@ -91,7 +91,7 @@ def is_lifetime_given(status: int, rules: StorageRules) -> bool:
 
 def allows_authorization(directives: Directives) -> bool:
     """Tell whether the app lets a response to a request with Authorization be shared (RFC 9111, section 3.5)."""
-    return any(name in directives for name in ("public", "s-maxage", "must-revalidate"))
+    return "public" in directives or "s-maxage" in directives or "must-revalidate" in directives
 
 
 def _forbidden(status: int, directives: Directives, rules: StorageRules) -> str | None:

@@ -66,7 +66,9 @@ PER_REQUEST = frozenset(
 """What is about one request or one client, and would mislead the next one."""
 
 _NOTHING: frozenset[str] = frozenset()
+_LISTS = frozenset({"no-cache", "private"})  # directives that may name fields
 _NEVER_STORED = PER_REQUEST | {"content-length"}
+_LEFT_OUT = _HOP_BY_HOP | _NEVER_STORED  # of the many responses that name no other
 
 
 def connection_fields(headers: Headers) -> frozenset[str]:
@@ -87,10 +89,10 @@ def withheld_fields(headers: Headers, directives: Directives) -> frozenset[str]:
     Source: RFC 9111, sections 5.2.2.4 and 5.2.2.7.
     """
     said = parse_directives(headers.get_all("cache-control"))
-    if not said and not directives:
-        return _NOTHING
-    named = said.fields("no-cache") | said.fields("private")
-    return (named | directives.fields("no-cache") | directives.fields("private")) - _GUIDES
+    if not (_LISTS.isdisjoint(said) and _LISTS.isdisjoint(directives)):
+        named = said.fields("no-cache") | said.fields("private")
+        return (named | directives.fields("no-cache") | directives.fields("private")) - _GUIDES
+    return _NOTHING
 
 
 def kept_fields(lines: FieldLines, headers: Headers, directives: Directives) -> tuple[tuple[str, str], ...]:
@@ -103,5 +105,6 @@ def kept_fields(lines: FieldLines, headers: Headers, directives: Directives) -> 
         headers: The same by name.
         directives: The directives that count.
     """
-    left_out = connection_fields(headers) | withheld_fields(headers, directives)
-    return tuple([line for line in lines if (name := line[0].lower()) not in left_out and name not in _NEVER_STORED])
+    own, withheld = connection_fields(headers), withheld_fields(headers, directives)
+    left_out = _LEFT_OUT if own is _HOP_BY_HOP and not withheld else own | withheld | _NEVER_STORED
+    return tuple([line for line in lines if line[0].lower() not in left_out])

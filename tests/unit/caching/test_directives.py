@@ -163,6 +163,8 @@ def test_directives_are_a_mapping_that_nobody_changes():
     assert not Directives()
     with pytest.raises(TypeError):
         directives["a"] = "2"
+    with pytest.raises(TypeError):
+        directives.update(a="2")
 
 
 # ---- targeted fields
