@@ -1,8 +1,8 @@
 """The routes of Starlette and FastAPI apps: nested routers, mounts, hosts, websockets, class-based endpoints.
 
 Rule: whether a route matches is asked of the route itself, with the scope as the app will have it; what is compiled
-here is only which routes are worth asking, by the literal segments that their templates begin with. The first full
-match counts, as in the framework.
+here is only which routes are worth asking, by the literal segments that their templates begin with and by the number of
+segments. The first full match counts, as in the framework.
 
 FastAPI from 0.137 on keeps included routers as nodes of a tree, whose `effective_route_contexts` are flattened here.
 """
@@ -34,6 +34,15 @@ _ROUTERS = 64
 _WEBSOCKET = "websocket"
 _POLICY_VIOLATION = 1008  # RFC 6455, section 7.4.1
 _OWN = ("starlette.routing", "fastapi.routing")
+_WITHIN_A_SEGMENT = frozenset(
+    # the framework's own convertors, but for `path`
+    {
+        "[^/]+",
+        "[0-9]+",
+        r"[0-9]+(\.[0-9]+)?",
+        "[0-9a-fA-F]{8}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{4}-?[0-9a-fA-F]{12}",
+    }
+)
 
 
 def routing_of(app: App) -> "StarletteRouting | None":
@@ -178,7 +187,11 @@ class _Level:
         Empty where the framework answers 404, 405 or a redirect: a route that matches but for its verb is not taken.
         """
         try:
-            for entry in self._worth_asking(_route_path(scope)):
+            path = _route_path(scope)
+            slashes = path.count("/")
+            for entry in self._worth_asking(path):
+                if entry.slashes not in (None, slashes):
+                    continue
                 match, child = entry.matches(scope)
                 if match is Match.FULL:
                     return (entry, *entry.way(scope, child))
@@ -210,6 +223,7 @@ class _Entry:
         route: The route, or what FastAPI keeps of one that was included.
         matches: Asks it.
         literal: The segments that every path it matches begins with.
+        slashes: How many slashes every path it matches has; None where they differ.
         below: The routes of what is mounted there, where these can be read.
         varies: See `_Level`.
     """
@@ -218,7 +232,9 @@ class _Entry:
         self.route = route
         self.matches = matches
         is_own = getattr(matches, "__module__", "") in _OWN  # else a class of the user's, which may ask for anything
-        self.literal: tuple[str, ...] = _literal(route) if is_own else ()
+        known = _known_template(route) if is_own else None
+        self.literal: tuple[str, ...] = () if known is None else _literal(known)
+        self.slashes: int | None = None if known is None else _slashes(route, known)
         called = hasattr(route, "endpoint")
         router = None if called else router_of(getattr(route, "app", None))
         template = _template(route) if router is None else _template(route).removesuffix("/{path+}")
@@ -326,20 +342,30 @@ def _template(route: Any) -> str:
     return template
 
 
-def _literal(route: Any) -> tuple[str, ...]:
-    """The segments before the first with a parameter, as far as they are looked at.
+def _known_template(route: Any) -> str | None:
+    """The route's template as the framework has it, of a mount with the rest of the path as its last parameter.
 
-    None of them where the route goes by another regular expression than its path's, say one that ignores letter case.
+    None where the route goes by another regular expression than its path's, say one that ignores letter case.
     """
     path: str | None = getattr(route, "path", None)
     if path is None:
-        return ()
+        return None
     pattern, template, _ = compile_path(f"{path}/{{path:path}}" if isinstance(route, Mount) else path)
-    if pattern != getattr(route, "path_regex", None):
-        return ()
+    return template if pattern == getattr(route, "path_regex", None) else None
+
+
+def _literal(template: str) -> tuple[str, ...]:
+    """The segments before the first with a parameter, as far as they are looked at."""
     segments = template.split("/")[1:]
     first = next((place for place, segment in enumerate(segments) if "{" in segment), len(segments))
     return tuple(segments[: min(first, _DEEPEST)])
+
+
+def _slashes(route: Any, template: str) -> int | None:
+    """How many slashes there are in each path that fits a template; None where a parameter may take in some."""
+    convertors: Mapping[str, Any] = route.param_convertors
+    within = all(getattr(convertor, "regex", "") in _WITHIN_A_SEGMENT for convertor in convertors.values())
+    return template.count("/") if within else None
 
 
 def _has_handler(view: Any, verb: str) -> bool:
