@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from contextvars import Context
 from functools import partial
-from operator import attrgetter
 from typing import Any, TypeAlias, final
 
 from apigate.caching.answer import Answer
@@ -42,7 +41,6 @@ ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _UNSEEN = ("http.response.trailers", "http.response.pathsend", "http.response.zerocopysend")  # so it cannot be stored
 _WITHOUT_CONTENT = ("GET", "HEAD")  # methods whose content is no part of a key
-_RAW = attrgetter("raw")
 _PATIENCE = 30.0  # seconds that an app goes on for others after its client has left; some responses never end
 _refreshes = RefreshTasks()
 
@@ -162,11 +160,6 @@ def _asking(scope: Scope, questions: RequestFields) -> Scope:
 class _Listener:
     """Hears the app's response and the client's leaving."""
 
-    over: asyncio.Event | None = None  # set once nobody needs the response any more; made when the client leaves
-    has_begun = False  # whether the client has been sent anything
-    _has_left = False
-    _is_idle = False  # whether nothing is left to be heard
-
     def __init__(
         self, exchange: Exchange, is_refused: Callable[[], bool], receive: Receive, send: Send, is_unkeyed: bool
     ) -> None:
@@ -175,6 +168,10 @@ class _Listener:
         self._is_refused = is_refused
         self._receive = receive
         self._send = send
+        self._has_left = False
+        self._is_idle = False  # whether nothing is left to be heard
+        self.has_begun = False  # whether the client has been sent anything
+        self.over: asyncio.Event | None = None  # set once nobody needs the response any more
 
     async def receive(self) -> Message:
         """What the client sends; that it has left is told only when nobody needs the response any more, or too late."""
@@ -236,7 +233,7 @@ class _Listener:
         headers = message.get("headers", ())
         lines = [(str(name, "latin-1"), str(value, "latin-1")) for name, value in headers]
         added = self._exchange.begin(message["status"], lines)
-        return {**message, "headers": [*headers, *map(_RAW, added)]} if added else message
+        return {**message, "headers": [*headers, *[field.raw for field in added]]} if added else message
 
 
 def _content(chunks: list[bytes], *, has_more: bool) -> Message:

@@ -56,21 +56,12 @@ class Fill:
         key: Where it is put, or would be.
     """
 
-    # What most fills never change: of the class, not set for each request.
-    questions: RequestFields = ()
-    replies: bool = False
+    # Defaults of the class for what few fills have or are asked for, see `RequestContext`.
     has_stored: bool = False
-    _waived = ""  # why it cannot be kept, whatever the app answers
-    _chunks: list[bytes] | None = None
-    _length = 0
     _tags: tuple[str, ...] = ()
-    _head: tuple[int, Head, float] | None = None  # of a response that passes: status, head, wall time
-    _answer: StoredResponse | None = None
     _written: StoredResponse | None = None  # what a shared tier is to be given
     _is_forgotten = False  # whether a shared tier is to forget what was stored
     _is_validated = False  # whether the app has answered our own question by 304
-    _has_ended = False
-    _is_unknown = True  # whether the head has not come
 
     def __init__(
         self,
@@ -89,7 +80,16 @@ class Fill:
         self.lead: Lead[StoredResponse] | None = lead
         self.context: Context | None = context
         self._is_head = context is None and asked.request.method == "HEAD"
+        self._waived = ""  # why it cannot be kept, whatever the app answers
+        self.questions: RequestFields = ()
+        self.replies: bool = False
         self._epoch = lookup.cache.generations.epoch
+        self._chunks: list[bytes] | None = None
+        self._length = 0
+        self._head: tuple[int, Head, float] | None = None  # of a response that passes: status, head, wall time
+        self._answer: StoredResponse | None = None
+        self._has_ended = False
+        self._is_unknown = True  # whether the head has not come
         self._came_us = self._sent_us = lookup.clock.now_us()
         self.key: CacheKey = asked.key
         if stored is not None:
@@ -205,7 +205,7 @@ class Fill:
     def _record(self, status: int, head: Head) -> tuple[Field, ...]:
         """Pass it on, and keep it as it passes if it may be stored."""
         lookup = self._lookup
-        self._head = status, head, lookup.clock.wall() if head.is_dated else 0.0
+        self._head = status, head, lookup.clock.wall() if head.is_dated else 0.0  # others go by no time of day
         objection = self._objection(status, head)
         if objection is None:
             self._chunks = []
@@ -254,7 +254,7 @@ class Fill:
             head: Its head.
             came: The head that came now, of the response itself or of a 304, which may bring an objection.
             body: The content.
-            wall: When that came, in seconds since 1970-01-01 UTC.
+            wall: When that came, in seconds since 1970-01-01 UTC; 0.0 where nothing goes by it.
         """
         lookup, asked = self._lookup, self._asked
         shared = not asked.owner or lookup.is_for_all(head.directives)

@@ -48,7 +48,6 @@ class RequestContext:
     # Defaults of the class for what few requests have and few hooks read. Measured: to set one takes a fifth of the
     # time that it takes to read a default, so what is read of every request is set.
     claims: "Mapping[str, Any]" = MappingProxyType({})  # Any: as a token has them
-    added: "tuple[Field, ...]" = ()
     outer: "RequestContext | None" = None
     endpoint: "Endpoint | None" = None
     unserved: bool = False
@@ -70,6 +69,7 @@ class RequestContext:
         self.refusal: Response | None = None
         self.answer: Any = None  # a caching.Answer
         self.exchange: Any = None  # a caching.Exchange
+        self.added: tuple[Field, ...] = ()
         self.inner_refusal: Any = None  # a throttling.Throttled
 
     @property
