@@ -607,10 +607,10 @@ class Gateway:
             compiled = direct or running.find(request)
         else:
             endpoint = find(request)
-            settled = None
+            direct = None
             if endpoint is not None and not request.alias:
-                settled = running.routes.settled.get((endpoint, request.method, request.path))
-            context = RequestContext(request, settled or running.find(request, endpoint), self.clock.now_us())
+                direct = running.routes.bound_direct.get((endpoint, request.method, request.path))
+            context = RequestContext(request, direct or running.find(request, endpoint), self.clock.now_us())
             context.endpoint = endpoint
             return context
         return RequestContext(request, compiled, self.clock.now_us())

@@ -42,6 +42,7 @@ class _Routes:
     __slots__ = (
         "bad_path",
         "bound",
+        "bound_direct",
         "by_shape",
         "compiled",
         "direct",
@@ -49,7 +50,6 @@ class _Routes:
         "named_options",
         "preflight",
         "settings",
-        "settled",
         "several",
         "table",
         "unmatched",
@@ -76,7 +76,7 @@ class _Routes:
         )
         self.several: dict[tuple[CompiledMethod, ...], CompiledMethod] = {}
         self.bound: dict[tuple[Endpoint, tuple[CompiledMethod, ...]], CompiledMethod] = {}
-        self.settled: dict[tuple[Endpoint, str, str], CompiledMethod] = {}
+        self.bound_direct: dict[tuple[Endpoint, str, str], CompiledMethod] = {}
         self.by_shape: dict[str, CompiledMethod] = {
             shape_of(" ".join(method_key(name))): self.compiled[name] for name in names
         }
@@ -136,7 +136,7 @@ class RunningStage:
         return self.routes.compiled[method]
 
     def find(self, request: Request, endpoint: Endpoint | None = None) -> CompiledMethod:
-        """The compiled method of a request; the quick ways for static paths are `routes.direct` and `routes.settled`.
+        """The compiled method of a request; quick ways for static paths are `routes.direct` and `routes.bound_direct`.
 
         Args:
             request: The request.
@@ -158,10 +158,10 @@ class RunningStage:
             found = tuple(dict.fromkeys((*found, *routes.table.find(request.method, request.alias))))
         if endpoint is not None:
             compiled = routes.bound.get((endpoint, found)) or self.compiled_for(endpoint, found)
-            if _is_settled(request, endpoint):
-                if len(routes.settled) >= _SEVERAL:
-                    routes.settled.clear()
-                routes.settled[endpoint, request.method, path] = compiled
+            if _is_static(request, endpoint):
+                if len(routes.bound_direct) >= _SEVERAL:
+                    routes.bound_direct.clear()
+                routes.bound_direct[endpoint, request.method, path] = compiled
             return compiled
         if not found:
             return routes.unmatched
@@ -286,8 +286,8 @@ def _described(compiled: CompiledMethod) -> Iterator[str]:
             yield f"{phase:<9} {type(policy).__name__}"
 
 
-def _is_settled(request: Request, endpoint: Endpoint) -> bool:
-    """Whether endpoint, verb and path decide alone, and no client can think of many paths."""
+def _is_static(request: Request, endpoint: Endpoint) -> bool:
+    """Tell whether endpoint, verb and path decide alone, and no client can think of many paths."""
     verb, path = request.method, request.path
     return not (request.alias or verb == "OPTIONS" or "{" in endpoint.method or len(verb) + len(path) > _LONGEST)
 
