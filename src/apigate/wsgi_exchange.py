@@ -16,6 +16,7 @@ from typing import Any, Protocol, TypeAlias, cast, final
 from apigate.caching.answer import Answer
 from apigate.caching.exchange import UNKEYED, Exchange, log_hidden
 from apigate.caching.fill import Fill
+from apigate.core.closing import close
 from apigate.core.message import Field, is_length
 from apigate.core.native import put_fields
 from apigate.core.policy import require_done
@@ -164,9 +165,7 @@ def ask(app: WSGIApp, exchange: Exchange, environ: Environ) -> None:
             for _ in body:
                 pass
         finally:
-            close = getattr(body, "close", None)
-            if close is not None:
-                close()
+            close(body)
     except Exception as error:  # noqa: BLE001 - no request is left that it could be told to
         log_hidden(error)
     finally:
@@ -275,9 +274,7 @@ class _Kept:
     def close(self) -> None:
         """Close the app's iterable; what was not complete by now is not kept."""
         try:
-            close = getattr(self._body, "close", None)
-            if close is not None:
-                close()
+            close(self._body)
         finally:
             self._exchange.fail()
             require_done(self._exchange.settle())

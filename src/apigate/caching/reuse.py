@@ -11,8 +11,8 @@ from apigate.caching.settings import CachePolicy
 
 __all__ = ["Reuse", "may_serve_on_error", "reuse", "stale_windows"]
 
-
 _STRICT = frozenset({"must-revalidate", "proxy-revalidate", "s-maxage"})
+"""Directives of a response that is never served stale (RFC 9111, sections 5.2.2.2, 5.2.2.8 and 5.2.2.10)."""
 
 
 class Reuse(Enum):
@@ -51,7 +51,7 @@ def reuse(  # noqa: PLR0911 - one line for each rule
             return Reuse.VALIDATE
     if over < 0:
         return Reuse.SERVE
-    if _forbids_stale(stored):
+    if not _STRICT.isdisjoint(stored.directives):
         return Reuse.VALIDATE
     allowed = request.seconds("max-stale") if obeys else None
     if allowed is not None and over <= allowed:
@@ -67,7 +67,7 @@ def may_serve_on_error(stored: StoredResponse, request: Directives, policy: Cach
     Source: RFC 5861, section 4; RFC 9111, section 4.2.4.
     """
     obeys = policy.ttl is None
-    if stored.must_validate or _forbids_stale(stored) or (obeys and "no-cache" in request):
+    if stored.must_validate or not _STRICT.isdisjoint(stored.directives) or (obeys and "no-cache" in request):
         return False
     wanted = request.seconds("stale-if-error") if obeys else None
     return stored.age(now_us) - stored.lifetime < max(stale_windows(stored, policy)[1], wanted or 0)
@@ -88,11 +88,6 @@ def stale_windows(stored: StoredResponse, policy: CachePolicy) -> tuple[float, f
     if "stale-if-error" in said:
         error = said.seconds("stale-if-error")
     return refresh or 0.0, error or 0.0
-
-
-def _forbids_stale(stored: StoredResponse) -> bool:
-    """Tell whether a response may never be served stale (RFC 9111, sections 5.2.2.2, 5.2.2.8 and 5.2.2.10)."""
-    return not _STRICT.isdisjoint(stored.directives)
 
 
 def _is_beyond(bound: int | None, seconds: float, *, least: bool = False) -> bool:
