@@ -162,7 +162,7 @@ class GatewayMiddleware:
             head = ResponseHead(answer.status)
             for hook in compiled.on_response:
                 hook(context, head)
-            for added in head.added:
+            for added in head.added:  # as in `_Passage.begin`
                 headers.append(added.raw)
         try:
             await send({"type": "http.response.start", "status": answer.status, "headers": headers})

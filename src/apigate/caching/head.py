@@ -43,6 +43,8 @@ _TELLING = frozenset(
 """The fields that are read here; most heads have few of them."""
 
 _DATES = frozenset({"age", "date", "expires", "last-modified"})
+"""The fields that are reckoned by the time of day."""
+
 _NOTHING = Directives()
 _REMEMBERED = 2_048  # characters; longer heads are read each time, so that what is remembered stays small
 _LINE = 310  # bytes of a kept line beside its characters, measured; see `apigate.caching.entry`

@@ -24,7 +24,9 @@ __all__ = ["OUTCOMES", "CachingPolicy", "InvalidatingPolicy"]
 OUTCOMES = ("hit", "stale", "miss", "bypass")
 """What may become of a request that is looked up."""
 
-_KNOWN = (Answer, Fill, Invalidating, Passing, Refused)  # what may become of a request that need not wait
+_KNOWN = (Answer, Fill, Invalidating, Passing, Refused)
+"""What may become of a request that need not wait: all that `Found` is. To ask for `Awaitable` takes 0.1 us more."""
+
 _NOBODY = "nobody can tell whose the response would be, so it passes by the cache"
 
 

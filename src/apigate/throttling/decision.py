@@ -102,7 +102,8 @@ class Decision:
     """
 
     # Defaults of the class for what few decisions have and few callers read. Measured: to set one takes a fifth of the
-    # time that it takes to read a default, so what is read of every decision is set.
+    # time that it takes to read a default, so what is read of every decision is set. The others are read only where
+    # `local`, or a window among the limits, says that there may be any.
     round_trips: int = 0
     tolerance: int = 0
     unavailable: tuple[Limit, ...] = ()
