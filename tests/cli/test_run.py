@@ -88,8 +88,9 @@ def test_run_with_the_interface_said(start):
 def test_demo_serves_until_it_is_stopped(start):
     process, port = start("demo")
     begun, admitted = monotonic(), 0
-    while get(port, "/beta/pets", Host="anything")[0] == 200:
+    while (status := get(port, "/beta/pets", Host="anything")[0]) == 200 and admitted < 100:
         admitted += 1
+    assert status == 429
     assert 8 <= admitted <= 8 + (monotonic() - begun) / 2  # a token comes back in 2 s
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=30)
