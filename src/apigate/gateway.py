@@ -658,7 +658,10 @@ class Gateway:
     def enter_soon(
         self, request: Request, stage: str | None = None, find: FindEndpoint | None = None
     ) -> RequestContext | Awaitable[RequestContext]:
-        """`enter` for tasks: the context at once where nothing has to be waited for, else an awaitable of it."""
+        """`enter` for tasks: the context at once where nothing has to be waited for, else an awaitable of it.
+
+        So that most requests cost no coroutine; the rest of a pass that has to wait is `_enter_later`.
+        """
         context = self.route(request, stage, find)
         compiled = context.compiled
         hooks = iter(compiled.on_request)
@@ -683,11 +686,9 @@ class Gateway:
         """The rest of a pass, from the first hook on that has to be waited for."""
         try:
             response = await outcome
-            for hook in hooks if response is None else ():
+            while response is None and (hook := next(hooks, None)) is not None:
                 found = hook(context)
                 response = found if found is None or type(found) is Response else await found
-                if response is not None:
-                    break
             if response is not None:
                 self._note_refusal(context, response)
         except BaseException:
