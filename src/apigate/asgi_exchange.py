@@ -7,7 +7,7 @@ Source: RFC 9111; ASGI specification 3.0, HTTP message format 2.4.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Coroutine, MutableMapping
 from contextvars import Context
 from functools import partial
 from typing import Any, TypeAlias, final
@@ -15,13 +15,13 @@ from typing import Any, TypeAlias, final
 from apigate.caching.answer import Answer
 from apigate.caching.exchange import UNKEYED, Exchange, log_hidden
 from apigate.caching.fill import Fill
-from apigate.caching.refreshing import RefreshTasks
 from apigate.core.message import RequestFields
 
 __all__ = [
     "ASGIApp",
     "Message",
     "Receive",
+    "RefreshTasks",
     "RequestBody",
     "Scope",
     "Send",
@@ -42,7 +42,7 @@ ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 _UNSEEN = ("http.response.trailers", "http.response.pathsend", "http.response.zerocopysend")  # so it cannot be stored
 _WITHOUT_CONTENT = ("GET", "HEAD")  # methods whose content is no part of a key
 _PATIENCE = 30.0  # seconds that an app goes on for others after its client has left; some responses never end
-_refreshes = RefreshTasks()
+_MOST_REFRESHES = 100  # at once of one adapter in a process; what is not refreshed now is by the next request
 
 
 async def serve_exchange(
@@ -142,6 +142,47 @@ async def ask_apart(app: ASGIApp, exchange: Exchange, scope: Scope, variables: C
 async def stop_refreshing() -> None:
     """Cancel what is being refreshed on this loop."""
     await _refreshes.stop()
+
+
+@final
+class RefreshTasks:
+    """The tasks of one adapter in which stale responses are refreshed, in all event loops of the process.
+
+    Attributes:
+        running: Those that have not ended.
+
+    Source: RFC 5861, section 3.
+    """
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self.running: set[asyncio.Task[None]] = set()
+
+    def start(self, exchange: Fill, ask: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Have the app asked anew in a task of the running loop, unless too many do so already.
+
+        Args:
+            exchange: What the cache does with the response.
+            ask: Begins to ask; what it raises is lost.
+        """
+        if len(self.running) >= _MOST_REFRESHES:
+            exchange.fail()
+            return
+        task = asyncio.get_running_loop().create_task(ask(), context=exchange.context)
+        self.running.add(task)
+        task.add_done_callback(self.running.discard)
+        task.add_done_callback(lambda _: exchange.fail())  # one that was cancelled before it began has said nothing
+
+    async def stop(self) -> None:
+        """Cancel those of the running loop, and wait for their end."""
+        loop = asyncio.get_running_loop()
+        tasks = [task for task in self.running if task.get_loop() is loop]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+_refreshes = RefreshTasks()
 
 
 def _never() -> bool:

@@ -8,7 +8,6 @@ A request's way, in this order:
 - `lookup`: what becomes of the request; `key`, `reuse` and `coalescing` say so
 - `answer`: what is sent of a stored response
 - `exchange`: what an adapter tells the cache of the app's response; it is a `fill`, or of `invalidation`
-- `refreshing`: the tasks in which stale responses are refreshed
 
 What is kept, and for how long:
 

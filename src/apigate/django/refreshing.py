@@ -17,9 +17,9 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase
 from django.http.response import StreamingHttpResponse
 from django.urls import get_script_prefix, set_script_prefix
 
+from apigate.asgi_exchange import RefreshTasks
 from apigate.caching.exchange import Exchange, log_hidden
 from apigate.caching.fill import Fill
-from apigate.caching.refreshing import RefreshTasks
 from apigate.core.context import RequestContext, current
 from apigate.routing.django_exchange import expected_lines, field_lines, is_file, put_questions
 from apigate.wsgi_exchange import refresh
