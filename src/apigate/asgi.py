@@ -102,7 +102,7 @@ class GatewayMiddleware:
         entered = gateway.enter_soon(request, self.stage, self._find)
         context = entered if type(entered) is RequestContext else await entered
         if context.refusal is not None:
-            await self._refuse(context, context.refusal, receive, send)
+            await _refuse(self, context, context.refusal, receive, send)
             return
         if context.answer is not None:
             await self._answer(context, context.answer, scope, send)
@@ -116,9 +116,9 @@ class GatewayMiddleware:
         try:
             await app(scope, receive, send)
             if context.inner_refusal is not None:
-                await self.refuse_within(passage)
+                await passage.refuse()
         except Exception as error:
-            if not await self._refuse_uncaught(passage, error):
+            if not await passage.refuse_uncaught(error):
                 raise
         finally:
             if token is not None:
@@ -216,56 +216,6 @@ class GatewayMiddleware:
             around["state"] = dict(around["state"])  # a copy for each request, as servers make one
         return {"http_version": "1.1", **request.native, **around}
 
-    async def _refuse_uncaught(self, passage: "_Passage", error: Exception) -> bool:
-        """Answer an error of the app's that is a refusal, or comes of one; tells whether nothing is left to be raised.
-
-        What the server will answer to any other is noted.
-        """
-        refusal = _refusal_in(error)
-        if passage.withheld or (refusal is not None and not passage.started):
-            context = passage.context
-            context.inner_refusal = context.inner_refusal or refusal
-            await self.refuse_within(passage)
-            return refusal is not None
-        if not (passage.started or passage.left):
-            passage.status = _SERVER_ERROR  # what the server will answer in the app's place
-        return False
-
-    async def refuse_within(self, passage: "_Passage") -> None:
-        """Answer a request that a decorated function refused, unless the app has done so itself."""
-        context = passage.context
-        error: Throttled = context.inner_refusal
-        if passage.answered:
-            return
-        if passage.started and not passage.withheld:
-            if passage.status == error.status:  # the app's own words for it; what was taken out here is given back too
-                await self.gateway.refuse_async(context, error)
-            return
-        passage.answered = True
-        response = await self.gateway.refuse_async(context, error)
-        await self._refuse(context, response, passage.receive, passage.send, connected=passage.connected)
-
-    async def _refuse(
-        self, context: RequestContext, response: Response, receive: Receive, send: Send, *, connected: bool = False
-    ) -> None:
-        """Send the gateway's own response."""
-        scope = context.request.native
-        if scope["type"] == "http":
-            if _has_origin(scope):
-                response = self.gateway.readable(context, response, self.routing)
-            await send({"type": "http.response.start", "status": response.status, "headers": list(response.raw)})
-            body = b"" if scope["method"] == "HEAD" else response.body
-            await send({"type": "http.response.body", "body": body, "more_body": False})
-            return
-        if not connected:
-            await receive()  # websocket.connect: nothing may be sent before it
-        if "websocket.http.response" in (scope.get("extensions") or ()):
-            headers = list(response.raw)
-            await send({"type": "websocket.http.response.start", "status": response.status, "headers": headers})
-            await send({"type": "websocket.http.response.body", "body": response.body, "more_body": False})
-        else:
-            await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": response.kind})
-
 
 def _until_shutdown(receive: Receive) -> Receive:
     """`receive` of a lifespan, which ends what goes on in the background when the server does."""
@@ -277,6 +227,34 @@ def _until_shutdown(receive: Receive) -> Receive:
         return message
 
     return hear
+
+
+async def _refuse(
+    gate: GatewayMiddleware,
+    context: RequestContext,
+    response: Response,
+    receive: Receive,
+    send: Send,
+    *,
+    connected: bool = False,
+) -> None:
+    """Send the gateway's own response."""
+    scope = context.request.native
+    if scope["type"] == "http":
+        if _has_origin(scope):
+            response = gate.gateway.readable(context, response, gate.routing)
+        await send({"type": "http.response.start", "status": response.status, "headers": list(response.raw)})
+        body = b"" if scope["method"] == "HEAD" else response.body
+        await send({"type": "http.response.body", "body": body, "more_body": False})
+        return
+    if not connected:
+        await receive()  # websocket.connect: nothing may be sent before it
+    if "websocket.http.response" in (scope.get("extensions") or ()):
+        headers = list(response.raw)
+        await send({"type": "websocket.http.response.start", "status": response.status, "headers": headers})
+        await send({"type": "websocket.http.response.body", "body": response.body, "more_body": False})
+    else:
+        await send({"type": "websocket.close", "code": _POLICY_VIOLATION, "reason": response.kind})
 
 
 def _has_origin(scope: Mapping[str, Any]) -> bool:
@@ -341,7 +319,35 @@ class _Passage:
 
     def keep_back(self, message: Message) -> Awaitable[None]:
         """Take a message of the app's 500; after the last the gate answers, as some apps wait for the client to go."""
-        return self.gate.refuse_within(self) if self.is_last(message) else _nothing()
+        return self.refuse() if self.is_last(message) else _nothing()
+
+    async def refuse(self) -> None:
+        """Answer a request that a decorated function refused, unless the app has done so itself."""
+        context, gateway = self.context, self.gate.gateway
+        error: Throttled = context.inner_refusal
+        if self.answered:
+            return
+        if self.started and not self.withheld:
+            if self.status == error.status:  # the app's own words for it; what was taken out here is given back too
+                await gateway.refuse_async(context, error)
+            return
+        self.answered = True
+        response = await gateway.refuse_async(context, error)
+        await _refuse(self.gate, context, response, self.receive, self.send, connected=self.connected)
+
+    async def refuse_uncaught(self, error: Exception) -> bool:
+        """Answer an error of the app's that is a refusal, or comes of one; tells whether nothing is left to be raised.
+
+        What the server will answer to any other is noted.
+        """
+        refusal = _refusal_in(error)
+        if self.withheld or (refusal is not None and not self.started):
+            self.context.inner_refusal = self.context.inner_refusal or refusal
+            await self.refuse()
+            return refusal is not None
+        if not (self.started or self.left):
+            self.status = _SERVER_ERROR  # what the server will answer in the app's place
+        return False
 
     def note(self, message: Message) -> Awaitable[None]:
         """Send a message of a websocket, untouched; but for the end that a framework makes of an uncaught refusal."""
