@@ -9,7 +9,7 @@ Source: RFC 9111, sections 1.2.2, 4.2.1, 5.1 and 5.2; RFC 9213.
 import re
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
-from typing import NoReturn, TypeAlias, final
+from typing import TYPE_CHECKING, NoReturn, TypeAlias, final
 
 from apigate.caching.structured import Item, Member, Token, parse_dictionary
 
@@ -46,11 +46,13 @@ class Directives(dict[str, str | None]):
 
     __slots__ = ()
 
-    def _never(self, *_: object, **__: object) -> NoReturn:
-        """What is remembered is everybody's."""
-        raise TypeError("directives are never changed")
+    if not TYPE_CHECKING:  # to whom a dict that cannot be changed is none
 
-    __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _never  # pyright: ignore[reportAssignmentType]
+        def _never(self, *_: object, **__: object) -> NoReturn:
+            """What is remembered is everybody's."""
+            raise TypeError("directives are never changed")
+
+        __setitem__ = __delitem__ = __ior__ = clear = pop = popitem = setdefault = update = _never
 
     def __repr__(self) -> str:
         return f"Directives({super().__repr__()})"
