@@ -271,10 +271,10 @@ class _Listener:
         """The head of the response with the cache's fields; the app's own message is left as it is."""
         if message.get("trailers"):
             self._exchange.waive()
-        headers = message.get("headers", ())
+        headers = list(message.get("headers", ()))  # any iterable, which may be one that is read only once
         lines = [(str(name, "latin-1"), str(value, "latin-1")) for name, value in headers]
-        added = self._exchange.begin(message["status"], lines)
-        return {**message, "headers": [*headers, *[field.raw for field in added]]} if added else message
+        headers += [field.raw for field in self._exchange.begin(message["status"], lines)]
+        return {**message, "headers": headers}
 
 
 def _content(chunks: list[bytes], *, has_more: bool) -> Message:

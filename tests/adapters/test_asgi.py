@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from apigate import ConfigurationError, Gateway, Method, Rate, Stage, Throttled
+from apigate import CachePolicy, ConfigurationError, Gateway, Method, Rate, ResponseCache, Stage, Throttled
 from apigate.asgi import GatewayMiddleware
 from apigate.core.context import current_context
 from apigate.core.policy import Phase
@@ -193,6 +193,14 @@ def test_header_fields_may_be_any_iterable_of_pairs(headers):
     sent = play(GatewayMiddleware(sender({**START, "headers": headers}), slow()), http())
     assert [tuple(pair) for pair in sent[0]["headers"]][-2:] == FIELDS
     assert len(sent[0]["headers"]) in (2, 3)
+
+
+@pytest.mark.parametrize("verb", ["GET", "POST"])
+def test_header_fields_that_can_be_read_only_once_reach_the_client_past_a_cache(verb):
+    fields = [(b"cache-control", b"private"), (b"set-cookie", b"a=b")]
+    gateway = Gateway(cache=ResponseCache(policy=CachePolicy()), clock=FakeClock())
+    sent = play(GatewayMiddleware(sender({**START, "headers": iter(fields)}, BODY), gateway), http(method=verb))
+    assert list(sent[0]["headers"])[:2] == fields
 
 
 def test_a_start_message_without_headers_and_its_other_keys_are_kept():
