@@ -102,7 +102,7 @@ class ThrottleDecorator:
         return None if self._key is not None else self._limited_as(place).mark
 
     def _limited_as(self, name: str) -> "_Limited":
-        """The limits of a function by its name; one decorator applied twice to the same function limits it once."""
+        """The limits of a function by its name: what one decorator limits under one name, it limits together."""
         with self._lock:
             limited = self._limited.get(name)
             if limited is None:
