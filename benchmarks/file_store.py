@@ -114,11 +114,11 @@ def _run(name: str, path: Path, number: int, pace: int, seconds: float) -> Itera
     command = [sys.executable, "-m", __name__, name, str(path), str(pace), str(seconds)]
     root = Path(__file__).parents[1]
     environ = {**os.environ, "PYTHONPATH": f"{Path(apigate.__file__).parents[1]}{os.pathsep}{root}"}
-    workers = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ) for _ in range(number)
-    ]
-    for worker in workers:
-        assert worker.stdout.read(5) == b"ready"
+    workers = []
+    for _ in range(number):
+        worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ)
+        assert worker.stdout.read(5) == b"ready"  # before the next: only one can make a file of SQLite
+        workers.append(worker)
     for worker in workers:
         worker.stdin.write(b"go")
         worker.stdin.close()
