@@ -13,7 +13,7 @@ from apigate.caching.directives import parse_age, parse_directives, targeted_dir
 from apigate.caching.etags import parse_entity_tag, parse_entity_tags
 from apigate.caching.groups import parse_groups
 from apigate.caching.query import normalized_query
-from apigate.caching.ranges import parse_content_range, parse_range
+from apigate.caching.ranges import parse_range
 from apigate.caching.search import parse_no_vary_search
 from apigate.caching.structured import parse_dictionary, parse_item, parse_list
 
@@ -58,7 +58,6 @@ def read_all(text):
     parse_entity_tags(text)
     for length in (0, 11):
         parse_range(text, length)
-    parse_content_range(text)
     for parse in (parse_item, parse_list, parse_dictionary):
         parse(text)
     parse_groups(lines)

@@ -1,4 +1,4 @@
-"""HTTP-date: the three forms that a recipient has to read, and the one that is written.
+"""HTTP-date: the three forms that a recipient has to read.
 
 Rule: what is none of the three is no date. A lenient parser finds a lifetime in a field that its sender got wrong.
 
@@ -8,9 +8,8 @@ Source: RFC 9110, section 5.6.7; RFC 9111, section 4.2.
 import re
 from datetime import UTC, datetime, timedelta
 
-__all__ = ["http_date", "parse_http_date"]
+__all__ = ["parse_http_date"]
 
-_WEEKDAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 # Texts, compiled at first use. The flags: letters in any case, as RFC 9111 asks of caches, but only those of ASCII.
@@ -67,23 +66,6 @@ def parse_http_date(text: str, now: float) -> int | None:
     except ValueError:  # 31 February, 24 o'clock, the year 0
         return None
     return (whole - _EPOCH) // timedelta(seconds=1) + second
-
-
-def http_date(seconds: float) -> str:
-    """An instant as IMF-fixdate, cut down to the whole second.
-
-    Args:
-        seconds: Seconds since 1970; what lies outside the years 1 to 9999 becomes their first or last second.
-
-    Source: RFC 9110, section 5.6.7.
-
-    >>> http_date(784111777.9)
-    'Sun, 06 Nov 1994 08:49:37 GMT'
-    """
-    at = _moment(seconds)
-    # not strftime, which writes the names of a locale
-    date = f"{_WEEKDAYS[at.weekday()]}, {at.day:02} {_MONTHS[at.month - 1]} {at.year:04}"
-    return f"{date} {at.hour:02}:{at.minute:02}:{at.second:02} GMT"
 
 
 def _full_year(year: int, rest: tuple[int, ...], now: float) -> int:

@@ -1,4 +1,4 @@
-"""Parts of a representation: what Range asks for, what Content-Range says, and several parts in one body.
+"""Parts of a representation: what Range asks for, and several parts in one body.
 
 Source: RFC 9110, section 14.
 """
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TypeAlias
 
-__all__ = ["MOST_RANGES", "ByteRange", "multipart_byteranges", "parse_content_range", "parse_range"]
+__all__ = ["MOST_RANGES", "ByteRange", "multipart_byteranges", "parse_range"]
 
 ByteRange: TypeAlias = tuple[int, int]
 """The positions of the first and the last byte, both inclusive, counted from 0."""
@@ -20,7 +20,6 @@ MOST_RANGES = 8
 # Texts, compiled at first use.
 _RANGES = r"(?ai:bytes)=(.*)"
 _SPEC = r"([0-9]*)-([0-9]*)"
-_CONTENT_RANGE = r"(?ai:bytes) ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18}|\*)"
 
 
 def parse_range(text: str, length: int) -> tuple[ByteRange, ...] | None:
@@ -57,28 +56,6 @@ def parse_range(text: str, length: int) -> tuple[ByteRange, ...] | None:
         elif not length and not found[1] and _number(found[2]):
             return None  # it can be satisfied, but Content-Range has no way to say so
     return None if _overlap(ranges) else tuple(ranges)
-
-
-def parse_content_range(text: str) -> tuple[int, int, int | None] | None:
-    """Which part of a representation a 206 holds.
-
-    Returns:
-        First byte, last byte, and length of the whole or None where the sender does not know it; None where the text
-        is invalid, of another unit, or that of a 416.
-
-    Source: RFC 9110, section 14.4.
-
-    >>> parse_content_range("bytes 4-9/10"), parse_content_range("bytes */10")
-    ((4, 9, 10), None)
-    """
-    match = re.fullmatch(_CONTENT_RANGE, text.strip(" \t"))
-    if match is None:
-        return None
-    first, last = int(match[1]), int(match[2])
-    length = None if match[3] == "*" else int(match[3])
-    if last < first or (length is not None and length <= last):
-        return None
-    return first, last, length
 
 
 def multipart_byteranges(body: bytes, ranges: Sequence[ByteRange], content_type: str, boundary: str) -> bytes:

@@ -1,11 +1,11 @@
-"""Ranges: which bytes are asked for, which are held, and several in one body."""
+"""Ranges: which bytes are asked for, and several in one body."""
 
 from email import message_from_bytes
 from email.policy import HTTP
 
 import pytest
 
-from apigate.caching.ranges import MOST_RANGES, multipart_byteranges, parse_content_range, parse_range
+from apigate.caching.ranges import MOST_RANGES, multipart_byteranges, parse_range
 
 
 @pytest.mark.parametrize(
@@ -80,28 +80,6 @@ def test_of_nothing_there_is_no_part():
     assert parse_range("bytes=0-", 0) == ()
     assert parse_range("bytes=-0", 0) == ()
     assert parse_range("bytes=-5", 0) is None
-
-
-@pytest.mark.parametrize(
-    ("text", "part"),
-    [
-        ("bytes 4-9/10", (4, 9, 10)),
-        ("bytes 0-0/1", (0, 0, 1)),
-        ("Bytes 4-9/*", (4, 9, None)),
-        ("bytes 4-9/9", None),
-        ("bytes 9-4/10", None),
-        ("bytes */10", None),
-        ("bytes 4-9", None),
-        ("bytes=4-9/10", None),
-        ("bytes 4 - 9/10", None),
-        ("bytes  4-9/10", None),
-        ("items 4-9/10", None),
-        ("bytes 4-9/" + "9" * 5_000, None),
-        ("", None),
-    ],
-)
-def test_the_part_that_a_response_holds(text, part):
-    assert parse_content_range(text) == part
 
 
 def test_several_parts_are_one_body_that_other_parsers_read():
