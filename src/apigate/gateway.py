@@ -96,6 +96,17 @@ class Gateway:
     Settings of a stage (`client_throttle`, `methods`, ...) may be given here for the one stage `default`, or in
     `stages`; not both.
 
+    What users call; the other methods are for adapters:
+
+    - `from_file`, `from_dict`: a gateway of settings that are written down;
+    - `throttle`, `cache`: the decorators;
+    - `stage(name)`, `stages`: a stage, for `.update(...)`, `.cache.invalidate(...)`, `.cache.flush()`, `.stats()`;
+    - `update`: changes the global level while the gateway runs;
+    - `explain`, `explain_async`: what would become of a request, and why;
+    - `lint`: what is hardly meant; `stats`: what became of requests so far;
+    - `warm`, `warm_async`: have responses stored before clients ask for them;
+    - `store`: where the buckets are; one that processes share has `.close()`.
+
     Args:
         throttle: Rate of the one bucket of the whole gateway, level `global`; as for every level, a `Window` may stand
             for it, but for one level of a request only.
