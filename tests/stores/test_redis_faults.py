@@ -300,14 +300,14 @@ def test_a_replica_is_a_fault_until_it_is_the_primary(own_redis, redis_server, c
 def test_a_server_that_loads_its_data_is_a_fault_until_it_has(own_redis, caller, stores):
     """It looks after its clients while it loads: after each key, and Redis before 7 once for two megabytes."""
     asked = Asked(caller, stores(own_redis.uri), limits(*TWO))
-    own_redis.command("EVAL", "for key = 1, 1000 do redis.call('SET', key, string.rep('x', 8000)) end", 0)
+    own_redis.command("EVAL", "for key = 1, 4000 do redis.call('SET', key, string.rep('x', 8000)) end", 0)
     asked.acquire()
     own_redis.command("CONFIG", "SET", "rdbcompression", "no")
     own_redis.command("SAVE")
     often = "loading-process-events-interval-bytes"
     knows_often = bool(own_redis.command("CONFIG", "GET", often))
     own_redis.kill()
-    own_redis.options += ("--key-load-delay", "10000")  # microseconds for each key, which are ten seconds in all
+    own_redis.options += ("--key-load-delay", "2500")  # microseconds for each key, which are ten seconds in all
     own_redis.options += (f"--{often}", "1024") if knows_often else ()
     starting = threading.Thread(target=own_redis.start)
     starting.start()
