@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.properties.hammer import ASKED, throttle
+from tests.properties.hammer import ASKED, PLENTY, throttle
 from tests.servers import RedisServer
 
 PROCESSES = 4
@@ -79,8 +79,8 @@ def test_4_processes_of_8_are_admitted_as_often_as_the_narrowest_level_allows(ad
 def test_whoever_is_killed_in_the_middle_leaves_all_of_a_decision_or_nothing(address):
     (answer,) = answers([start("killed", address, str(KILLS))])
     reported = int(answer)
-    limits = throttle(address, {"global": 10**5, "method": 10**5, "client": 10**5})
-    taken = {10**5 - level.remaining for level in limits.peek(ASKED[0], cost=0).levels.values()}
+    limits = throttle(address, dict.fromkeys(("global", "method", "client"), PLENTY))
+    taken = {PLENTY - level.remaining for level in limits.peek(ASKED[0], cost=0).levels.values()}
     assert len(taken) == 1
     assert reported > KILLS
     assert reported <= taken.pop() <= reported + KILLS + 2
