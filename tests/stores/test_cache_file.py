@@ -382,13 +382,14 @@ def test_a_child_forked_while_a_thread_held_the_file_can_use_it(path):
         thread.join()
 
 
+MOST_WRITTEN = RECORDS // 2 - 1  # by each of two, so that the log keeps it all, however slowly a third process reads
 WRITER = """
 import sys
 from apigate.caching.store import Invalidation
 from apigate.stores.cache_file import FileResponses
 store = FileResponses(sys.argv[1], name="shop:prod", deadline_ms=20_000)
 number = 0
-while True:
+while number < int(sys.argv[2]):
     number += 1
     store.put((number % 50).to_bytes(32, "big"), (number % 50).to_bytes(1, "big") * 50_000, 60)
     store.learn(b"", [Invalidation("scope", f"tag:{number}")])
@@ -398,7 +399,11 @@ while True:
 
 def writer(path):
     return subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ}
+        [sys.executable, "-c", WRITER, str(path), str(MOST_WRITTEN)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ},
     )
 
 

@@ -679,7 +679,9 @@ def test_many_threads_see_no_error_and_admit_no_more_than_the_bound_while_it_com
             ends.set()
     for each in hammering:
         each.result()
-    assert 200 <= len(admitted) <= 200 + 100
+    attempts_end()  # also that which one of the threads just started; it may have yet to tell
+    left = guarded.admitted(most=300)  # where the threads were too slow to take it all
+    assert 200 <= len(admitted) + left <= 200 + 100
     assert [type(event) for event in guarded.events] == [StoreOutage, StoreRecovered] * 20
 
 
