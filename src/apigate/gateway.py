@@ -402,11 +402,19 @@ class Gateway:
         answer = run(explain(self, method, path, headers, address, stage, principal))
         return await answer if isinstance(answer, Awaitable) else answer
 
-    def lint(self) -> "list[Finding]":
-        """What is probably not meant: limits that never bind, methods that are never reached, and so on."""
+    def lint(self, *, connect: bool = False) -> "list[Finding]":
+        """What is probably not meant: limits that never bind, methods that are never reached, and so on.
+
+        Args:
+            connect: Whether each store that processes share is asked too, to be run before a deployment; that waits for
+                as long as its deadline.
+
+        Raises:
+            ProtocolError: `connect` is given where an event loop runs.
+        """
         from apigate.lint import lint
 
-        return lint(self)
+        return lint(self, connect=connect)
 
     def throttle(
         self,
