@@ -94,7 +94,7 @@ class ThrottleDecorator:
         if self._key is None:
             self._gateway.check_mark(limited.mark, [mark for mark in marks_on(function) if mark is not limited.mark])
             set_mark(wrapped, limited.mark)
-        self._gateway.mark()
+        self._gateway.mark(function, wrapped)
         return cast("Callable[P, R]", wrapped)
 
     def mark_of(self, place: str) -> ThrottleMark | None:

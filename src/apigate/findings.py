@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
+from apigate.core.endpoints import Endpoint
 from apigate.core.routes import ANY
 from apigate.running_stage import RunningStage
 
 if TYPE_CHECKING:
     from apigate.gateway import Gateway
 
-__all__ = ["Finding", "methods_of"]
+__all__ = ["Finding", "endpoints_of", "methods_of"]
 
 
 @final
@@ -38,3 +39,10 @@ def methods_of(gateway: "Gateway") -> Iterator[tuple[RunningStage, str | None, s
     for stage in gateway.stages.values():
         for name in (*(name for name in stage.settings.methods if name != ANY), None):
             yield stage, name, f'stages.{stage.name}.methods."{name or ANY}"'
+
+
+def endpoints_of(gateway: "Gateway") -> Iterator[Endpoint]:
+    """Every endpoint of the apps that the gateway stands around, as far as their frameworks tell them."""
+    for _, routing in gateway.bound:
+        if routing is not None:
+            yield from routing.endpoints()

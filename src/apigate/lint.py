@@ -12,7 +12,7 @@ from apigate.caching.policy import CachingPolicy, InvalidatingPolicy
 from apigate.config import UNSET
 from apigate.core.routes import ANY, method_key, shape_of
 from apigate.core.workers import workers_asked_for
-from apigate.findings import Finding, methods_of
+from apigate.findings import Finding, endpoints_of, methods_of
 from apigate.lint_caching import CACHE_CHECKS
 from apigate.staging.selector import Header, Host
 from apigate.throttling.in_flight import InFlightPolicy
@@ -214,12 +214,7 @@ def unserved_method(gateway: "Gateway") -> Iterator[Finding]:
     routings = [routing for _, routing in gateway.bound]
     if not routings or None in routings:
         return
-    served = {
-        shape_of(endpoint.method.partition(" ")[2])
-        for routing in routings
-        if routing is not None
-        for endpoint in routing.endpoints()
-    }
+    served = {shape_of(endpoint.method.partition(" ")[2]) for endpoint in endpoints_of(gateway)}
     for _, name, where in methods_of(gateway):
         asked = "" if name is None else shape_of(method_key(name)[1])
         if asked and not any(_covers(asked, route) or _covers(route, asked) for route in served):
@@ -230,6 +225,20 @@ def _covers(template: str, other: str) -> bool:
     """Tell whether a template matches what another one stands for, whatever the slash at its end."""
     pattern = re.escape(template.rstrip("/")).replace(re.escape("{+}"), ".+").replace(re.escape("{}"), "[^/]+")
     return re.fullmatch(pattern, other.rstrip("/").replace("{+}", "x/x").replace("{}", "x")) is not None
+
+
+def decorator_above_route(gateway: "Gateway") -> Iterator[Finding]:
+    """A function that was decorated after its route was made: the route calls it without."""
+    endpoints = list(endpoints_of(gateway))
+    views = [endpoint.view for endpoint in endpoints]
+    for endpoint in endpoints:
+        if gateway.decorated.is_passed_over(endpoint.view, views):
+            yield Finding(
+                "decorator-above-route",
+                endpoint.method,
+                "its function was decorated after the route was made, so the route has neither the limit nor the cache "
+                "of that decorator; put the decorator below the one of the route, next to the function",
+            )
 
 
 def two_windows(gateway: "Gateway") -> Iterator[Finding]:
@@ -354,6 +363,7 @@ CHECKS: Sequence[Callable[["Gateway"], Iterator[Finding]]] = (
     untrusted_proxy,
     client_chosen_stage,
     unserved_method,
+    decorator_above_route,
     two_windows,
     unreadable_refusals,
     multiplied_limits,
