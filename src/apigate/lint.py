@@ -309,9 +309,9 @@ def multiplied_limits(gateway: "Gateway") -> Iterator[Finding]:
 
 
 def _enforced(gateway: "Gateway") -> list[str]:
-    """The levels at which anything is refused; a decorated function has limits of its own."""
+    """The levels at which anything is refused; a throttled function has limits of its own."""
     found = {limit.level for policy, _ in _throttles(gateway) for limit in policy.limits if limit.enforced}
-    if gateway.marked:
+    if gateway.throttles:
         found |= {level for level in ("method", "client-method") if gateway.mode(level) == "enforce"}
     return [level for level in LEVELS if level in found]
 
