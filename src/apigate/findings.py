@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
 from apigate.core.endpoints import Endpoint
+from apigate.core.policy import CompiledMethod
 from apigate.core.routes import ANY
 from apigate.running_stage import RunningStage
 
 if TYPE_CHECKING:
     from apigate.gateway import Gateway
 
-__all__ = ["Finding", "endpoints_of", "methods_of"]
+__all__ = ["Finding", "compiled_of", "endpoints_of", "methods_of"]
 
 
 @final
@@ -46,3 +47,13 @@ def endpoints_of(gateway: "Gateway") -> Iterator[Endpoint]:
     for _, routing in gateway.bound:
         if routing is not None:
             yield from routing.endpoints()
+
+
+def compiled_of(gateway: "Gateway") -> Iterator[tuple[CompiledMethod, str]]:
+    """The pipeline of every method, and of every decorated endpoint of the apps, and what to call it."""
+    for stage, name, where in methods_of(gateway):
+        yield stage.compiled(name), where
+    for endpoint in endpoints_of(gateway):
+        for stage in gateway.stages.values() if endpoint.marks else ():
+            compiled = stage.compiled_for(endpoint)
+            yield compiled, f'stages.{stage.name}.methods."{compiled.method}"'
