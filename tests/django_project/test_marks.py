@@ -724,7 +724,7 @@ def test_endpoint_without_a_gate_warns_once(via, caplog):
     with project(via, function(gate.throttle("2/minute")), None) as app, caplog.at_level(logging.WARNING, "apigate"):
         statuses(app, *THRICE)
     (record,) = [record for record in caplog.records if record.name == "apigate"]
-    assert "no gate stands around the app" in record.getMessage()
+    assert "no gate of its gateway stands around the app" in record.getMessage()
 
 
 def test_many_tasks_at_once_get_what_there_is():
