@@ -73,7 +73,7 @@ class CacheDecorator:
         wrapper: Any = cached.coroutine if is_coroutine_function(function) else cached.plain  # Any: two kinds
         wrapped = wrapt.FunctionWrapper(function, wrapper)
         set_mark(wrapped, cached.mark)
-        self._gateway.mark(cached.mark.policy)
+        self._gateway.mark(function, wrapped, cached.mark.policy)
         return cast("Callable[P, R]", wrapped)
 
     def mark_of(self, _: str) -> CacheMark:

@@ -237,6 +237,8 @@ def _serve_wsgi(app: "WSGIApp", gateway: Gateway, arguments: argparse.Namespace)
 
 # ---- routes
 
+_TARGET = "the gateway's settings, as apigate.toml; or a Gateway, or an app with one around it"
+
 
 def _add_routes(add_parser: _AddParser) -> None:
     parser = add_parser(
@@ -244,8 +246,7 @@ def _add_routes(add_parser: _AddParser) -> None:
         help="list every stage and method with its limits",
         description="List every stage and method with its levels, rates and modes, and what takes from no level.",
     )
-    described = "a Gateway, or an app with GatewayMiddleware around it; not needed with --config"
-    parser.add_argument("app", metavar="module:app", nargs="?", help=described)
+    parser.add_argument("app", metavar="FILE|module:app", nargs="?", help=f"{_TARGET}; not needed with --config")
     parser.add_argument("--config", metavar="FILE", help="list the gateway of this file instead, as `run` uses it")
     parser.set_defaults(command=_routes)
 
@@ -253,6 +254,8 @@ def _add_routes(add_parser: _AddParser) -> None:
 def _routes(arguments: argparse.Namespace) -> int:
     app: str | None = arguments.app
     config: str | None = arguments.config
+    if app is not None and config is None and _is_file(app):
+        app, config = None, app
     found: object = None if app is None else _load(app)  # with --config too: it shows whether `run` could serve it
     if config is not None:
         gateway = Gateway.from_file(config)
@@ -291,8 +294,6 @@ def _gateway(name: str, found: Any) -> tuple[Gateway, str | None]:  # Any: whate
 
 
 # ---- lint, explain
-
-_TARGET = "the gateway's settings, as apigate.toml; or a Gateway, or an app with one around it"
 
 
 def _add_lint(add_parser: _AddParser) -> None:
@@ -341,14 +342,18 @@ def _gateway_at(target: str) -> tuple[Gateway, str | None]:
 
     Starlette puts its middleware around the app at the first request only, and here none comes.
     """
-    _, _, name = target.partition(":")
-    if not name.replace(".", "").isidentifier() or Path(target).exists():
+    if _is_file(target):
         return Gateway.from_file(target), None
     found = _load(target)
     gateway, stage = _gateway(target, found)
     if not gateway.bound and (routing := routing_of(found)) is not None:
         gateway.bind(found, routing)
     return gateway, stage
+
+
+def _is_file(target: str) -> bool:
+    """Tell whether an argument is the settings' file, and not `module:app`; whatever file is there is meant."""
+    return target.endswith(".toml") or Path(target).exists()
 
 
 def parsed_headers(texts: Sequence[str]) -> dict[str, str]:

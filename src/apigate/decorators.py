@@ -94,7 +94,7 @@ class ThrottleDecorator:
         if self._key is None:
             self._gateway.check_mark(limited.mark, [mark for mark in marks_on(function) if mark is not limited.mark])
             set_mark(wrapped, limited.mark)
-        self._gateway.mark()
+        self._gateway.mark(function, wrapped)
         return cast("Callable[P, R]", wrapped)
 
     def mark_of(self, place: str) -> ThrottleMark | None:
@@ -270,8 +270,8 @@ class _Limited:
             return self._asked_at(context)
         if self.mark.needs_request:
             raise ConfigurationError(
-                f"throttle: this call needs the request it serves, and no gate stands around it; {MISSING_GATE}, or "
-                f"use key= with the call's own arguments"
+                f"throttle: this call needs the request it serves, and no gate of its gateway stands around it; "
+                f"{MISSING_GATE}, or use key= with the call's own arguments"
             )
         self._warn(None)
         return {self._level: ONE_BUCKET}, self.mark.fixed_cost or 0
@@ -304,7 +304,11 @@ class _Limited:
         self._warned = True
         from logging import getLogger
 
-        where = "no gate stands around the app" if context is None else "the gate cannot see the app's routes"
+        where = (
+            "no gate of its gateway stands around the app"
+            if context is None
+            else "the gate cannot see the app's routes"
+        )
         getLogger("apigate").warning(
             "%s is throttled only where it is called, after the framework has done its work: %s", self.mark.name, where
         )

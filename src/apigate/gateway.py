@@ -34,7 +34,7 @@ from apigate.core.clock import Clock, SystemClock
 from apigate.core.context import RequestContext
 from apigate.core.cors import CORS
 from apigate.core.counters import Counters
-from apigate.core.endpoints import Endpoint, FindEndpoint, Mark, Routing
+from apigate.core.endpoints import Decorated, Endpoint, FindEndpoint, Mark, Routing
 from apigate.core.errors import ConfigurationError
 from apigate.core.message import Request, Response
 from apigate.core.native import is_same_request, warm_requests
@@ -246,6 +246,7 @@ class Gateway:
         self._no_stage = self._compiler.refused(NO_STAGE, "RESOURCE_NOT_FOUND", "There is no such stage.")
         self.marked: bool = False  # whether endpoints carry decorators, so that adapters make the context known
         self.throttles: bool = False  # whether any function is decorated with `throttle`
+        self.decorated: Decorated = Decorated()
         self.caches: bool = False  # whether any method has a cache
         self.reads_content: bool = False  # whether the content of requests may be part of a cache key
         self.is_empty: bool = False  # whether no request can meet a gate, so that adapters hand it straight to the app
@@ -896,12 +897,15 @@ class Gateway:
         self.caches = bool(policies)
         self.reads_content = any(policy.reads_content for policy in policies)
 
-    def mark(self, policy: CachePolicy | None = None) -> None:
+    def mark(self, function: object, made: object, policy: CachePolicy | None = None) -> None:
         """Note that a function is decorated, so that adapters make the context of a request known to it.
 
         Args:
+            function: The function.
+            made: What the decorator made of it.
             policy: How its responses are cached, if they are.
         """
+        self.decorated.note(function, made)
         self.marked = True
         self.throttles = self.throttles or policy is None
         if policy is not None:

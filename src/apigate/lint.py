@@ -6,7 +6,7 @@ Each check is one function from a gateway to its findings; `CHECKS` lists them.
 import re
 from collections.abc import Callable, Iterator, Sequence
 from itertools import permutations
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from apigate.caching.policy import CachingPolicy, InvalidatingPolicy
 from apigate.config import UNSET
@@ -14,11 +14,12 @@ from apigate.core.errors import ProtocolError, StoreError
 from apigate.core.loops import running_loop
 from apigate.core.routes import ANY, method_key, shape_of
 from apigate.core.workers import workers_asked_for
-from apigate.findings import Finding, methods_of
+from apigate.findings import Finding, compiled_of, endpoints_of, methods_of
 from apigate.lint_caching import CACHE_CHECKS
 from apigate.staging.selector import Header, Host
 from apigate.throttling.in_flight import InFlightPolicy
 from apigate.throttling.limit import LEVELS, Limit
+from apigate.throttling.mark import ThrottleMark
 from apigate.throttling.outage import outage_at
 from apigate.throttling.policy import ExemptPolicy, RateLimitFieldsPolicy, SettlementPolicy, ThrottlePolicy
 from apigate.throttling.store import is_shared
@@ -37,11 +38,32 @@ def lint(gateway: "Gateway", *, connect: bool = False) -> list[Finding]:
 
 
 def _throttles(gateway: "Gateway") -> Iterator[tuple[ThrottlePolicy, str]]:
-    """Every method's throttle, and what to call it."""
-    for stage, name, where in methods_of(gateway):
-        for policy in stage.compiled(name).policies:
+    """The throttle of every method and of every decorated endpoint, and what to call it."""
+    for compiled, where in compiled_of(gateway):
+        for policy in compiled.policies:
             if isinstance(policy, ThrottlePolicy):
                 yield policy, where
+
+
+class _Counted(NamedTuple):
+    """A limit, and how it is taken from.
+
+    Attributes:
+        limit: The limit.
+        mark: The decorator that it is of, None where it is of the settings.
+        cost: What a request takes: a number, else what decides it.
+    """
+
+    limit: Limit
+    mark: ThrottleMark | None
+    cost: object
+
+
+def _counted(policy: ThrottlePolicy) -> Iterator[_Counted]:
+    """Every limit of a throttle."""
+    for limit, mark in zip(policy.limits, policy.marks, strict=True):
+        own = policy.cost if mark is None else mark.fixed_cost
+        yield _Counted(limit, mark, mark if own is None else own)
 
 
 def _setting(limit: Limit, where: str) -> str:
@@ -67,9 +89,10 @@ def never_binds(gateway: "Gateway") -> Iterator[Finding]:
     That holds for two rates of one level, and for a bucket of one client or method under a wider bucket.
     """
     for policy, where in _throttles(gateway):
-        for limit, other in permutations(policy.limits, 2):
-            together = _is_within(limit.level, other.level) or (limit.level == other.level and limit.rate != other.rate)
-            if together and other.enforced and _is_looser(limit, other):
+        for one, another in permutations(_counted(policy), 2):
+            limit, other = one.limit, another.limit
+            together = _is_under(gateway, one, another) or (_is_beside(one, another) and limit.rate != other.rate)
+            if together and one.cost == another.cost and other.enforced and _is_looser(limit, other):
                 yield Finding(
                     "never-binds",
                     _setting(limit, where),
@@ -104,12 +127,37 @@ def _is_within(narrow: str, wide: str) -> bool:
     return wide in wider.get(narrow, ())
 
 
+def _is_under(gateway: "Gateway", one: _Counted, other: _Counted) -> bool:
+    """Tell whether every request that takes from one limit takes from a wider one too.
+
+    A decorator counts its function in all stages and at all routes, and by keys of its own if it has a function for
+    them.
+    """
+    narrow, wide = one.limit.level, other.limit.level
+    if one.mark is None:
+        return other.mark is None and _is_within(narrow, wide)
+    if other.mark is not None:
+        return _is_within(narrow, wide)
+    only = len(gateway.stages) == 1
+    return wide == "global" or (only and (wide == "stage" or (wide == "client" and one.mark.is_per_client)))
+
+
+def _is_beside(one: _Counted, other: _Counted) -> bool:
+    """Tell whether two limits of one level have buckets for the same requests."""
+    if one.limit.level != other.limit.level or (one.mark is None) != (other.mark is None):
+        return False
+    if one.mark is other.mark or one.limit.level == "method":
+        return True
+    return all(mark is not None and mark.is_per_client for mark in (one.mark, other.mark))
+
+
 def rate_above_wider(gateway: "Gateway") -> Iterator[Finding]:
     """A rate above that of a wider level: the wider one refuses first in the long run."""
     for policy, where in _throttles(gateway):
-        for limit, other in permutations(policy.limits, 2):
+        for one, another in permutations(_counted(policy), 2):
+            limit, other = one.limit, another.limit
             faster = limit.n * other.p > other.n * limit.p
-            if _is_within(limit.level, other.level) and faster and not _is_looser(limit, other):
+            if _is_under(gateway, one, another) and faster and not _is_looser(limit, other):
                 yield Finding(
                     "rate-above-wider",
                     _setting(limit, where),
@@ -121,14 +169,14 @@ def rate_above_wider(gateway: "Gateway") -> Iterator[Finding]:
 def cost_above_burst(gateway: "Gateway") -> Iterator[Finding]:
     """A fixed cost that no full bucket can pay: such a method is never admitted."""
     for policy, where in _throttles(gateway):
-        for limit in policy.limits:
-            if isinstance(policy.cost, int) and limit.enforced and policy.cost > limit.rate.size:
+        for limit, _, cost in _counted(policy):
+            if isinstance(cost, int) and limit.enforced and cost > limit.rate.size:
                 most = "count" if limit.window else "burst"
                 yield Finding(
                     "cost-above-burst",
                     where,
-                    f"a cost of {policy.cost} is above the {most} of the {limit.policy} limit {limit.rate}: no request "
-                    f"is ever admitted; raise the {most} to at least {policy.cost}",
+                    f"a cost of {cost} is above the {most} of the {limit.policy} limit {limit.rate}: no request "
+                    f"is ever admitted; raise the {most} to at least {cost}",
                 )
 
 
@@ -217,12 +265,7 @@ def unserved_method(gateway: "Gateway") -> Iterator[Finding]:
     routings = [routing for _, routing in gateway.bound]
     if not routings or None in routings:
         return
-    served = {
-        shape_of(endpoint.method.partition(" ")[2])
-        for routing in routings
-        if routing is not None
-        for endpoint in routing.endpoints()
-    }
+    served = {shape_of(endpoint.method.partition(" ")[2]) for endpoint in endpoints_of(gateway)}
     for _, name, where in methods_of(gateway):
         asked = "" if name is None else shape_of(method_key(name)[1])
         if asked and not any(_covers(asked, route) or _covers(route, asked) for route in served):
@@ -235,21 +278,31 @@ def _covers(template: str, other: str) -> bool:
     return re.fullmatch(pattern, other.rstrip("/").replace("{+}", "x/x").replace("{}", "x")) is not None
 
 
+def decorator_above_route(gateway: "Gateway") -> Iterator[Finding]:
+    """A function that was decorated after its route was made: the route calls it without."""
+    endpoints = list(endpoints_of(gateway))
+    views = [endpoint.view for endpoint in endpoints]
+    for endpoint in endpoints:
+        if gateway.decorated.is_passed_over(endpoint.view, views):
+            yield Finding(
+                "decorator-above-route",
+                endpoint.method,
+                "its function was decorated after the route was made, so the route has neither the limit nor the cache "
+                "of that decorator; put the decorator below the one of the route, next to the function",
+            )
+
+
 def two_windows(gateway: "Gateway") -> Iterator[Finding]:
     """An endpoint whose decorator has a window, and whose path matches a method that has one."""
-    for stage in gateway.stages.values():
-        for _, routing in gateway.bound:
-            for endpoint in () if routing is None else routing.endpoints():
-                policies = stage.compiled_for(endpoint).policies
-                for policy in (each for each in policies if isinstance(each, ThrottlePolicy)):
-                    windows = [limit for limit in policy.limits if limit.window]
-                    if len(windows) > 1:
-                        yield Finding(
-                            "two-windows",
-                            f'stages.{stage.name}.methods."{endpoint.method}"',
-                            f"its decorator has a {windows[1].rate} and its method a {windows[0].rate}; each request "
-                            f"asks one after the other, so give one of the two a Rate",
-                        )
+    for policy, where in _throttles(gateway):
+        windows = [limit for limit in policy.limits if limit.window]
+        if len(windows) > 1:
+            yield Finding(
+                "two-windows",
+                where,
+                f"its decorator has a {windows[1].rate} and its method a {windows[0].rate}; each request asks one "
+                f"after the other, so give one of the two a Rate",
+            )
 
 
 def unreadable_refusals(gateway: "Gateway") -> Iterator[Finding]:
@@ -303,9 +356,16 @@ def multiplied_limits(gateway: "Gateway") -> Iterator[Finding]:
 
 
 def _enforced(gateway: "Gateway") -> list[str]:
-    """The levels at which anything is refused; a decorated function has limits of its own."""
-    found = {limit.level for policy, _ in _throttles(gateway) for limit in policy.limits if limit.enforced}
-    if gateway.marked:
+    """The levels at which anything is refused; a throttled function has limits of its own."""
+    found = {
+        limit.level
+        for stage, name, _ in methods_of(gateway)
+        for policy in stage.compiled(name).policies
+        if isinstance(policy, ThrottlePolicy)
+        for limit in policy.limits
+        if limit.enforced
+    }
+    if gateway.throttles:  # no routes are asked for them: this runs before an app has all of its own
         found |= {level for level in ("method", "client-method") if gateway.mode(level) == "enforce"}
     return [level for level in LEVELS if level in found]
 
@@ -385,6 +445,7 @@ CHECKS: Sequence[Callable[["Gateway"], Iterator[Finding]]] = (
     untrusted_proxy,
     client_chosen_stage,
     unserved_method,
+    decorator_above_route,
     two_windows,
     unreadable_refusals,
     multiplied_limits,

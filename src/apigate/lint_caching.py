@@ -1,20 +1,27 @@
 """What is allowed of a cache and yet hardly meant: checks of `Gateway.lint`, each from a gateway to its findings."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from apigate.caching.cache import ITEM_BYTES, ResponseCache
+from apigate.caching.mark import CacheMark
 from apigate.caching.policy import CachingPolicy
 from apigate.caching.settings import CachePolicy
-from apigate.core.policy import CompiledMethod, Phase
+from apigate.config import UNSET
+from apigate.core.endpoints import Endpoint
+from apigate.core.policy import Phase
 from apigate.core.routes import ANY, method_key
 from apigate.core.workers import workers_asked_for
-from apigate.findings import Finding, methods_of
+from apigate.findings import Finding, compiled_of, endpoints_of, methods_of
+from apigate.running_stage import RunningStage
 
 if TYPE_CHECKING:
     from apigate.gateway import Gateway
 
 __all__ = ["CACHE_CHECKS"]
+
+Asked: TypeAlias = tuple[RunningStage, str, CachePolicy, str]
+"""Where a policy is asked for, for which verb, the policy, and what to call the place."""
 
 _CACHEABLE = ("GET", "HEAD", "QUERY", "POST")
 
@@ -39,10 +46,8 @@ def cache_of_one_worker(gateway: "Gateway") -> Iterator[Finding]:
 
 def uncached_verb(gateway: "Gateway") -> Iterator[Finding]:
     """A lifetime for responses that are never stored, as the policy's `methods` lack the method's verb."""
-    for stage, name, where in methods_of(gateway):
-        policy = None if name is None else stage.settings.methods[name].cache
-        verb = ANY if name is None else method_key(name)[0]
-        if isinstance(policy, CachePolicy) and policy.ttl and verb not in (ANY, *policy.methods):
+    for _, verb, policy, where in (*_methods(gateway), *_marks(gateway)):
+        if policy.ttl and verb not in (ANY, *policy.methods):
             named = f"name it, methods=[{verb!r}], or " if verb in _CACHEABLE else ""
             yield Finding(
                 "uncached-verb",
@@ -53,10 +58,11 @@ def uncached_verb(gateway: "Gateway") -> Iterator[Finding]:
 
 
 def policy_without_cache(gateway: "Gateway") -> Iterator[Finding]:
-    """A method's cache policy in a stage that has no cache."""
-    for stage, name, where in methods_of(gateway):
-        own = stage.settings.methods.get(name or ANY)
-        if stage.settings.cache is None and own is not None and isinstance(own.cache, CachePolicy):
+    """A method's cache policy in a stage that has no cache; a decorator's, where no stage has one."""
+    uncached = [stage for stage in gateway.stages.values() if stage.settings.cache is None]
+    marks = _marks(gateway) if len(uncached) == len(gateway.stages) else ()
+    for stage, _, _, where in (*_methods(gateway), *marks):
+        if stage in uncached:
             yield Finding(
                 "without-effect",
                 where,
@@ -90,7 +96,7 @@ def encryption_of_nothing(gateway: "Gateway") -> Iterator[Finding]:
 
 def nobody_verified(gateway: "Gateway") -> Iterator[Finding]:
     """Responses that are kept for whoever was verified, where nothing verifies anybody."""
-    for compiled, where in _compiled(gateway):
+    for compiled, where in compiled_of(gateway):
         for policy in compiled.policies:
             if isinstance(policy, CachingPolicy) and _is_verified(policy.lookup.policy):
                 if any(other.phase is Phase.AUTHORIZE for other in compiled.policies):
@@ -109,15 +115,35 @@ def _is_verified(policy: CachePolicy) -> bool:
     return policy.stores and isinstance(per, str) and per.partition(":")[0] in ("principal", "claim")
 
 
-def _compiled(gateway: "Gateway") -> Iterator[tuple[CompiledMethod, str]]:
-    """The pipeline of every method and endpoint, and what to call it."""
+def _methods(gateway: "Gateway") -> Iterator[Asked]:
+    """What the methods ask for themselves."""
     for stage, name, where in methods_of(gateway):
-        yield stage.compiled(name), where
+        own = stage.settings.methods.get(name or ANY)
+        if own is not None and isinstance(own.cache, CachePolicy):
+            yield stage, ANY if name is None else method_key(name)[0], own.cache, where
+
+
+def _marks(gateway: "Gateway") -> Iterator[Asked]:
+    """What decorators ask for their views, where no method says otherwise; of several verbs, one that is cached."""
+    views: dict[tuple[int, str, CacheMark], list[Endpoint]] = {}
+    for endpoint in endpoints_of(gateway):
+        for mark in endpoint.marks:
+            if isinstance(mark, CacheMark) and mark.owner is gateway.identity:
+                views.setdefault((id(endpoint.view), _parts(endpoint)[1], mark), []).append(endpoint)
+                break  # the outermost holds
     for stage in gateway.stages.values():
-        for _, routing in gateway.bound:
-            for endpoint in () if routing is None else routing.endpoints():
-                if endpoint.marks:
-                    yield stage.compiled_for(endpoint), f'stages.{stage.name}.methods."{endpoint.method}"'
+        for (_, _, mark), endpoints in views.items():
+            endpoint = next((each for each in endpoints if _parts(each)[0] in mark.policy.methods), endpoints[0])
+            name = stage.compiled_for(endpoint).method
+            own = stage.settings.methods.get(name or ANY)
+            if own is None or own.cache is UNSET:
+                yield stage, _parts(endpoint)[0], mark.policy, f'stages.{stage.name}.methods."{name}"'
+
+
+def _parts(endpoint: Endpoint) -> tuple[str, str]:
+    """Verb and template."""
+    verb, _, template = endpoint.method.partition(" ")
+    return verb, template
 
 
 def _caches(gateway: "Gateway") -> Iterator[tuple[ResponseCache, str]]:

@@ -201,6 +201,7 @@ def test_routes_lists_every_method_with_its_limits(run, target):
 def test_routes_of_a_file(run):
     out = run("routes", "--config", "stages.toml").out
     assert run("routes", "shop:asgi_app", "--config", "stages.toml").out == out
+    assert run("routes", "stages.toml").out == out
     assert "\nstage prod\n" in out
     assert "stage   2/day" in out
 

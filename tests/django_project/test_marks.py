@@ -724,7 +724,7 @@ def test_endpoint_without_a_gate_warns_once(via, caplog):
     with project(via, function(gate.throttle("2/minute")), None) as app, caplog.at_level(logging.WARNING, "apigate"):
         statuses(app, *THRICE)
     (record,) = [record for record in caplog.records if record.name == "apigate"]
-    assert "no gate stands around the app" in record.getMessage()
+    assert "no gate of its gateway stands around the app" in record.getMessage()
 
 
 def test_many_tasks_at_once_get_what_there_is():
@@ -742,3 +742,16 @@ def test_many_tasks_at_once_get_what_there_is():
 
     with project("asgi", [path("x", view)], gate) as app:
         assert sorted(asyncio.run(crowd(app))) == [200] * 5 + [429] * 15
+
+
+def test_lint_finds_a_view_that_a_route_has_without_its_decorator():
+    gate = gateway(cors=None)
+
+    def view(request):
+        return HttpResponse()
+
+    decorated = gate.throttle("1/minute")(view)
+    for served, found in ((decorated, []), (view, ["decorator-above-route"])):
+        with project("wsgi", [path("x", served)], gate) as app:
+            ask(app, "GET /x")
+            assert [finding.check for finding in gate.lint()] == found

@@ -436,6 +436,15 @@ def test_outside_of_any_request_a_decorated_endpoint_is_simply_called():
     assert asyncio.iscoroutinefunction(later)
 
 
+def test_under_the_gate_of_another_gateway_an_endpoint_says_which_line_is_missing():
+    app, gate = FastAPI(), gateway()
+    app.get("/x")(gate.cache(ttl=60)(lambda: "x"))
+    gated(app, gateway(cache=ResponseCache()))
+    answer = ask(app, "/x")
+    assert isinstance(answer.error, ConfigurationError)
+    assert "without a gate of its gateway around the app" in str(answer.error)
+
+
 def test_in_a_worker_thread_outside_of_any_request_it_cannot_tell_and_says_so():
     gate = gateway()
 

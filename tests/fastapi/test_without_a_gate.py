@@ -50,7 +50,7 @@ def test_a_decorated_endpoint_answers_429_with_one_warning(kind, caplog):
     assert [(a.status, a.error) for a in answers] == [(200, None), (429, None), (429, None)]
     assert answers[1].headers["retry-after"] == "60"
     assert len(caplog.records) == 1
-    assert "no gate stands around the app" in caplog.text
+    assert "no gate of its gateway stands around the app" in caplog.text
 
 
 @pytest.mark.parametrize("kind", ["def", "async def", "yield", "async yield"])

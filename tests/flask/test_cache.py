@@ -272,6 +272,16 @@ def test_a_view_without_a_gate_is_asked_whether_it_has_changed():
     assert asked == [("", None), ('"one"', None)]
 
 
+def test_under_the_gate_of_another_gateway_a_view_asks_its_own_gateway_s_cache():
+    app, own, other = Flask("shop"), gateway(), gateway(methods={"GET /else": Method(cache=60)})
+    app.get("/x")(own.cache(ttl=60)(lambda: "x"))
+    gated(app, other)
+    miss, hit = (ask(app, "GET /x").headers["cache-status"] for _ in range(2))
+    assert "stored" in miss
+    assert "hit" in hit
+    assert [gate.stage().cache.stats()["entries"] for gate in (own, other)] == [1, 0]
+
+
 def test_without_a_gate_what_flask_adds_is_added_to_each_response_anew():
     gate = gateway()
     app = app_with(gate.cache(ttl=60)(Calls({})))

@@ -205,7 +205,7 @@ def test_without_a_gate_every_kind_of_view_limits_itself_and_warns_once(kind, ca
     with caplog.at_level(logging.WARNING, "apigate"):
         assert statuses(app, *["GET /x"] * 3) == TWICE
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert "no gate stands around the app" in caplog.text
+    assert "no gate of its gateway stands around the app" in caplog.text
     assert gate.explain("GET", "/").levels[0].remaining == 7
 
 
@@ -425,6 +425,15 @@ def test_a_helper_without_a_gate_that_needs_the_request_names_the_missing_line()
     app.testing = True
     with pytest.raises(ConfigurationError, match=r"Flask: Apigate\(app, gateway\)"):
         ask(app, "GET /x")
+
+
+def test_the_gate_of_another_gateway_is_told_from_none(caplog):
+    app, gate = Flask("shop"), gateway()
+    app.get("/x")(gate.throttle("1/minute")(lambda: "x"))
+    gated(app, gateway(client_throttle="9/minute"))
+    with caplog.at_level(logging.WARNING, "apigate"):
+        assert statuses(app, "GET /x", "GET /x") == [200, 429]
+    assert caplog.text.endswith("no gate of its gateway stands around the app\n")
 
 
 def test_outside_of_any_request_a_view_is_a_function_that_throttles_itself():

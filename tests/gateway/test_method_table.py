@@ -135,6 +135,8 @@ def test_a_dot_segment_is_a_whole_segment_of_one_or_two_dots(path, found):
         ("PURGE /", ("PURGE", "/")),
         ("ANY /x", ("*", "/x")),
         ("GET /{a.b-c_d}/{rest+}", ("GET", "/{a.b-c_d}/{rest+}")),
+        ("POST /v1/things:cancel", ("POST", "/v1/things:cancel")),
+        ("GET /a*/*b", ("GET", "/a*/*b")),
     ],
 )
 def test_a_methods_name_is_read(name, key):
@@ -159,6 +161,11 @@ def test_a_methods_name_is_read(name, key):
         ("GET /{}", "whole parameter"),
         ("GET /<id>", "with braces"),
         ("GET /<int:id>", "with braces"),
+        ("GET /orders/:id", "parameter ':id' with braces, as {id}$"),
+        ("GET /:shop/orders", "parameter ':shop' with braces"),
+        ("GET /orders/*", r"'\*' with braces, as {id} for any one segment or, at the end, {rest\+} for one or more$"),
+        ("GET /*/orders", r"'\*' with braces"),
+        ("/**", r"'\*\*' with braces"),
         ("GET /{1st}", "whole parameter"),
         ("GET /{rest+}/a", "must come last"),
         ("GET /{a}/{a}", "twice"),

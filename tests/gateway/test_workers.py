@@ -97,6 +97,14 @@ def test_what_is_decorated_after_the_gateway_was_bound_is_seen_at_the_first_requ
     assert len(said()) == 1
 
 
+def test_what_is_only_cached_by_a_decorator_is_no_limit(said):
+    gateway = built(cors=None)
+    gateway.cache(ttl=60)(lambda: None)
+    around(gateway)
+    assert said() == []
+    assert "multiplied-limits" not in {finding.check for finding in gateway.lint()}
+
+
 def test_what_is_decorated_in_shadow_is_not_multiplied(said):
     gateway = built(modes={"method": "shadow", "client-method": "off"})
     gateway.throttle("10/second")(lambda: None)

@@ -6,14 +6,18 @@ tell is never a way around a limit. A mark that no gate has carried out is carri
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
+from inspect import unwrap
 from typing import Any, NamedTuple, Protocol, TypeAlias, cast, final, runtime_checkable
+from weakref import WeakKeyDictionary, ref
 
 from apigate.core.message import Request, Response
 
 __all__ = [
     "VERBS",
     "Carrier",
+    "Decorated",
     "Endpoint",
     "FindEndpoint",
     "Mark",
@@ -62,14 +66,16 @@ class Endpoint:
     Attributes:
         method: Verb and canonical template, such as `GET /pets/{id}`.
         marks: What its decorators ask of the gate.
+        view: What the framework calls, None where that is not known.
     """
 
-    __slots__ = ("marks", "method")
+    __slots__ = ("marks", "method", "view")
 
-    def __init__(self, method: str, marks: tuple[Mark, ...] = ()) -> None:
-        """Keep both."""
+    def __init__(self, method: str, marks: tuple[Mark, ...] = (), view: object = None) -> None:
+        """Keep all three."""
         self.method: str = method
         self.marks: tuple[Mark, ...] = marks
+        self.view: object = view
 
     def __repr__(self) -> str:
         """The method, and how many marks it has."""
@@ -192,6 +198,33 @@ def _marks(function: object, place: str) -> Iterator[Mark]:
             yield from _applied_later(function, place)
         within = "func" if is_partial(function) else "__wrapped__"
         function = getattr(function, within, None) or getattr(function, "__func__", None)
+
+
+@final
+class Decorated:
+    """What decorators have last made of each function; keeps neither of the two."""
+
+    def __init__(self) -> None:
+        """Nothing is decorated yet."""
+        self._made: WeakKeyDictionary[object, ref[object]] = WeakKeyDictionary()
+
+    def note(self, function: object, made: object) -> None:
+        """Note what was made of a function; wrappers of `wrapt` and what they wrap are one and the same here."""
+        with suppress(TypeError):  # it cannot be hashed, or not be referred to without being kept
+            self._made[function] = ref(made)
+
+    def is_passed_over(self, view: object, views: Sequence[object]) -> bool:
+        """Tell whether a view was decorated, and what was made of it is called by none of the views there are."""
+        try:
+            made = self._made.get(view)
+        except TypeError:
+            return False
+        return made is not None and not any(_has_layer(each, made()) for each in (view, *views))
+
+
+def _has_layer(view: object, layer: object) -> bool:
+    """Tell whether a view is a function, or was made of it by decorators that say so."""
+    return layer is not None and unwrap(cast("Any", view), stop=lambda each: each is layer) is layer
 
 
 def is_partial(function: object) -> bool:

@@ -48,8 +48,13 @@ def method_key(text: str) -> tuple[str, str]:
         raise ConfigurationError(f"methods: {text!r} has a dot segment; such requests are always refused")
     names: list[str] = []
     for number, segment in enumerate(segments := path.split("/")[1:], start=1):
-        if segment.startswith("<") and segment.endswith(">"):
+        if segment.startswith(":") or (segment.startswith("<") and segment.endswith(">")):
             raise ConfigurationError(f"methods: in {text!r} write the parameter {segment!r} with braces, as {{id}}")
+        if segment.startswith("*") and not segment.strip("*"):
+            raise ConfigurationError(
+                f"methods: in {text!r} write {segment!r} with braces, as {{id}} for any one segment or, at the end, "
+                f"{{rest+}} for one or more"
+            )
         if "{" not in segment and "}" not in segment:
             continue
         parameter = re.fullmatch(_PARAMETER, segment)

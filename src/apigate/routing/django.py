@@ -190,7 +190,7 @@ class _Project:
         key = (id(view), template, verb)  # a view need not be hashable, and lives as long as its pattern
         endpoint = self._endpoints.get(key)
         if endpoint is None:
-            made = Endpoint(method_name(verb, template), _marks_of_view(view, verb))
+            made = Endpoint(method_name(verb, template), _marks_of_view(view, verb), view)
             endpoint = self._endpoints.setdefault(key, made)
         return endpoint
 

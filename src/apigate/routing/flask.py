@@ -98,7 +98,7 @@ class FlaskRouting:
         key = (id(rule), verb if own else "*")  # a rule is not hashable, and lives as long as the map
         known = self._endpoints.get(key)
         if known is None or known[0] is not view:
-            known = self._endpoints[key] = (view, Endpoint(method, _marks(view, verb)))
+            known = self._endpoints[key] = (view, Endpoint(method, _marks(view, verb), view))
         return known[1]
 
     def _view(self, rule: Rule) -> View | None:

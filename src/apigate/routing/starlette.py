@@ -270,7 +270,7 @@ class _Entry:
             if verb != "*" and not _has_handler(called, verb):
                 return None
             marks += marks_of_class(called, verb, {"get": "on_connect"} if hasattr(called, "on_connect") else None)
-        return Endpoint(method_name(verb, self._template or "/"), marks)
+        return Endpoint(method_name(verb, self._template or "/"), marks, called)
 
     def endpoints(self) -> Iterator[Endpoint]:
         """One for each verb that the route names."""

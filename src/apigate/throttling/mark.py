@@ -70,6 +70,11 @@ class ThrottleMark:
         )
 
     @property
+    def is_per_client(self) -> bool:
+        """Whether its buckets are those of the clients."""
+        return self._per == "client"
+
+    @property
     def needs_request(self) -> bool:
         """Whether nothing can be decided without a request."""
         return self._per != "method" or callable(self._cost)

@@ -94,6 +94,11 @@ class ThrottlePolicy:
         if isinstance(cost, int) and None not in fixed:
             self._costs = (cost,) * self._own + tuple(each for each in fixed if each is not None)
 
+    @property
+    def marks(self) -> tuple[ThrottleMark | None, ...]:
+        """The decorator that each limit is of; None for those of the settings."""
+        return (None,) * self._own + self._marks
+
     def on_request(self, context: RequestContext) -> Outcome:
         """Take the request's tokens at every level, or refuse it."""
         if context.exempt:
