@@ -12,8 +12,7 @@ from apigate.caching.settings import POLICY_HINTS, CachePolicy, cache_policy, ch
 from apigate.caching.sizes import parse_size
 from apigate.core.clock import Clock, SystemClock
 from apigate.core.errors import ConfigurationError
-from apigate.core.policy import block_on, require_done
-from apigate.core.steps import Steps, run
+from apigate.core.steps import Steps, block, refuse_to_wait, run
 
 if TYPE_CHECKING:
     from apigate.caching.encryption import Encryption
@@ -29,6 +28,7 @@ __all__ = ["CACHE_SETTINGS", "ITEM_BYTES", "ResponseCache"]
 ITEM_BYTES = 1_048_576
 """The longest content that is stored where nobody says otherwise: that of Amazon API Gateway."""
 
+_SO_FAR = "; this process has forgotten it all the same, and the others will when it next asks the store"
 _MOST_SEARCHES = 1_024
 _MOST_OBJECTIONS = 256
 
@@ -162,7 +162,11 @@ class ResponseCache:
         from apigate.caching.asking import asked, request_of
 
         found = asked(self, request_of(method, url, headers), content, policy, principal)
-        return block_on(found) if isinstance(found, Awaitable) else found
+        if isinstance(found, Awaitable):
+            found = block(found)
+        if isinstance(found, Awaitable):
+            refuse_to_wait(found, "ask_async")
+        return found
 
     async def ask_async(
         self,
@@ -201,9 +205,12 @@ class ResponseCache:
         Raises:
             ConfigurationError: Not exactly one of them is given, or it could match nothing: a path without a slash at
                 its start or with a query, a method that the stage does not have.
-            ProtocolError: What is shared has to be awaited; use `invalidate_async`.
+            ProtocolError: What is shared has to be awaited; use `invalidate_async`. Forgotten it is all the same: here
+                at once, by others once this process has asked the store again.
         """
-        require_done(self.publish([self._record(path, prefix, tag, method)]))
+        answer = self.publish([self._record(path, prefix, tag, method)])
+        if answer is not None:
+            refuse_to_wait(answer, "invalidate_async", _SO_FAR)
 
     async def invalidate_async(
         self, *, path: str | None = None, prefix: str | None = None, tag: str | None = None, method: str | None = None
@@ -217,12 +224,14 @@ class ResponseCache:
         """Forget every response.
 
         Raises:
-            ProtocolError: What is shared has to be awaited; use `flush_async`.
+            ProtocolError: What is shared has to be awaited; use `flush_async`. As for `invalidate`, it is done.
         """
         from apigate.caching.store import EVERYTHING
 
         self._tier.clear()
-        require_done(self.publish([EVERYTHING]))
+        answer = self.publish([EVERYTHING])
+        if answer is not None:
+            refuse_to_wait(answer, "flush_async", _SO_FAR)
 
     async def flush_async(self) -> None:
         """`flush` for tasks."""
@@ -294,16 +303,13 @@ class ResponseCache:
             yield news.invalidate(record, self.clock.now_us())
 
     def fetch(self, key: "CacheKey", value_of: "FieldValue", now_us: int) -> "Steps[StoredResponse | None]":
-        """The response that another worker has stored under a key, if it is valid; from now on it is here too."""
+        """The response that another worker has stored under a key, if it is valid; it is not put here."""
         if self.shared is None:
             return None
         found: StoredResponse | None = yield self.shared.get(
             key, lambda names: self._select(names, value_of), self.clock.wall(), now_us
         )
-        if found is None or not self.generations.is_valid(found):
-            return None
-        self._tier.put(key, found, now_us)
-        return found
+        return found if found is not None and self.generations.is_valid(found) else None
 
     def give(self, key: "CacheKey", stored: "StoredResponse") -> Awaitable[None] | None:
         """Let other workers find a response; None if that is done, or an awaitable."""
