@@ -77,6 +77,8 @@ def ask(gate, path="/pets", verb="GET", **fields):
         ({"cache": {"max_byte": 1}}, "did you mean 'max_bytes'"),
         ({"cache": {"max_bytes": "1 XB"}}, "is no size"),
         ({"cache": {"max_bytes": 0}}, "max_bytes"),
+        ({"cache": {"max_bytes": 60}}, "60 has room for no response, as each takes 2,400 bytes and more; give a size"),
+        ({"cache": {"max_bytes": "2KB"}}, "'2KB' has room for no response"),
         ({"cache": {"shared": 7}}, "cache shared: 7 is not"),
         ({"cache": {"shared": True}}, "keeps no responses"),
         ({"cache": {"shared": "ftp://x"}}, "ftp"),

@@ -29,6 +29,8 @@ ITEM_BYTES = 1_048_576
 """The longest content that is stored where nobody says otherwise: that of Amazon API Gateway."""
 
 _SO_FAR = "; this process has forgotten it all the same, and the others will when it next asks the store"
+_TOO_LONG = "it is longer than max_item_bytes"
+_LEAST_BYTES = 2_400  # with its key, as they account for themselves: a 204 without fields takes 2,424
 _MOST_SEARCHES = 1_024
 _MOST_OBJECTIONS = 256
 
@@ -39,7 +41,7 @@ class ResponseCache:
 
     Args:
         max_bytes: What all stored responses may take, with keys, fields, contents, tags and overhead: bytes, or a text
-            such as `"512MB"`.
+            such as `"512MB"`; at least 2,400.
         max_item_bytes: The longest content that is stored; Amazon API Gateway's limit is 1,048,576 bytes.
         max_entries: How many responses are stored at most.
         policy: How the methods are cached that have no policy of their own: a `CachePolicy`, a table of its settings,
@@ -64,6 +66,8 @@ class ResponseCache:
         objections: Why the last response under a key was not stored.
         lookups: The policies of `ask`, each worked out once.
         sharing: The setting `shared`, as it was given.
+        longest: Bytes of the longest content that may be stored.
+        too_long: Why one that is longer is not.
         news: What keeps up with the invalidations of other workers; None where nothing is shared.
         shared: What has the responses of other workers; None where these are not shared.
 
@@ -92,11 +96,14 @@ class ResponseCache:
         check_settings(unknown, CACHE_SETTINGS, "ResponseCache", POLICY_HINTS)
         from apigate.caching.coalescing import Flights
         from apigate.caching.generations import Generations
-        from apigate.caching.memory import MemoryTier
+        from apigate.caching.memory import NO_ROOM, MemoryTier
         from apigate.caching.variance import NO_ORIGIN, matches, selected_fields
 
-        self.max_bytes: int = parse_size(max_bytes, "cache max_bytes")
+        self.max_bytes: int = _checked_budget(max_bytes)
         self.max_item_bytes: int = parse_size(max_item_bytes, "cache max_item_bytes")
+        room = self.max_bytes - _LEAST_BYTES
+        self.longest: int = min(self.max_item_bytes, room)
+        self.too_long: str = _TOO_LONG if self.max_item_bytes <= room else NO_ROOM
         self.policy: CachePolicy | None = cache_policy(policy, "cache policy")
         self.clock: Clock = clock or SystemClock()
         self.is_detailed: bool = is_detailed
@@ -403,6 +410,16 @@ CACHE_SETTINGS = frozenset(
     each.name for each in signature(ResponseCache).parameters.values() if each.kind is not Parameter.VAR_KEYWORD
 )
 """What a `ResponseCache` takes, by name."""
+
+
+def _checked_budget(max_bytes: int | str) -> int:
+    size = parse_size(max_bytes, "cache max_bytes")
+    if size < _LEAST_BYTES:
+        raise ConfigurationError(
+            f"cache max_bytes: {max_bytes!r} has room for no response, as each takes {_LEAST_BYTES:,} bytes and more; "
+            f"give a size such as '64MB'. Seconds that responses are kept are the policy's, policy={size}"
+        )
+    return size
 
 
 def _checked_sharing(shared: object) -> "bool | str | ResponseStore | None":
