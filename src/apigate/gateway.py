@@ -41,7 +41,7 @@ from apigate.core.native import is_same_request, warm_requests
 from apigate.core.policy import CompiledMethod, Completion, OnRequest, Policy, block_on, refuse_awaitable
 from apigate.core.responses import ErrorFormat, GatewayResponse, GatewayResponses
 from apigate.core.routes import ANY
-from apigate.core.steps import run
+from apigate.core.steps import refuse_to_wait, run
 from apigate.core.workers import Workers, workers_at_work, workers_seen
 from apigate.pipeline import Compiler, GlobalSettings
 from apigate.running_stage import RunningStage
@@ -384,7 +384,7 @@ class Gateway:
 
         answer = run(explain(self, method, path, headers, address, stage, principal))
         if isinstance(answer, Awaitable):
-            refuse_awaitable(answer)
+            refuse_to_wait(answer, "explain_async")
         return answer
 
     async def explain_async(
