@@ -236,8 +236,8 @@ def test_one_event_and_one_line_for_an_outage_and_one_for_its_end(asking, caplog
     ]
     began, ended = [record.getMessage() for record in caplog.records]
     assert began == (
-        "<the store> cannot be reached (open: nobody is there); until it answers again: every level 1/2 of the limit "
-        "in each process"
+        "<the store> cannot be reached (open: nobody is there); until it answers again, each process admits "
+        "1/2 of each limit"
     )
     assert ended == "<the store> answers again, after 0.5 s"
 
