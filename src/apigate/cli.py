@@ -314,7 +314,10 @@ def _lint(arguments: argparse.Namespace) -> int:
 
 
 def _add_explain(add_parser: _AddParser) -> None:
-    summary = "Say what would become of a request, and why, if every bucket were full. No request is sent."
+    summary = (
+        "Say what would become of a request, and why; where the store is memory, as if every bucket were full. "
+        "No request is sent."
+    )
     parser = add_parser("explain", help="say what would become of a request", description=summary)
     parser.add_argument("target", metavar="FILE|module:app", help=_TARGET)
     parser.add_argument("method", metavar="METHOD", help="the verb, such as GET")
