@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, Final, TypeAlias, cast, final
 
 from apigate.caching.cache import CACHE_SETTINGS, ResponseCache
-from apigate.caching.settings import POLICY_HINTS, CachePolicy, cache_policy
+from apigate.caching.settings import TABLE_HINTS, CachePolicy, cache_policy
 from apigate.core.context import RequestContext
 from apigate.core.cors import CORS
 from apigate.core.errors import ConfigurationError
@@ -27,11 +27,29 @@ from apigate.throttling.rate import Rate, RateLike, parse_rates
 from apigate.throttling.settlement import parse_statuses
 from apigate.throttling.window import Window
 
-__all__ = ["OBJECTS", "UNSET", "Method", "Stage", "Unset", "gateway_settings", "read_toml"]
+__all__ = [
+    "DEFAULT_STAGE",
+    "OBJECTS",
+    "RATE_HINTS",
+    "UNSET",
+    "Method",
+    "Stage",
+    "Unset",
+    "gateway_settings",
+    "read_toml",
+]
 
+DEFAULT_STAGE = "default"
+"""The one stage of a gateway whose settings name none, and so do not speak of it."""
 
 OBJECTS = frozenset({"client", "clock", "on_event", "policies"})
 """Settings of a gateway that cannot stand in a file."""
+
+
+RATE_HINTS: Mapping[str, str] = dict.fromkeys(
+    ("limit", "limits", "quota", "rate", "rates", "rate_limits"), "'throttle' or 'client_throttle'"
+)
+"""What is meant by the names that others have for limits."""
 
 
 class Unset(Enum):
@@ -55,7 +73,7 @@ ResponseCacheLike: TypeAlias = ResponseCache | Mapping[str, Any] | str
 
 
 @final
-@known_keywords()
+@known_keywords(RATE_HINTS)
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
     """Settings of one method, or of `*`: every method that does not say otherwise.
@@ -96,7 +114,7 @@ class Method:
 
     def __post_init__(self) -> None:
         """Check every setting, and parse the rates."""
-        _check(self, "Method")
+        _check(self, "Method ")
         if self.cache is not UNSET:
             object.__setattr__(self, "cache", _checked_policy(self.cache, "Method cache"))
         _check_modes(self.modes, ("method", "client-method"), "Method modes", "the stage or the gateway")
@@ -115,7 +133,7 @@ class Method:
 
 
 @final
-@known_keywords()
+@known_keywords(RATE_HINTS)
 @dataclass(frozen=True, slots=True)
 class Stage:
     """Settings of one stage.
@@ -159,19 +177,22 @@ class Stage:
 
     def __post_init__(self) -> None:
         """Check every setting, and parse the rates."""
+        where = "" if self.name == DEFAULT_STAGE else f"Stage {self.name!r} "
         if not isinstance(self.cache, Unset):
-            object.__setattr__(self, "cache", response_cache(self.cache, f"Stage {self.name!r} cache"))
+            object.__setattr__(self, "cache", response_cache(self.cache, f"{where}cache"))
         checked_name(self.name, "Stage name")
-        _check(self, f"Stage {self.name!r}")
-        _check_modes(self.modes, LEVELS[1:], f"Stage {self.name!r} modes", "the gateway")
-        for name, method in _table(self.methods, f"Stage {self.name!r} methods").items():
+        _check(self, where)
+        _check_modes(self.modes, LEVELS[1:], f"{where}modes", "the gateway")
+        for name, method in _table(self.methods, f"{where}methods").items():
             if name != ANY:
                 method_key(name)
             if not isinstance(method, Method):
-                raise ConfigurationError(f"Stage {self.name!r} methods[{name!r}]: {method!r} is not a Method")
-        for name, value in _table(self.variables, f"Stage {self.name!r} variables").items():
+                raise ConfigurationError(
+                    f"{where}methods[{name!r}]: {method!r} is not a Method, such as Method(throttle='10/second')"
+                )
+        for name, value in _table(self.variables, f"{where}variables").items():
             if not isinstance(name, str) or not isinstance(value, str):
-                raise ConfigurationError(f"Stage {self.name!r} variables: {name!r}: {value!r} is not a text")
+                raise ConfigurationError(f"{where}variables: {name!r}: {value!r} is not a text")
         object.__setattr__(self, "methods", MappingProxyType(dict(self.methods)))  # the caller may change theirs
         object.__setattr__(self, "variables", MappingProxyType(dict(self.variables)))
 
@@ -212,7 +233,7 @@ def _check(settings: "Method | Stage", where: str) -> None:
     for name, value in _items(settings):
         check = _CHECKS.get(name)
         if check is not None and value is not UNSET:
-            object.__setattr__(settings, name, check(None if _is_off(value) else value, f"{where} {name}"))
+            object.__setattr__(settings, name, check(None if _is_off(value) else value, f"{where}{name}"))
 
 
 # Any: whatever a user wrote, here and below
@@ -385,12 +406,13 @@ def response_cache(value: object, setting: str) -> ResponseCache | None:
         return None
     if isinstance(value, Mapping):
         table = cast("Mapping[str, Any]", value)
-        check_settings(table, _CACHE_SETTINGS, setting, POLICY_HINTS)
+        check_settings(table, _CACHE_SETTINGS, setting, TABLE_HINTS)
         with errors_of(setting):
             return ResponseCache(**table)
+    given = "a CachePolicy" if isinstance(value, CachePolicy) else repr(value)  # which may be a very long text
     raise ConfigurationError(
-        f"{setting}: {value!r} is not a ResponseCache, a table of its settings, 'off' or None; a CachePolicy for all "
-        "methods goes into ResponseCache(policy=...)"
+        f"{setting}: {given} is not a ResponseCache, a table of its settings, 'off' or None; how all methods are "
+        f"cached is its policy: ResponseCache(policy=CachePolicy(ttl=60)), in a file cache = {{policy = {{ttl = 60}}}}"
     )
 
 
@@ -453,5 +475,5 @@ def _table(value: Any, where: str) -> Mapping[str, Any]:
 
 
 def _named(table: Mapping[str, Any], known: frozenset[str], where: str) -> Mapping[str, Any]:
-    check_settings(table, known, where)
+    check_settings(table, known, where, RATE_HINTS)
     return table

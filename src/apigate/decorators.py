@@ -57,6 +57,10 @@ class ThrottleDecorator:
         cost: int | Callable[..., int] = 1,
     ) -> None:
         """Check the settings."""
+        if callable(rate):
+            raise ConfigurationError(
+                f"throttle: {rate!r} is not a rate; write @gateway.throttle('10/second') with a rate in parentheses"
+            )
         if key is not None and per != "method":
             raise ConfigurationError("throttle: give key= or per=, not both")
         if key is not None and not callable(key):

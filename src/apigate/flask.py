@@ -21,7 +21,7 @@ from apigate.core.errors import ConfigurationError
 from apigate.core.names import check_settings
 from apigate.core.native import wsgi_request
 from apigate.core.policy import CompiledMethod
-from apigate.gateway import DEFAULT_STAGE, NO_STAGE, Gateway, empty_context
+from apigate.gateway import NO_STAGE, Gateway, empty_context
 from apigate.routing.flask import FlaskRouting, flask_response
 from apigate.throttling.decision import Throttled
 from apigate.wsgi import Environ, GatewayMiddleware, StartResponse, WSGIApp
@@ -176,7 +176,7 @@ def _configured(app: Flask, settings: dict[str, Any]) -> Gateway:  # Any: as abo
     try:
         return Gateway.from_dict(settings, **objects)
     except ConfigurationError as error:
-        words = str(error).removeprefix(f"Stage {DEFAULT_STAGE!r} ")
+        words = str(error)
         named = [name for name in (*settings, *objects) if words.startswith(name)]
         raise ConfigurationError(f"{_keys(named) or 'APIGATE_*'}: {words}") from error
 

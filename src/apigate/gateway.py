@@ -14,7 +14,9 @@ from weakref import WeakMethod, ref
 
 from apigate.caching.settings import KEYED_BY_CONTENT, CachePolicy, CacheSettings
 from apigate.config import (
+    DEFAULT_STAGE,
     OBJECTS,
+    RATE_HINTS,
     UNSET,
     Cost,
     Exempt,
@@ -71,7 +73,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Gateway", "check_app", "empty_context"]
 
-DEFAULT_STAGE = "default"
 NO_STAGE = "(none)"
 _NO_GATE = (
     "put GatewayMiddleware around it first; FastAPI and Starlette do so when they begin to serve, so await warm_async "
@@ -92,7 +93,7 @@ Warmed: TypeAlias = "Iterable[str | tuple[str, Mapping[str, str]]]"
 
 
 @final
-@known_keywords()
+@known_keywords(RATE_HINTS)
 class Gateway:
     """An API gateway: settings, a store and a clock, ready to be put around apps.
 

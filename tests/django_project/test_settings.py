@@ -98,7 +98,7 @@ WRONG = {
         {"METHODS": {"GET /x": {"throtle": "1/second"}}},
         "'throtle' is no setting; did you mean 'throttle'?",
     ),
-    "wrong rate": ({"CLIENT_THROTTLE": "often"}, "APIGATE: Stage 'default' client_throttle: 'often' is not a rate"),
+    "wrong rate": ({"CLIENT_THROTTLE": "often"}, "APIGATE: client_throttle: 'often' is not a rate"),
     "function that is not there": (
         {"THROTTLE": "1/second", "CLIENT": "no_such.who"},
         "APIGATE CLIENT: No module named",

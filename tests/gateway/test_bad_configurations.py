@@ -17,6 +17,7 @@ from apigate import (
     Throttle,
     Window,
 )
+from apigate.caching.cache import CACHE_SETTINGS
 from apigate.staging import Header, Host
 from apigate.stores.memory import MemoryStore
 
@@ -26,6 +27,7 @@ PROD, BETA = Stage("prod"), Stage("beta")
 BAD = {
     "a rate that is no rate": (lambda: Gateway(throttle="often"), "throttle", "100/second"),
     "a rate that is a number": (lambda: Gateway(throttle=5), "throttle", "give a Rate"),
+    "a rate that is bytes": (lambda: Gateway(client_throttle=b"9/s"), "^client_throttle: b'9/s' is", "give a Rate"),
     "a rate of nothing": (lambda: Gateway(throttle=[]), "throttle", "give a Rate"),
     "a rate of zero": (lambda: Gateway(throttle="0/second"), "throttle", "at least 1"),
     "a rate below one": (lambda: Rate(0.5), "Rate count", "make the period longer"),
@@ -39,6 +41,48 @@ BAD = {
     "numbers too large": (lambda: Rate(7, per=86_400, burst=10**9), "7/day; burst=1000000000", "too large for exact"),
     "the client's rate": (lambda: Gateway(client_throttle="x"), "client_throttle", "100/second"),
     "the stage's rate": (lambda: Stage("prod", throttle="x"), "Stage 'prod' throttle", "100/second"),
+    "a table that is no window": (
+        lambda: Gateway.from_dict({"throttle": {"windows": "1/s"}}),
+        "^throttle",
+        r"in a file \{window = '100/minute', kind = 'moving'\}",
+    ),
+    "a function that is no rate": (
+        lambda: Gateway().throttle(re.search),
+        "^throttle: <function search.*> is not a rate",
+        r"write @gateway.throttle\('10/second'\)",
+    ),
+    "the default stage's rate": (lambda: Gateway(client_throttle="x"), "^client_throttle: 'x'", "100/second"),
+    "the default stage's rate while it runs": (
+        lambda: Gateway().stage().update(throttle="x"),
+        "^throttle: 'x'",
+        "100/second",
+    ),
+    "a stage's cache that is a number": (
+        lambda: Gateway.from_dict({"cache": 60}),
+        "^cache: 60 is",
+        r"in a file cache = \{policy = \{ttl = 60\}\}",
+    ),
+    "a stage's cache that is a policy": (
+        lambda: Gateway(cache=CachePolicy(ttl=60)),
+        "^cache: a CachePolicy is",
+        r"ResponseCache\(policy=CachePolicy\(ttl=60\)\)",
+    ),
+    "a policy's setting in the table of a cache": (
+        lambda: Gateway.from_dict({"cache": {"ttl": 60}}),
+        "^cache: 'ttl'",
+        r"did you mean policy\.ttl\?",
+    ),
+    "a policy's setting by the name that others have": (
+        lambda: Gateway.from_dict({"stages": {"prod": {"cache": {"timeout": 60}}}}),
+        "^Stage 'prod' cache: 'timeout'",
+        r"did you mean policy\.ttl\?",
+    ),
+    "limits": (lambda: Gateway.from_dict({"limits": {}}), "limits", "did you mean 'throttle' or 'client_throttle'"),
+    "the limits of a method": (
+        lambda: Gateway.from_dict({"methods": {"GET /": {"limit": "1/s"}}}),
+        "limit",
+        "did you mean 'throttle' or 'client_throttle'",
+    ),
     "the method's rate": (lambda: Method(throttle="x"), "Method throttle", "100/second"),
     "the client's rate at a method": (lambda: Method(client_throttle=-1), "Method client_throttle", "give a Rate"),
     "no slots": (lambda: Gateway(in_flight=0), "in_flight", "at least 1"),
@@ -69,7 +113,11 @@ BAD = {
         "Stage",
     ),
     "methods that are no table": (lambda: Gateway(methods=["GET /"]), "methods", "mapping|table"),
-    "a method that is none": (lambda: Gateway(methods={"GET /": "1/s"}), r"methods\['GET /'\]", "not a Method"),
+    "a method that is none": (
+        lambda: Gateway(methods={"GET /": "1/s"}),
+        r"methods\['GET /'\]",
+        r"such as Method\(throttle='10/second'\)",
+    ),
     "a method's name": (lambda: Gateway(methods={"pets": Method()}), "methods", "'GET /pets/{id}'"),
     "a method's name that is no text": (
         lambda: Gateway(methods={5: Method()}),
@@ -186,6 +234,9 @@ def test_a_fields_name_is_a_token(name):
     ("kind", "given", "name", "meant"),
     [
         (Gateway, {}, "client_throtle", "did you mean 'client_throttle'?"),
+        (Gateway, {}, "limits", "did you mean 'throttle' or 'client_throttle'?"),
+        (Method, {}, "rate", "did you mean 'throttle' or 'client_throttle'?"),
+        (Stage, {"name": "prod"}, "limit", "did you mean 'throttle' or 'client_throttle'?"),
         (Gateway, {}, "x", "allowed are cache, client, "),
         (Method, {}, "cach", "did you mean 'cache'?"),
         (Stage, {"name": "prod"}, "cach", "did you mean 'cache'?"),
@@ -202,6 +253,14 @@ def test_a_fields_name_is_a_token(name):
 def test_a_keyword_that_is_no_setting_is_told_what_was_meant(kind, given, name, meant):
     with pytest.raises(ConfigurationError, match=re.escape(f"{kind.__name__}: {name!r} is no setting; {meant}")):
         kind(**given, **{name: 1})
+
+
+@pytest.mark.parametrize("name", sorted(CACHE_SETTINGS - {"clock", "is_detailed"}))
+def test_what_is_set_of_a_cache_is_not_set_of_a_method_and_says_so(name):
+    meant = f"{name!r} is no setting; did you mean {name!r} of the stage's cache, a ResponseCache?"
+    for build in (lambda: Gateway().cache(**{name: 1}), lambda: Method(cache={name: 1})):
+        with pytest.raises(ConfigurationError, match=re.escape(meant)):
+            build()
 
 
 def test_what_is_missing_is_pythons_own_error():

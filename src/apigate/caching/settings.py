@@ -14,6 +14,7 @@ from apigate.core.names import check_settings, errors_of, known_keywords
 __all__ = [
     "KEYED_BY_CONTENT",
     "POLICY_HINTS",
+    "TABLE_HINTS",
     "UNAUTHORIZED",
     "CachePolicy",
     "CacheSettings",
@@ -47,8 +48,12 @@ KEYED_BY_CONTENT = frozenset({"QUERY", "POST"})
 _HINTS: Mapping[str, str] = {
     **dict.fromkeys(("timeout", "expire", "expires", "expiration", "max_age", "seconds", "lifetime"), "'ttl'"),
     **{part: f"key={{'{part}': ...}}" for part in ("query", "headers", "path")},
+    **{
+        name: f"{name!r} of the stage's cache, a ResponseCache"
+        for name in ("max_bytes", "max_item_bytes", "max_entries", "policy", "shared", "max_lag", "encryption")
+    },
 }
-"""What is meant by the names of other caches, and by what stands a level deeper here."""
+"""What is meant by the names of other caches, by what stands a level deeper here, and by what is not a method's."""
 
 _TOKEN = frozenset("!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyz")
 _LONGEST = 2**31  # seconds; RFC 9111, section 1.2.2
@@ -269,6 +274,11 @@ POLICY_HINTS: Mapping[str, str] = {
     **dict.fromkeys([name for name, meant in _HINTS.items() if meant == "'ttl'"], 'policy={"ttl": 60}'),
 }
 """What is meant by the settings of a policy where those of a cache stand."""
+
+TABLE_HINTS: Mapping[str, str] = {
+    name: f"policy.{'ttl' if _HINTS.get(name) == repr('ttl') else name}" for name in POLICY_HINTS
+}
+"""The same in a table, which may stand in a file."""
 
 
 class CacheSettings(TypedDict, total=False):

@@ -19,6 +19,8 @@ _SECONDS = {"second": 1, "minute": 60, "hour": 3_600, "day": 86_400, "week": 604
 _SHORT = {"s": "second", "sec": "second", "m": "minute", "min": "minute", "h": "hour", "d": "day", "w": "week"}
 _CALENDAR = {"month": 30, "year": 365}
 _GRAMMAR = "a text such as '100/second', '5 per 10 minutes' or '50/second; burst=100'"
+_BYTES: tuple[type, ...] = (bytes, bytearray)  # sequences too, and of numbers
+_WINDOW = "{window = '100/minute', kind = 'moving'}"
 # Texts, compiled at first use: compiling them here would cost every import a millisecond.
 _NUMBER = r"\d(?:_?\d){0,18}"  # a longer one exceeds exact arithmetic, and Python reads very long ones not at all
 _RATE = rf"(?ai:(?P<count>{_NUMBER})\s*(?:/|\bper\b)\s*(?P<times>{_NUMBER}(?:\.\d+)?)?\s*(?P<unit>[a-z]+))"
@@ -158,12 +160,13 @@ def parse_rates(rates: RateLike, setting: str = "rate") -> tuple[Rate | Window, 
         return _parse_text(rates, setting)
     if isinstance(rates, Mapping) and "window" in rates:
         return (_read_table(rates, setting),)
-    if isinstance(rates, Sequence):
+    if isinstance(rates, Sequence) and not isinstance(rates, _BYTES):
         found = tuple(rate for item in rates for rate in parse_rates(item, setting))
         if found:
             return found
     raise ConfigurationError(
-        f"{setting}: {rates!r} is not a rate; give a Rate, {_GRAMMAR}, a Window, or a list of these"
+        f"{setting}: {rates!r} is not a rate; give a Rate, {_GRAMMAR}, a Window (in a file {_WINDOW}), or a list "
+        f"of these"
     )
 
 
@@ -184,9 +187,7 @@ def read_count(text: object, setting: str) -> tuple[int, int]:
 def _read_table(table: "Mapping[str, Any]", setting: str) -> Window:
     """The window that a table of a file describes. Any: whatever stands in the file."""
     if set(table) != {"window", "kind"}:
-        raise ConfigurationError(
-            f"{setting}: {dict(table)!r} is no window; write {{window = '100/minute', kind = 'moving'}}"
-        )
+        raise ConfigurationError(f"{setting}: {dict(table)!r} is no window; write {_WINDOW}")
     try:
         return Window(table["window"], kind=table["kind"])
     except ConfigurationError as error:
