@@ -46,10 +46,12 @@ OBJECTS = frozenset({"client", "clock", "on_event", "policies"})
 """Settings of a gateway that cannot stand in a file."""
 
 
-RATE_HINTS: Mapping[str, str] = dict.fromkeys(
-    ("limit", "limits", "quota", "rate", "rates", "rate_limits"), "'throttle' or 'client_throttle'"
-)
-"""What is meant by the names that others have for limits."""
+_LIMITS = ("limit", "limits", "quota", "rate", "rates", "rate_limits")
+RATE_HINTS: Mapping[str, str] = {
+    **dict.fromkeys(_LIMITS, "'throttle' or 'client_throttle'"),
+    **dict.fromkeys(map(str.upper, _LIMITS), "'THROTTLE' or 'CLIENT_THROTTLE'"),
+}
+"""What is meant by the names that others have for limits; in capitals, as the settings of frameworks are."""
 
 
 class Unset(Enum):

@@ -14,7 +14,7 @@ from flask import Flask, Response, current_app, request
 from flask.cli import AppGroup
 from werkzeug.local import LocalProxy
 
-from apigate.config import OBJECTS
+from apigate.config import OBJECTS, RATE_HINTS
 from apigate.core.context import RequestContext, current
 from apigate.core.counters import Counters
 from apigate.core.errors import ConfigurationError
@@ -157,7 +157,7 @@ def _configured(app: Flask, settings: dict[str, Any]) -> Gateway:  # Any: as abo
     """A gateway of an app's configuration."""
     known = [name.upper() for name in (*signature(Gateway).parameters, "config", "enabled", "stage")]
     for name in map(str.upper, settings):
-        check_settings([name], known, f"{_PREFIX}{name}")
+        check_settings([name], known, f"{_PREFIX}{name}", RATE_HINTS)
     path = settings.pop("config", None)
     if path is not None:
         objects = {name: settings.pop(name) for name in OBJECTS & settings.keys()}

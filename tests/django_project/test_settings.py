@@ -91,6 +91,7 @@ WRONG = {
         {"CLIENT_THROTLE": "1/second"},
         "APIGATE: 'CLIENT_THROTLE' is no setting; did you mean 'CLIENT_THROTTLE'?",
     ),
+    "limits": ({"LIMITS": {}}, "APIGATE: 'LIMITS' is no setting; did you mean 'THROTTLE' or 'CLIENT_THROTTLE'?"),
     "gateway misspelt": ({"GATWAY": "a.b"}, "APIGATE: 'GATWAY' is no setting; did you mean 'GATEWAY'?"),
     "stage misspelt": ({"GATEWAY": "a.b", "STGE": "prod"}, "APIGATE: 'STGE' is no setting; did you mean 'STAGE'?"),
     "no setting at all": ({"ZZZ": 1}, "APIGATE: 'ZZZ' is no setting; allowed are CACHE, CLIENT, CLIENT_IN_FLIGHT, "),

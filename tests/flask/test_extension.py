@@ -378,6 +378,10 @@ def test_settings_from_the_environment(monkeypatch):
     [
         ({}, ["no APIGATE_* key", "APIGATE_CLIENT_THROTTLE"]),
         ({"APIGATE_TROTTLE": "1/minute"}, ["APIGATE_TROTTLE: 'TROTTLE' is no setting", "did you mean 'THROTTLE'?"]),
+        (
+            {"APIGATE_LIMITS": {}},
+            ["APIGATE_LIMITS: 'LIMITS' is no setting; did you mean 'THROTTLE' or 'CLIENT_THROTTLE'?"],
+        ),
         ({"APIGATE_X": "red"}, ["APIGATE_X", "is no setting", "THROTTLE", "CONFIG", "ENABLED", "STAGE"]),
         ({"APIGATE_CLIENT_THROTTLE": "often"}, ["APIGATE_CLIENT_THROTTLE:", "'often'"]),
         ({"APIGATE_METHODS": {"GET pets": {}}}, ["APIGATE_METHODS:", "'GET pets' is not a method"]),

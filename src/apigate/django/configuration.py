@@ -9,7 +9,7 @@ from django.conf import settings
 from django.core.signals import setting_changed
 from django.utils.module_loading import import_string
 
-from apigate.config import OBJECTS
+from apigate.config import OBJECTS, RATE_HINTS
 from apigate.core.errors import ConfigurationError
 from apigate.core.names import check_settings
 from apigate.gateway import Gateway
@@ -57,7 +57,8 @@ def _load(table: object) -> tuple[Gateway, str | None]:
 
 def _check_names(given: Mapping[str, object]) -> None:
     """Find what is no setting, and say which was meant."""
-    check_settings(map(str.upper, given), {name.upper() for name in (*signature(Gateway).parameters, *_OWN)}, "APIGATE")
+    known = {name.upper() for name in (*signature(Gateway).parameters, *_OWN)}
+    check_settings(map(str.upper, given), known, "APIGATE", RATE_HINTS)
 
 
 _OWN = ("gateway", "config", "stage")
