@@ -50,6 +50,22 @@ def test_what_was_stored_is_the_answer_with_its_age(cache, clock):
     assert isinstance(cache.ask("GET", PETS), Fill)
 
 
+@pytest.mark.parametrize("ttl", [1, 1.5, 2])
+def test_the_ttl_of_a_stale_answer_is_negative_and_that_of_a_fresh_one_is_not(cache, clock, ttl):
+    policy = CachePolicy(ttl=ttl, stale_while_revalidate=60)
+    stored(cache, policy=policy)
+    told = []
+    for _ in range(16):
+        answer = cache.ask("GET", PETS, policy=policy)
+        assert isinstance(answer, Answer)
+        told.append(int(dict(answer.text)["Cache-Status"].split("; ")[2].removeprefix("ttl=")))
+        clock.advance(0.25)
+    fresh = round(ttl / 0.25)
+    assert all(each >= 0 for each in told[:fresh])
+    assert all(each < 0 for each in told[fresh:])
+    assert told == sorted(told, reverse=True)
+
+
 @pytest.mark.parametrize(
     "other",
     [
