@@ -61,6 +61,12 @@ def test_explain(run):
         assert part in out
 
 
+def test_explain_takes_a_verb_in_either_letter_case(run, shop):
+    (shop / "cached.toml").write_text('[methods."GET /pets"]\ncache = 60\n')
+    asked = ("https://shop.example/pets", "--address", "2001:db8::1")
+    assert run("explain", "cached.toml", "get", *asked) == run("explain", "cached.toml", "GET", *asked)
+
+
 def test_explain_sends_headers(run, shop):
     (shop / "host.toml").write_text('stage_by = { header = "x-stage" }\n[stages.prod]\n[stages.beta]\n')
     assert "stage   beta" in run("explain", "host.toml", "GET", "/", "-H", "X-Stage:  beta ").out
