@@ -12,12 +12,12 @@ from types import MappingProxyType
 from typing import Any, Final, TypeAlias, cast, final
 
 from apigate.caching.cache import CACHE_SETTINGS, ResponseCache
-from apigate.caching.settings import POLICY_HINTS, CachePolicy, cache_policy, check_settings
+from apigate.caching.settings import POLICY_HINTS, CachePolicy, cache_policy
 from apigate.core.context import RequestContext
 from apigate.core.cors import CORS
 from apigate.core.errors import ConfigurationError
 from apigate.core.message import Request
-from apigate.core.names import checked_name, errors_of, nearest
+from apigate.core.names import check_settings, checked_name, errors_of, known_keywords
 from apigate.core.responses import GatewayResponse
 from apigate.core.routes import ANY, method_key
 from apigate.core.workers import workers_told
@@ -55,6 +55,7 @@ ResponseCacheLike: TypeAlias = ResponseCache | Mapping[str, Any] | str
 
 
 @final
+@known_keywords()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Method:
     """Settings of one method, or of `*`: every method that does not say otherwise.
@@ -114,6 +115,7 @@ class Method:
 
 
 @final
+@known_keywords()
 @dataclass(frozen=True, slots=True)
 class Stage:
     """Settings of one stage.
@@ -451,9 +453,5 @@ def _table(value: Any, where: str) -> Mapping[str, Any]:
 
 
 def _named(table: Mapping[str, Any], known: frozenset[str], where: str) -> Mapping[str, Any]:
-    for name in table:
-        if name not in known:
-            close = nearest(name, known)
-            hint = f"did you mean {close!r}?" if close else f"allowed are {', '.join(sorted(known))}"
-            raise ConfigurationError(f"{where}: {name!r} is no setting; {hint}")
+    check_settings(table, known, where)
     return table

@@ -6,6 +6,7 @@ fixes the stage. With `APIGATE_ENABLED = False` nothing stands around the app, a
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from inspect import signature
 from pathlib import Path
 from typing import Any, cast, final
 
@@ -17,6 +18,7 @@ from apigate.config import OBJECTS
 from apigate.core.context import RequestContext, current
 from apigate.core.counters import Counters
 from apigate.core.errors import ConfigurationError
+from apigate.core.names import check_settings
 from apigate.core.native import wsgi_request
 from apigate.core.policy import CompiledMethod
 from apigate.gateway import DEFAULT_STAGE, NO_STAGE, Gateway, empty_context
@@ -153,11 +155,9 @@ def _keys(settings: Iterable[str]) -> str:
 
 def _configured(app: Flask, settings: dict[str, Any]) -> Gateway:  # Any: as above
     """A gateway of an app's configuration."""
-    known = Gateway.__init__.__kwdefaults__ or {}
-    unknown = settings.keys() - known.keys() - {"config"}
-    if unknown:
-        allowed = _keys({*known, "config", "enabled", "stage"})
-        raise ConfigurationError(f"{_keys(unknown)}: no such setting; allowed are {allowed}")
+    known = [name.upper() for name in (*signature(Gateway).parameters, "config", "enabled", "stage")]
+    for name in map(str.upper, settings):
+        check_settings([name], known, f"{_PREFIX}{name}")
     path = settings.pop("config", None)
     if path is not None:
         objects = {name: settings.pop(name) for name in OBJECTS & settings.keys()}

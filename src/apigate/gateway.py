@@ -5,6 +5,7 @@ The only module that knows a request's whole way. What waits exists twice, for t
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from inspect import signature
 from os import PathLike
 from threading import Lock
 from types import MappingProxyType, MethodType
@@ -37,6 +38,7 @@ from apigate.core.counters import Counters
 from apigate.core.endpoints import Decorated, Endpoint, FindEndpoint, Mark, Routing
 from apigate.core.errors import ConfigurationError
 from apigate.core.message import Request, Response
+from apigate.core.names import known_keywords
 from apigate.core.native import is_same_request, warm_requests
 from apigate.core.policy import CompiledMethod, Completion, OnRequest, Policy, block_on, refuse_awaitable
 from apigate.core.responses import ErrorFormat, GatewayResponse, GatewayResponses
@@ -90,6 +92,7 @@ Warmed: TypeAlias = "Iterable[str | tuple[str, Mapping[str, str]]]"
 
 
 @final
+@known_keywords()
 class Gateway:
     """An API gateway: settings, a store and a clock, ready to be put around apps.
 
@@ -266,7 +269,7 @@ class Gateway:
         """
         if not isinstance(settings, Mapping):
             raise ConfigurationError(f"the configuration: {settings!r} is not a table")
-        known = frozenset(cls.__init__.__kwdefaults__ or ()) - OBJECTS
+        known = frozenset(signature(cls).parameters) - OBJECTS
         written = gateway_settings(settings, known)
         for setting in written.keys() & objects.keys():
             raise ConfigurationError(f"{setting}: given in the configuration and beside it; keep one of them")

@@ -377,7 +377,8 @@ def test_settings_from_the_environment(monkeypatch):
     ("config", "words"),
     [
         ({}, ["no APIGATE_* key", "APIGATE_CLIENT_THROTTLE"]),
-        ({"APIGATE_TROTTLE": "1/minute"}, ["APIGATE_TROTTLE: no such setting", "APIGATE_THROTTLE", "APIGATE_ENABLED"]),
+        ({"APIGATE_TROTTLE": "1/minute"}, ["APIGATE_TROTTLE: 'TROTTLE' is no setting", "did you mean 'THROTTLE'?"]),
+        ({"APIGATE_X": "red"}, ["APIGATE_X", "is no setting", "THROTTLE", "CONFIG", "ENABLED", "STAGE"]),
         ({"APIGATE_CLIENT_THROTTLE": "often"}, ["APIGATE_CLIENT_THROTTLE:", "'often'"]),
         ({"APIGATE_METHODS": {"GET pets": {}}}, ["APIGATE_METHODS:", "'GET pets' is not a method"]),
         ({"APIGATE_METHODS": {"GET /pets": "1/minute"}}, ["APIGATE_METHODS:", "is not a table"]),

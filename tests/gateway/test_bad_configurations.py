@@ -4,7 +4,19 @@ import re
 
 import pytest
 
-from apigate import ConfigurationError, Gateway, GatewayResponse, Method, Rate, Stage
+from apigate import (
+    CORS,
+    CachePolicy,
+    ConfigurationError,
+    Gateway,
+    GatewayResponse,
+    Method,
+    Rate,
+    ResponseCache,
+    Stage,
+    Throttle,
+    Window,
+)
 from apigate.staging import Header, Host
 from apigate.stores.memory import MemoryStore
 
@@ -170,7 +182,28 @@ def test_a_fields_name_is_a_token(name):
         GatewayResponse(headers={name: "a"})
 
 
-@pytest.mark.parametrize("name", ["throtle", "stage", "Throttle", "x"])
-def test_a_setting_that_is_not_there_is_pythons_own_error(name):
-    with pytest.raises(TypeError, match=name):
-        Gateway(**{name: 1})
+@pytest.mark.parametrize(
+    ("kind", "given", "name", "meant"),
+    [
+        (Gateway, {}, "client_throtle", "did you mean 'client_throttle'?"),
+        (Gateway, {}, "x", "allowed are cache, client, "),
+        (Method, {}, "cach", "did you mean 'cache'?"),
+        (Stage, {"name": "prod"}, "cach", "did you mean 'cache'?"),
+        (CachePolicy, {}, "tll", "did you mean 'ttl'?"),
+        (CachePolicy, {}, "timeout", "did you mean 'ttl'?"),
+        (ResponseCache, {}, "ttl", 'did you mean policy={"ttl": 60}?'),
+        (Rate, {"count": 1}, "brust", "did you mean 'burst'?"),
+        (Window, {"limit": "1/minute"}, "kinds", "did you mean 'kind'?"),
+        (Throttle, {}, "stor", "did you mean 'store'?"),
+        (CORS, {}, "allow_origin", "did you mean 'allow_origins'?"),
+        (GatewayResponse, {}, "header", "did you mean 'headers'?"),
+    ],
+)
+def test_a_keyword_that_is_no_setting_is_told_what_was_meant(kind, given, name, meant):
+    with pytest.raises(ConfigurationError, match=re.escape(f"{kind.__name__}: {name!r} is no setting; {meant}")):
+        kind(**given, **{name: 1})
+
+
+def test_what_is_missing_is_pythons_own_error():
+    with pytest.raises(TypeError, match="count"):
+        Rate(burst=5)

@@ -4,14 +4,15 @@ What is behind it is imported when the first cache is made: `import apigate` is 
 """
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from inspect import Parameter, signature
+from inspect import signature
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Never, final
+from typing import TYPE_CHECKING, Any, final
 
-from apigate.caching.settings import POLICY_HINTS, CachePolicy, cache_policy, check_settings
+from apigate.caching.settings import POLICY_HINTS, CachePolicy, cache_policy
 from apigate.caching.sizes import parse_size
 from apigate.core.clock import Clock, SystemClock
 from apigate.core.errors import ConfigurationError
+from apigate.core.names import known_keywords
 from apigate.core.steps import Steps, block, refuse_to_wait, run
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ _MOST_OBJECTIONS = 256
 
 
 @final
+@known_keywords(POLICY_HINTS)
 class ResponseCache:
     """Stored responses of one stage, within a budget in bytes.
 
@@ -57,7 +59,6 @@ class ResponseCache:
         clock: The clock to go by; in a gateway, the gateway's.
         is_detailed: Whether Cache-Status says why a response was not stored; for development, as it tells clients
             about the app.
-        unknown: None; a name that is no setting is an error which says what is perhaps meant.
 
     Attributes:
         generations: What has been invalidated in this process.
@@ -90,10 +91,8 @@ class ResponseCache:
         encryption: Sequence[bytes | str] | None = None,
         clock: Clock | None = None,
         is_detailed: bool = False,
-        **unknown: Never,
     ) -> None:
         """Check every setting; nothing is stored yet."""
-        check_settings(unknown, CACHE_SETTINGS, "ResponseCache", POLICY_HINTS)
         from apigate.caching.coalescing import Flights
         from apigate.caching.generations import Generations
         from apigate.caching.memory import NO_ROOM, MemoryTier
@@ -406,9 +405,7 @@ class ResponseCache:
         return f"<ResponseCache {self._tier.entries} responses, {self._tier.bytes} of {self.max_bytes} bytes>"
 
 
-CACHE_SETTINGS = frozenset(
-    each.name for each in signature(ResponseCache).parameters.values() if each.kind is not Parameter.VAR_KEYWORD
-)
+CACHE_SETTINGS = frozenset(signature(ResponseCache).parameters)
 """What a `ResponseCache` takes, by name."""
 
 

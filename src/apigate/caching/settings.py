@@ -5,12 +5,11 @@ Rule: a policy that says nothing is safe: it reuses what the app said may be reu
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
-from types import MappingProxyType
 from typing import Any, Literal, Self, TypeAlias, TypedDict, cast, final
 
 from apigate.core.errors import ConfigurationError
 from apigate.core.message import Request
-from apigate.core.names import errors_of, nearest
+from apigate.core.names import check_settings, errors_of, known_keywords
 
 __all__ = [
     "KEYED_BY_CONTENT",
@@ -24,7 +23,6 @@ __all__ = [
     "Unauthorized",
     "cache_policy",
     "check_policy_settings",
-    "check_settings",
     "checked_texts",
 ]
 
@@ -82,6 +80,7 @@ def _names(values: object, setting: str) -> tuple[str, ...]:
 
 
 @final
+@known_keywords()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeyParts:
     """What of a request tells stored responses apart, beside verb class, scheme, host and path.
@@ -120,6 +119,7 @@ class KeyParts:
 
 
 @final
+@known_keywords(_HINTS)
 @dataclass(frozen=True, slots=True)
 class CachePolicy:
     """How responses of a method are cached; without arguments, as the app's own fields say (RFC 9111).
@@ -327,27 +327,6 @@ def check_policy_settings(names: Iterable[str], setting: str) -> None:
         ConfigurationError: One is none.
     """
     check_settings(names, {item.name for item in fields(CachePolicy)}, setting, _HINTS)
-
-
-def check_settings(
-    names: Iterable[str], known: Collection[str], setting: str, hints: Mapping[str, str] = MappingProxyType({})
-) -> None:
-    """See that names are settings.
-
-    Args:
-        names: The names.
-        known: The settings there are.
-        setting: Where they stand.
-        hints: What is meant by names that other caches have.
-
-    Raises:
-        ConfigurationError: One is none; it says what is perhaps meant.
-    """
-    for name in names:
-        if name not in known:
-            close = hints.get(name) or (repr(meant) if (meant := nearest(name, known)) else None)
-            hint = f"did you mean {close}?" if close else f"allowed are {', '.join(sorted(known))}"
-            raise ConfigurationError(f"{setting}: {name!r} is no setting; {hint}")
 
 
 def _key_parts(key: object) -> KeyParts:

@@ -11,6 +11,7 @@ from typing import final
 
 from apigate.core.errors import ConfigurationError
 from apigate.core.message import Field, Response, field
+from apigate.core.names import known_keywords
 
 __all__ = ["CORS"]
 
@@ -19,6 +20,7 @@ _READABLE = ("Retry-After", "RateLimit", "RateLimit-Policy")
 
 
 @final
+@known_keywords()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CORS:
     """Which origins may read the gateway's own responses. Preflights are the app's to answer.

@@ -3,12 +3,17 @@
 That is which name was perhaps meant, and which setting an error is of.
 """
 
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping
 from contextlib import contextmanager
+from functools import wraps
+from types import MappingProxyType
+from typing import TypeVar
 
 from apigate.core.errors import ConfigurationError
 
-__all__ = ["checked_name", "errors_of", "nearest"]
+__all__ = ["check_settings", "checked_name", "errors_of", "known_keywords", "nearest"]
+
+T = TypeVar("T")
 
 _CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.")
 """No colon, which separates the parts, and no brace, which tells a Redis cluster where a key belongs."""
@@ -38,6 +43,54 @@ def nearest(name: object, known: Iterable[str]) -> str | None:
     from difflib import get_close_matches
 
     return next(iter(get_close_matches(str(name), list(known), n=1)), None)
+
+
+def check_settings(
+    names: Iterable[str], known: Collection[str], setting: str, hints: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """See that names are settings.
+
+    Args:
+        names: The names.
+        known: The settings there are.
+        setting: Where they stand.
+        hints: What is meant by names that other caches have.
+
+    Raises:
+        ConfigurationError: One is none; it says what is perhaps meant.
+    """
+    for name in names:
+        if name not in known:
+            close = hints.get(name) or (repr(meant) if (meant := nearest(name, known)) else None)
+            hint = f"did you mean {close}?" if close else f"allowed are {', '.join(sorted(known))}"
+            raise ConfigurationError(f"{setting}: {name!r} is no setting; {hint}")
+
+
+def known_keywords(hints: Mapping[str, str] = MappingProxyType({})) -> Callable[[type[T]], type[T]]:
+    """A decorator of a class: what it does not take by name is no `TypeError`, but says what is perhaps meant.
+
+    Args:
+        hints: As of `check_settings`.
+
+    >>> Rate(10, brust=20)
+    Traceback (most recent call last):
+    apigate.core.errors.ConfigurationError: Rate: 'brust' is no setting; did you mean 'burst'?
+    """
+
+    def decorated(kind: type[T]) -> type[T]:
+        made: Callable[..., None] = getattr(kind, "__init__")  # noqa: B009 - mypy finds another class's unsafe
+        code = made.__code__
+        known = frozenset(code.co_varnames[1 : code.co_argcount + code.co_kwonlyargcount])
+
+        @wraps(made)
+        def init(self: T, *given: object, **settings: object) -> None:
+            check_settings(settings, known, kind.__name__, hints)
+            made(self, *given, **settings)
+
+        setattr(kind, "__init__", init)  # noqa: B010 - as above
+        return kind
+
+    return decorated
 
 
 @contextmanager

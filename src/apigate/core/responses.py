@@ -16,6 +16,7 @@ from typing import Any, Literal, final
 from apigate.core.context import RequestContext
 from apigate.core.errors import ConfigurationError
 from apigate.core.message import Field, Response, field
+from apigate.core.names import known_keywords
 
 __all__ = ["KINDS", "ErrorFormat", "GatewayResponse", "GatewayResponses"]
 
@@ -48,6 +49,7 @@ Body = str | Callable[[RequestContext], str]
 
 
 @final
+@known_keywords()
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GatewayResponse:
     """How responses of one type look instead; what is left out stays as it is.

@@ -1,8 +1,7 @@
 """The setting `APIGATE`: which gateway a project has."""
 
-from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
-from inspect import Parameter, signature
+from collections.abc import Mapping
+from inspect import signature
 from os import PathLike, fspath
 from typing import Any, cast
 
@@ -12,6 +11,7 @@ from django.utils.module_loading import import_string
 
 from apigate.config import OBJECTS
 from apigate.core.errors import ConfigurationError
+from apigate.core.names import check_settings
 from apigate.gateway import Gateway
 
 __all__ = ["gateway_of_settings"]
@@ -57,17 +57,7 @@ def _load(table: object) -> tuple[Gateway, str | None]:
 
 def _check_names(given: Mapping[str, object]) -> None:
     """Find what is no setting, and say which was meant."""
-    known = {name.upper() for name in (*_parameters(Gateway), *_OWN)}
-    for name in map(str.upper, given):
-        if name not in known:
-            close = get_close_matches(name, known, n=1)
-            hint = f"did you mean {close[0]!r}?" if close else f"allowed are {', '.join(sorted(known))}"
-            raise ConfigurationError(f"APIGATE: {name!r} is no setting; {hint}")
-
-
-def _parameters(kind: type) -> Iterator[str]:
-    """What a class takes by name."""
-    return (name for name, each in signature(kind).parameters.items() if each.kind is Parameter.KEYWORD_ONLY)
+    check_settings(map(str.upper, given), {name.upper() for name in (*signature(Gateway).parameters, *_OWN)}, "APIGATE")
 
 
 _OWN = ("gateway", "config", "stage")

@@ -7,6 +7,7 @@ from math import gcd
 from typing import TYPE_CHECKING, Any, TypeAlias, final
 
 from apigate.core.errors import ConfigurationError
+from apigate.core.names import known_keywords
 from apigate.throttling.window import Window
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ _LARGEST_CAPACITY = 2**51
 
 
 @final
+@known_keywords()
 @dataclass(frozen=True, slots=True)
 class Rate:
     """`count` tokens flow back every `per` seconds into a bucket that holds `burst`.

@@ -7,6 +7,7 @@ from typing import Self, TypeAlias, TypeVar, final
 
 from apigate.core.clock import Clock, SystemClock
 from apigate.core.errors import ConfigurationError, ProtocolError
+from apigate.core.names import known_keywords
 from apigate.core.steps import refuse_to_wait
 from apigate.throttling.combined import check_windows, open_buckets, settle
 from apigate.throttling.decision import Decision, Throttled
@@ -26,6 +27,7 @@ _RESERVED = frozenset(":#")  # they separate the parts of a bucket's name
 
 
 @final
+@known_keywords()
 class Throttle:
     """Rates at named levels that admit or refuse together: a call takes its tokens at every level or at none.
 

@@ -5,6 +5,7 @@ from math import gcd
 from typing import Literal, TypeAlias, final
 
 from apigate.core.errors import ConfigurationError
+from apigate.core.names import known_keywords
 
 __all__ = ["KINDS", "Window", "WindowKind"]
 
@@ -19,6 +20,7 @@ _LARGEST = 2**52
 
 
 @final
+@known_keywords()
 @dataclass(frozen=True, slots=True)
 class Window:
     """At most so many requests in a window of time; may stand for one `Rate` of a request's levels.
