@@ -156,9 +156,9 @@ def work(name: str, path: str, pace: str, seconds: str) -> None:
     sys.stdout.flush()
     sys.stdin.read()
     took, failed = array("d"), 0
-    begin = clock()
-    end, due = begin + float(seconds), begin
-    while (start := clock()) < end:
+    start = due = clock()
+    end = start + float(seconds)
+    while not took or (start := clock()) < end:  # once at least, however late it begins
         if int(pace):
             due += 1 / int(pace)
             if due > start:

@@ -27,13 +27,18 @@ class Front(NamedTuple):
     template: str
     arguments: tuple[str, ...]
 
-    def prepare(self, folder: str, app_port: int) -> tuple[int, list[str]]:
-        """Write the configuration; the port that it will listen on, and the command that starts it."""
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port: int = free.getsockname()[1]
+    def prepare(self, folder: str, app_port: int) -> tuple[int, socket.socket, list[str]]:
+        """Write the configuration; the port that it will listen on, what keeps it free, and the command that starts it.
+
+        Who sets SO_REUSEADDR, as these do, may bind it too; nobody else is given it.
+        """
+        holder = socket.socket()
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        holder.bind(("127.0.0.1", 0))
+        port: int = holder.getsockname()[1]
         known = {"FOLDER": folder, "OWN_PORT": str(port), "APP_PORT": str(app_port)}
         Path(folder, self.file).write_text(_filled(self.template, known), encoding="utf-8")
-        return port, [str(shutil.which(self.program)), *(_filled(text, known) for text in self.arguments)]
+        return port, holder, [str(shutil.which(self.program)), *(_filled(text, known) for text in self.arguments)]
 
 
 def _filled(text: str, known: dict[str, str]) -> str:

@@ -22,6 +22,7 @@ __all__ = [
     "FIXED",
     "FLOOR",
     "MOVING",
+    "PATIENCE_MS",
     "SLOWLY",
     "Ask",
     "AskTask",

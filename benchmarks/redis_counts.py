@@ -18,6 +18,7 @@ from benchmarks.redis_askers import (
     CLIENTS,
     FIXED,
     MOVING,
+    PATIENCE_MS,
     SLOWLY,
     Ask,
     apigate_tasks,
@@ -69,7 +70,7 @@ def _asking() -> Iterator[tuple[str, tuple[str, ...], Callable[[], Batch]]]:
 
 
 def _gate_refusing() -> Batch:
-    gate = raw_apps.wsgi_apigate(refuse=True, store=RedisStore(server().uri), name="refusing")
+    gate = raw_apps.wsgi_apigate(refuse=True, store=RedisStore(server().uri, deadline_ms=PATIENCE_MS), name="refusing")
     return wsgi_batch(gate, after=1, status=429, field="retry-after")
 
 
@@ -92,7 +93,7 @@ def _keeping() -> Iterator[tuple[str, Callable[[], Ask]]]:
 
 
 def _one_level(uri: str) -> Ask:
-    acquire = Throttle({"client": SLOWLY}, store=RedisStore(uri), name="bench").acquire
+    acquire = Throttle({"client": SLOWLY}, store=RedisStore(uri, deadline_ms=PATIENCE_MS), name="bench").acquire
     return lambda key: acquire({"client": key})
 
 

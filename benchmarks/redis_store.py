@@ -21,6 +21,7 @@ from benchmarks.redis_askers import (
     ASKERS,
     CLIENTS,
     FLOOR,
+    PATIENCE_MS,
     SLOWLY,
     Ask,
     Asker,
@@ -82,7 +83,11 @@ def groups(_plan: Plan) -> Iterator[Group]:
             Case("in memory, three levels", apigate_levels),
             Case("three levels in hand, lease=10,000", _in_hand, needs),
             Case("in memory, three levels, refused", lambda: _refused(MemoryStore())),
-            Case("three levels, refused and remembered", lambda: _refused(RedisStore(server().uri)), needs),
+            Case(
+                "three levels, refused and remembered",
+                lambda: _refused(RedisStore(server().uri, deadline_ms=PATIENCE_MS)),
+                needs,
+            ),
         ),
         rebuilt=False,
     )
@@ -100,6 +105,10 @@ def awaited(asker: Asker) -> Batch:
 
 def _in_hand() -> Batch:
     return each(apigate_threads(server().uri, lease=10_000), CLIENTS[:1])
+
+
+def _patient_store() -> RedisStore:
+    return RedisStore(server().uri, deadline_ms=PATIENCE_MS)
 
 
 def _refused(store: ThrottleStore) -> Batch:

@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -33,8 +33,8 @@ __all__ = ["Row", "Table", "loads", "measured"]
 PATH = "/pets"
 ROOT = Path(__file__).parents[1]
 UNITS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
-PATIENCE = 30.0
-"""Seconds that a server may take to start or to stop."""
+PATIENCE = 120.0
+"""Seconds that a server may take to start or to stop; a dozen of them start at once, on a machine that may be busy."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,8 @@ def _start(table: Table, rows: Sequence[Row], processes: _Processes) -> Mapping[
             ports[row.name] = _serve(processes, table.server, row.subject, refuse=row.refuse)
         elif row.front is not None:
             folder = processes.waited.enter_context(tempfile.TemporaryDirectory())
-            ports[row.name], command = row.front.prepare(folder, ports[rows[0].name])
+            ports[row.name], holder, command = row.front.prepare(folder, ports[rows[0].name])
+            processes.waited.enter_context(holder)
             processes.start(command)
     return ports
 
@@ -239,17 +240,37 @@ def _answer(port: int) -> tuple[int, Mapping[str, str]]:
 
 
 def _wrk(port: int, connections: int, seconds: float) -> Answers:
-    """Load one server for so long. wrk counts whole seconds only, so it is told when to stop."""
+    """Load one server until something was answered: the longer, the more often nothing was."""
+    while (answers := _loaded(port, connections, seconds)) is None or not answers.total:
+        if seconds > PATIENCE:
+            raise RuntimeError(f"wrk: {answers}")
+        seconds *= 2
+    return answers
+
+
+def _loaded(port: int, connections: int, seconds: float) -> Answers | None:
+    """Load one server for so long; None where wrk was told to stop before it could hear that.
+
+    It counts whole seconds only, so it is told when to stop: at first a signal ends it, then it hears none for a while.
+    """
     url = f"http://127.0.0.1:{port}{PATH}"
-    command = [str(shutil.which("wrk")), "--threads=1", f"--connections={connections}", "--duration=60s"]
+    command = [str(shutil.which("wrk")), "--threads=1", f"--connections={connections}", "--duration=600s"]
     command += ["--latency", url]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
+            deadline = time.monotonic() + seconds + PATIENCE
+            said = None
             time.sleep(seconds)
-            process.send_signal(signal.SIGINT)
-            said, _ = process.communicate(timeout=PATIENCE)
+            while said is None:
+                process.send_signal(signal.SIGINT)
+                with suppress(subprocess.TimeoutExpired):
+                    said, _ = process.communicate(timeout=0.1)
+                if said is None and time.monotonic() > deadline:
+                    raise RuntimeError(f"wrk does not end: {command}")
         finally:
             process.kill()
+    if process.returncode == -signal.SIGINT:
+        return None
     rate = re.search(r"^Requests/sec:\s+([\d.]+)$", said, re.MULTILINE)
     total = re.search(r"^\s*(\d+) requests in ", said, re.MULTILINE)
     slowest = re.search(r"^\s*99%\s+([\d.]+)(us|ms|s)$", said, re.MULTILINE)

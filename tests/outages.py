@@ -57,8 +57,9 @@ class FailingStore:
         if operation == self.held_at:
             self.is_held.set()
             assert self.goes_on.wait(_PATIENCE)
-        if self.error is not None:
-            raise self.error(operation)
+        error = self.error  # looked at once: another thread may have it work again meanwhile
+        if error is not None:
+            raise error(operation)
 
     def has_to_be_awaited(self) -> bool:
         if self.way == "by loop":

@@ -37,6 +37,8 @@ NEVER_PERSIST = ("--save", "", "--appendonly", "no")
 BUS = 10_000  # a node of a cluster speaks to the others at its port and this
 SLOTS = 16_384
 NODES = 3
+LOST_MS = 30_000
+"""How long who says nothing is not taken for lost: longer than a busy machine keeps one from it."""
 
 
 def redis_programs() -> list[str]:
@@ -305,11 +307,10 @@ class RedisCluster:
 
     Args:
         program: As of `RedisServer`.
-        lost_ms: How long a node may say nothing until the others take it for lost: longer than a busy machine keeps one
-            from it, where no test needs that.
+        lost_ms: How long a node may say nothing until the others take it for lost.
     """
 
-    def __init__(self, *, program: str | None = None, lost_ms: int = 30_000) -> None:
+    def __init__(self, *, program: str | None = None, lost_ms: int = LOST_MS) -> None:
         options = ("--cluster-enabled", "yes", "--cluster-node-timeout", str(lost_ms))
         with ExitStack() as started:
             self.nodes = [started.enter_context(RedisServer(*options, program=program, bus=BUS)) for _ in range(NODES)]
@@ -435,12 +436,18 @@ class RedisSentinel:
     def lose_primary(self) -> None:
         """Kill the primary; returns when the replica has taken its place."""
         self.primary.kill()
+        self.look_for_the_primary()
         self.await_promotion()
+
+    def look_for_the_primary(self, lost_ms: int = 500) -> None:
+        """Have Sentinel notice soon that a primary is gone; until then it takes a busy machine's for none that is."""
+        self.sentinel.command("SENTINEL", "SET", self.SERVICE, "down-after-milliseconds", lost_ms)
 
     def await_promotion(self) -> None:
         """Wait until the replica is the primary; `primary` and `replica` change places then."""
         until(lambda: "role:master" in self._replication(self.replica), "the replica is promoted")
         until(lambda: self.primary_port() == self.replica.port, "Sentinel tells the new primary")
+        self.look_for_the_primary(LOST_MS)
         self.primary, self.replica = self.replica, self.primary
 
     def stop(self) -> None:
@@ -467,7 +474,7 @@ class Sentinel(RedisServer):
             settings.write_text(
                 f"bind 127.0.0.1\nport {self.port}\nunixsocket {self.socket}\n"
                 f"sentinel monitor {self.service} 127.0.0.1 {self.primary} 1\n"
-                f"sentinel down-after-milliseconds {self.service} 500\n"
+                f"sentinel down-after-milliseconds {self.service} {LOST_MS}\n"
                 f"sentinel failover-timeout {self.service} 2000\n"
             )
         return [self.program, str(settings), "--sentinel"]

@@ -324,12 +324,13 @@ def _add_lint(add_parser: _AddParser) -> None:
     summary = "Say what is allowed in a gateway's settings and yet hardly meant. Exits with 1 if there is any."
     parser = add_parser("lint", help="find what is hardly meant", description=summary)
     parser.add_argument("target", metavar="FILE|module:app", help=_TARGET)
+    parser.add_argument("--connect", action="store_true", help="ask each shared store too whether it answers")
     parser.set_defaults(command=_lint)
 
 
 def _lint(arguments: argparse.Namespace) -> int:
     gateway, _ = _gateway_at(arguments.target)
-    findings = gateway.lint()
+    findings = gateway.lint(connect=arguments.connect)
     for finding in findings:
         print(finding)
     print(f"{arguments.target}: {len(findings) or 'no'} finding{'' if len(findings) == 1 else 's'}")

@@ -102,7 +102,8 @@ def explain(
                 verdict = "admitted" if decision.allowed else refused
                 notes += ["the store cannot be reached: this process decides by itself"] if decision.local else []
             case CachingPolicy() | InvalidatingPolicy():
-                notes += [f"cache: {sentence}" for sentence in policy.explain(context)]
+                sentences: list[str] = yield policy.explain(context)
+                notes += [f"cache: {sentence}" for sentence in sentences]
             case InFlightPolicy():
                 notes += [f"at most {most} in flight at level {slots.level}" for slots, most, _ in policy.limits]
             case ThrottlePolicy() | RateLimitFieldsPolicy() | SettlementPolicy():

@@ -210,8 +210,9 @@ def _commands() -> AppGroup:
         click.echo("\n".join(audit(gate().gateway, list(FlaskRouting(current_app).endpoints()))))
 
     @group.command("lint", help="Say what is hardly meant; exits with 1 if there is any.")
-    def lint() -> None:
-        findings = gate().gateway.lint()
+    @click.option("--connect", is_flag=True, help="Ask each shared store too whether it answers.")
+    def lint(connect: bool) -> None:
+        findings = gate().gateway.lint(connect=connect)
         for finding in findings:
             click.echo(str(finding))
         if findings:

@@ -41,7 +41,7 @@ from apigate.core.native import is_same_request, warm_requests
 from apigate.core.policy import CompiledMethod, Completion, OnRequest, Policy, block_on, refuse_awaitable
 from apigate.core.responses import ErrorFormat, GatewayResponse, GatewayResponses
 from apigate.core.routes import ANY
-from apigate.core.steps import run
+from apigate.core.steps import refuse_to_wait, run
 from apigate.core.workers import Workers, workers_at_work, workers_seen
 from apigate.pipeline import Compiler, GlobalSettings
 from apigate.running_stage import RunningStage
@@ -95,6 +95,17 @@ class Gateway:
 
     Settings of a stage (`client_throttle`, `methods`, ...) may be given here for the one stage `default`, or in
     `stages`; not both.
+
+    What users call; the other methods are for adapters:
+
+    - `from_file`, `from_dict`: a gateway of settings that are written down;
+    - `throttle`, `cache`: the decorators;
+    - `stage(name)`, `stages`: a stage, for `.update(...)`, `.cache.invalidate(...)`, `.cache.flush()`, `.stats()`;
+    - `update`: changes the global level while the gateway runs;
+    - `explain`, `explain_async`: what would become of a request, and why;
+    - `lint`: what is hardly meant; `stats`: what became of requests so far;
+    - `warm`, `warm_async`: have responses stored before clients ask for them;
+    - `store`: where the buckets are; one that processes share has `.close()`.
 
     Args:
         throttle: Rate of the one bucket of the whole gateway, level `global`; as for every level, a `Window` may stand
@@ -373,7 +384,7 @@ class Gateway:
 
         answer = run(explain(self, method, path, headers, address, stage, principal))
         if isinstance(answer, Awaitable):
-            refuse_awaitable(answer)
+            refuse_to_wait(answer, "explain_async")
         return answer
 
     async def explain_async(
@@ -392,11 +403,19 @@ class Gateway:
         answer = run(explain(self, method, path, headers, address, stage, principal))
         return await answer if isinstance(answer, Awaitable) else answer
 
-    def lint(self) -> "list[Finding]":
-        """What is probably not meant: limits that never bind, methods that are never reached, and so on."""
+    def lint(self, *, connect: bool = False) -> "list[Finding]":
+        """What is probably not meant: limits that never bind, methods that are never reached, and so on.
+
+        Args:
+            connect: Whether each store that processes share is asked too, to be run before a deployment; that waits for
+                as long as its deadline.
+
+        Raises:
+            ProtocolError: `connect` is given where an event loop runs.
+        """
         from apigate.lint import lint
 
-        return lint(self)
+        return lint(self, connect=connect)
 
     def throttle(
         self,

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from apigate.caching.policy import CachingPolicy, InvalidatingPolicy
 from apigate.config import UNSET
+from apigate.core.errors import ProtocolError, StoreError
+from apigate.core.loops import running_loop
 from apigate.core.routes import ANY, method_key, shape_of
 from apigate.core.workers import workers_asked_for
 from apigate.findings import Finding, compiled_of, endpoints_of, methods_of
@@ -29,9 +31,10 @@ if TYPE_CHECKING:
 __all__ = ["CHECKS", "Finding", "lint"]
 
 
-def lint(gateway: "Gateway") -> list[Finding]:
+def lint(gateway: "Gateway", *, connect: bool = False) -> list[Finding]:
     """Every finding of every check."""
-    return list(dict.fromkeys(finding for check in CHECKS for finding in check(gateway)))
+    checks = [*CHECKS, store_unreachable] if connect else CHECKS
+    return list(dict.fromkeys(finding for check in checks for finding in check(gateway)))
 
 
 def _throttles(gateway: "Gateway") -> Iterator[tuple[ThrottlePolicy, str]]:
@@ -392,6 +395,34 @@ def without_outages(gateway: "Gateway") -> Iterator[Finding]:
                     "without-effect",
                     setting,
                     "it has no effect, as memory has no outages; remove it, or give a store that processes share",
+                )
+
+
+def store_unreachable(gateway: "Gateway") -> Iterator[Finding]:
+    """A store that does not do what it is asked: a wrong address or password is an outage to requests, and no error."""
+    from apigate.stores.breaker import begin
+    from apigate.stores.cache_guarded import GuardedResponses
+    from apigate.stores.guarded import GuardedStore
+
+    if running_loop() is not None:
+        raise ProtocolError(
+            "lint(connect=True) waits for stores, which would hold up the running event loop; await "
+            "asyncio.to_thread(gateway.lint, connect=True)"
+        )
+    caches = [(f"stages.{name}.cache.shared", stage.cache) for name, stage in gateway.stages.items() if stage.has_cache]
+    stores: list[tuple[str, object]] = [("store", gateway.store)]
+    stores += [(at, cache.news.store) for at, cache in caches if cache.news and cache.sharing not in (None, True)]
+    for setting, store in stores:
+        if isinstance(store, GuardedResponses | GuardedStore):
+            try:
+                begin(store)
+            except StoreError as error:
+                told = str(error).removeprefix(f"{error.operation}: ")
+                yield Finding(
+                    "store-unreachable",
+                    setting,
+                    f"{store.store!r} does not do what it is asked ({told}); every request would be served as in an "
+                    f"outage, so see to its address, password and server",
                 )
 
 

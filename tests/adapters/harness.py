@@ -8,6 +8,7 @@ import json
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any, NamedTuple, Protocol
 
 from tests.adapters.differences import DIFFERENCES
@@ -154,3 +155,11 @@ class Visit:
 
     def report(self) -> dict[str, Any]:
         return self.control("report")
+
+    def settled(self, **counts: int) -> dict[str, Any]:
+        """The cell's report, once its slots are free: a server closes a body a little after its client has it all."""
+        wanted = {"held": 0, **counts}
+        deadline = monotonic() + DEADLINE
+        while not wanted.items() <= (report := self.report()).items() and monotonic() < deadline:
+            pass
+        return report

@@ -37,16 +37,6 @@ def exhausted(visit: Visit, target="/pets/1", **fields) -> None:
     assert [visit.get(target, **fields).status for _ in range(2)] == [200, 200]
 
 
-def settled(visit: Visit, **counts: int) -> dict:
-    """The cell's report, once its slots are free: a real server closes a body a little after its client has it all."""
-    wanted = {"held": 0, **counts}
-    for _ in range(2_000):
-        report = visit.report()
-        if wanted.items() <= report.items():
-            break
-    return report
-
-
 # ---- refusals, level by level
 
 
@@ -382,9 +372,9 @@ def test_a_gate_in_a_gate_of_the_same_gateway_counts_once(visit):
     cell = visit("twice")
     reply = cell.get()
     assert reply.all("ratelimit") == ['"global";r=1;t=10']
-    assert settled(cell)["held"] == 0  # it has one slot: the inner gate did not ask for a second
+    assert cell.settled()["held"] == 0  # it has one slot: the inner gate did not ask for a second
     assert cell.get().status == 200
-    assert settled(cell)["held"] == 0
+    assert cell.settled()["held"] == 0
     assert cell.get().status == 429
     assert cell.report()["stats"] == [{"default": {cell.counted_as: {"admitted": 2, "THROTTLED": 1}}}]
 
@@ -507,7 +497,7 @@ def test_a_slot_is_held_until_the_last_chunk(visit):
                 turnstile.permit()
                 exchange.read()
             assert exchange.read() == b""
-        assert settled(cell)["held"] == 0
+        assert cell.settled()["held"] == 0
         assert cell.get().status == 200
 
 
@@ -526,14 +516,14 @@ def test_a_client_that_has_too_many_requests_under_way_is_told_so_and_others_are
                 turnstile.permit()
                 exchange.read()
             assert exchange.read() == b""
-        assert settled(cell)["held"] == 0
+        assert cell.settled()["held"] == 0
 
 
 def test_a_refusal_by_a_rate_leaves_no_slot_taken(visit):
     cell = visit("in-flight-throttled")
     exhausted(cell)
     assert [cell.get().status for _ in range(3)] == [429, 429, 429]
-    assert settled(cell)["held"] == 0
+    assert cell.settled()["held"] == 0
     cell.advance(10)
     assert cell.get().status == 200
 
@@ -545,10 +535,10 @@ def test_a_client_that_leaves_in_the_middle_frees_its_slot_and_the_body_is_close
     assert exchange.read()
     exchange.leave()
     if cell.differs("leaves it to the garbage collector to close a body that it could not send"):
-        report = settled(cell)
+        report = cell.settled()
         assert (report["held"], report["calls"]) == (0, 1)
     else:
-        report = settled(cell, closed=1)
+        report = cell.settled(closed=1)
         assert (report["held"], report["calls"], report["closed"]) == (0, 1, 1)
     assert cell.get().status == 200
 
@@ -561,7 +551,7 @@ def test_an_app_that_breaks_before_it_answers_is_the_servers_500_and_has_taken_i
     reply = cell.get(x_do="raise")
     is_its_own = cell.differs("makes a 500 of an error by itself")
     assert (reply.status, reply.get("ratelimit")) == (500, '"global";r=1;t=10' if is_its_own else None)
-    assert settled(cell)["held"] == 0
+    assert cell.settled()["held"] == 0
     assert [cell.get().status, cell.get().status] == [200, 429]
 
 
@@ -583,7 +573,7 @@ def test_an_app_that_breaks_or_is_throttled_half_way_is_a_response_cut_off(visit
             assert cut_off in {(*admitted, b"half", False), (*admitted, b"", False), (0, None, b"", False)}
         else:
             assert cut_off == (*admitted, b"half", False)
-    assert settled(cell)["held"] == 0
+    assert cell.settled()["held"] == 0
     assert [cell.get().status, cell.get().status] == [200, 429]
 
 
@@ -595,7 +585,7 @@ def test_an_app_throttled_further_in_becomes_a_429_and_an_endpoint_keeps_what_it
     assert reply.get("retry-after") == "30"
     assert reply.get("ratelimit") == '"global";r=0;t=30'
     assert reply.get("content-length") == str(len(reply.body))
-    report = settled(client)
+    report = client.settled()
     assert (report["held"], report["stats"]) == (0, [{"default": {client.counted_as: {"THROTTLED": 1}}}])
     left = 2 if client.differs("has no endpoints") else 1  # an endpoint had begun its work
     assert [client.get().status for _ in range(left + 1)] == [200] * left + [429]
@@ -613,7 +603,7 @@ def test_only_failed_logins_count(visit):
     cell = visit("refund")
     for _ in range(6):
         assert cell.ask("POST", "/login").status == 200
-        settled(cell)
+        cell.settled()
     failed = [cell.ask("POST", "/login", x_do="status", x_status="401").status for _ in range(4)]
     assert failed == [401, 401, 429, 429]
     assert cell.ask("POST", "/login").status == 429
@@ -623,6 +613,6 @@ def test_an_app_that_breaks_before_it_answers_counts_as_a_500(visit):
     cell = visit("refund-5xx")
     for _ in range(4):
         assert cell.get(x_do="raise").status == 500
-        settled(cell)
+        cell.settled()
     exhausted(cell)
     assert cell.get().status == 429

@@ -42,7 +42,7 @@ def is_refused(response, visit: Visit, status: int, **fields: str | None) -> boo
 
 
 def released(visit: Visit) -> bool:
-    return any(visit.report()["held"] == 0 for _ in range(2_000))
+    return visit.settled()["held"] == 0
 
 
 def test_a_handshake_takes_a_token_as_a_get_of_its_path(visit):

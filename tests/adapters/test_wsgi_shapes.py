@@ -9,14 +9,6 @@ pytestmark = pytest.mark.parametrize("server", columns("wsgi_host"))
 CELLS = pytest.mark.parametrize("cell", ["global", "in-flight-throttled"])  # without and with a watch for the end
 
 
-def settled(visit, **counts):
-    for _ in range(2_000):
-        report = visit.report()
-        if {"held": 0, **counts}.items() <= report.items():
-            break
-    return report
-
-
 @CELLS
 @pytest.mark.parametrize("shape", ["list", "late", "write"])
 def test_every_shape_gets_the_fields_and_is_closed_once(visit, cell, shape):
@@ -33,7 +25,7 @@ def test_every_shape_gets_the_fields_and_is_closed_once(visit, cell, shape):
         assert reply.all("set-cookie") == ["a=1", "b=2"]
         assert reply.all("ratelimit") == ['"global";r=1;t=10']
         closed = 1
-    report = settled(client, closed=closed)
+    report = client.settled(closed=closed)
     assert (report["held"], report["calls"], report["closed"]) == (0, 1, closed)
 
 
@@ -45,7 +37,7 @@ def test_a_generator_that_breaks_before_it_answers_is_a_500(visit, cell):
         assert (reply.status in {0, 200}, reply.fields, reply.body) == (True, [], b"")
     else:
         assert reply.status == 500
-    report = settled(client, closed=1)
+    report = client.settled(closed=1)
     assert (report["held"], report["closed"]) == (0, 1)
     assert [client.get().status, client.get().status] == [200, 429]
 
@@ -60,7 +52,7 @@ def test_a_generator_throttled_before_it_answers_becomes_a_429_and_gives_back_wh
     else:
         assert (reply.status, reply.whole, reply.get("retry-after")) == (429, True, "30")
         assert (reply.body == b"") is (method == "HEAD")
-    report = settled(client, closed=1)
+    report = client.settled(closed=1)
     assert (report["held"], report["closed"]) == (0, 1)
     assert [client.get().status for _ in range(3)] == [200, 200, 429]
 
@@ -70,7 +62,7 @@ def test_a_generator_that_breaks_before_it_answers_counts_as_a_500(visit):
     for number in range(4):
         reply = cell.get(x_shape="late", x_do="raise")
         assert reply.status in ({0, 200} if cell.differs("reads the head when the app returns") else {500})
-        settled(cell, closed=number + 1)
+        cell.settled(closed=number + 1)
     assert [cell.get().status for _ in range(3)] == [200, 200, 429]
 
 
@@ -80,7 +72,7 @@ def test_a_client_that_leaves_a_generator_closes_it_once(visit):
     assert exchange.status == 200
     assert exchange.read()
     exchange.leave()
-    report = settled(cell, closed=1)
+    report = cell.settled(closed=1)
     assert (report["held"], report["closed"]) == (0, 1)
 
 
@@ -96,4 +88,4 @@ def test_the_server_still_sends_a_file_by_itself(visit, cell, tmp_path):
     else:
         assert (reply.status, reply.body) == (200, path.read_bytes())
         assert reply.get("ratelimit") == '"global";r=1;t=10'
-    assert settled(client)["held"] == 0
+    assert client.settled()["held"] == 0

@@ -573,6 +573,26 @@ def test_19_cve_2024_46982_a_field_that_is_not_in_the_key_poisons_nobody(world, 
     assert shop.ask().body == b"None"
 
 
+@pytest.mark.parametrize(
+    ("vary", "policy"),
+    [
+        ([("Vary", "RSC, Next-Router-Prefetch")], TTL),
+        ([], CachePolicy(ttl=60, vary=["RSC"])),
+        ([], CachePolicy(ttl=60, key={"headers": ["RSC"]})),
+    ],
+    ids=["app says so", "policy says so", "in the key"],
+)
+def test_19_cve_2026_44576_what_is_made_for_components_of_a_page_is_not_served_as_the_page(world, vary, policy):
+    def app(seen):
+        return Reply(200, vary, (b"payload" if seen.fields.get("rsc") == "1" else b"page",))
+
+    shop = world(app, policy)
+    assert shop.ask(rsc="1").body == b"payload"  # an attacker comes first
+    assert shop.ask().body == b"page"
+    assert [(got.hit, got.body) for got in (shop.ask(rsc="1"), shop.ask())] == [(True, b"payload"), (True, b"page")]
+    assert shop.ask(rsc="0").body == b"page"
+
+
 def test_19_rs_cors_10_a_page_of_one_origin_is_not_told_that_it_is_for_another(world):
     def app(seen):
         origin = seen.fields.get("origin")

@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import tomllib
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from http.client import HTTPConnection
 from socket import create_server
 
@@ -21,6 +22,8 @@ from apigate.demo.server import listening, served
 from apigate.demo.settings import CONFIGURATION, configuration, demo_gateway
 from apigate.demo.store import PetStore
 from apigate.demo.tour import Outcome, Scenario, Tour, scenarios, share_a_limit, take_tour
+from apigate.testing import FakeClock
+from tests.servers import reserved_port
 
 OTHERS = [framework for framework in FRAMEWORKS.values() if framework is not PLAIN]
 LEVELS = ("method", "client-method", "client", "stage", "global")
@@ -38,6 +41,14 @@ def day_gateway() -> Gateway:
 
 def process(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=60, check=False)
+
+
+@contextmanager
+def nobody_at() -> Iterator[int]:
+    """A port that nobody listens at, and that no other process is given meanwhile; whoever asks for it has it."""
+    port, (holder,) = reserved_port()
+    with holder:
+        yield port
 
 
 def failed(taken: Tour) -> list[str]:
@@ -153,16 +164,15 @@ def test_other_cache_settings_are_noticed(old, new, failing, monkeypatch):
 
 
 def test_time_is_moved_on_by_the_tour_alone():
-    gateway = demo_gateway("day")
+    gateway = demo_gateway("day", clock=FakeClock())
     with served(PLAIN.create_app(gateway), 0) as port:
         seen = look_at_cache(port, gateway.clock)
     assert [each.ok for each in seen] == [True, False, False, False, True, True, True]
 
 
 def test_cache_behind_a_server_that_does_not_answer_is_a_failure():
-    with create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    seen = look_at_cache(port, TourClock())
+    with nobody_at() as port:
+        seen = look_at_cache(port, TourClock())
     assert not any(each.ok for each in seen)
     assert report(Tour([tour.Outcome(scenarios()[0], [])], {}, None, cached=seen)).count(
         "ConnectionRefusedError"
@@ -211,9 +221,8 @@ def test_an_address_of_another_machine_is_not_ours():
 
 
 def test_server_that_does_not_answer_is_a_failure():
-    with create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    outcome = tour._outcome([port], scenarios()[0])
+    with nobody_at() as port:
+        outcome = tour._outcome([port], scenarios()[0])
     assert not outcome.ok
     assert "ConnectionRefusedError" in report(Tour([outcome], {}, None))
 
@@ -307,10 +316,11 @@ def test_port_that_is_taken_is_one_line(run, arguments):
 @pytest.mark.parametrize("option", ["plain", "flask"])
 def test_server_is_gone_after_the_block(option):
     framework = FRAMEWORKS[option]
-    with served(framework.create_app(demo_gateway()), 0, framework.server) as port:
-        assert tour._outcome([port], scenarios()[0]).ok
-    listening(port).close()
-    assert tour._outcome([port], scenarios()[0]).failure
+    with nobody_at() as port:
+        with served(framework.create_app(demo_gateway()), port, framework.server):
+            assert tour._outcome([port], scenarios()[0]).ok
+        listening(port).close()
+        assert tour._outcome([port], scenarios()[0]).failure
 
 
 @pytest.mark.parametrize(

@@ -111,28 +111,6 @@ def retries(answer: dict[str, Any]) -> int:
     return answer["ResponseMetadata"]["RetryAttempts"]
 
 
-def test_wait_shorter_than_its_back_off_is_served_within_its_attempts(demo, client):
-    pets = client(f"{demo.url}/beta")
-    assert all(retries(pets.api.list_pets()) == 0 for _ in range(8))
-    back_offs((0.3, 0.6), (1.75, 1.9))  # 2.05 s at least
-    answer = pets.api.list_pets()
-    assert (answer["pets"], retries(answer)) == (PETS, ATTEMPTS - 1)
-    early, _ = demo.gaps()
-    assert early.waited < early.told == 2  # and was refused again, which cost no token
-    assert pets.codes == ["429"] * 2
-
-
-def test_wait_longer_than_its_back_offs_is_not_outlasted(demo, client):
-    pets = client(f"{demo.url}/prod")
-    assert all(retries(pets.api.add_pet(name="Bella")) == 0 for _ in range(3))
-    back_offs((0, 0.1), (0, 0.1))
-    with pytest.raises(ClientError) as failure:
-        pets.api.add_pet(name="Bella")
-    assert retries(failure.value.response) == len(demo.gaps()) == ATTEMPTS - 1
-    assert failure.value.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"] in {"5", "6"}
-    assert all(gap.waited < gap.told for gap in demo.gaps())
-
-
 @pytest.fixture
 def store(start: Callable[..., Wire], tmp_path: Path) -> Callable[[str], Wire]:
     """The pet store behind settings of a test's own."""
@@ -143,6 +121,34 @@ def store(start: Callable[..., Wire], tmp_path: Path) -> Callable[[str], Wire]:
         return start("run", "pets:app", "--config", "apigate.toml", "--interface", "asgi")
 
     return started
+
+
+def test_wait_shorter_than_its_back_off_is_served_within_its_attempts(start, client):
+    for _ in range(20):
+        demo = start("demo")
+        pets = client(f"{demo.url}/beta")
+        assert all(retries(pets.api.list_pets()) == 0 for _ in range(8))
+        back_offs((0.3, 0.6), (1.75, 1.9))  # 2.05 s at least
+        answer = pets.api.list_pets()
+        begun = demo.exchanges[0].came
+        if all(each.left - begun < second for each, second in zip(demo.exchanges[8:], (1, 2), strict=False)):
+            break  # else the machine took so long that a token came back meanwhile
+    assert (answer["pets"], retries(answer)) == (PETS, ATTEMPTS - 1)
+    early, _ = demo.gaps()
+    assert early.waited < early.told == 2  # and was refused again, which cost no token
+    assert pets.codes == ["429"] * 2
+
+
+def test_wait_longer_than_its_back_offs_is_not_outlasted(store, client):
+    wire = store('throttle = "10/hour; burst=3"\n')
+    pets = client(wire.url)
+    assert all(retries(pets.api.add_pet(name="Bella")) == 0 for _ in range(3))
+    back_offs((0, 0.1), (0, 0.1))
+    with pytest.raises(ClientError) as failure:
+        pets.api.add_pet(name="Bella")
+    assert retries(failure.value.response) == len(wire.gaps()) == ATTEMPTS - 1
+    assert 300 < int(failure.value.response["ResponseMetadata"]["HTTPHeaders"]["retry-after"]) <= 360
+    assert all(gap.waited < gap.told for gap in wire.gaps())
 
 
 @pytest.mark.parametrize(
@@ -165,8 +171,8 @@ def test_refusal_is_throttling_to_botocore(store, client, way, code, message):
 def test_its_own_field_makes_botocore_wait(store, client):
     wire = store(f'throttle = "1/second"\n{SETTINGS["amazon-with-wait"]}')
     pets = client(wire.url)
-    pets.api.list_pets()
     back_offs((0, 0.1))
-    assert retries(pets.api.list_pets()) == 1
+    answers = (pets.api.list_pets() for _ in range(100))  # a machine that takes a second for one has the token back
+    assert next(filter(None, map(retries, answers))) == 1
     (gap,) = wire.gaps()
     assert gap.waited >= gap.told == 1

@@ -46,18 +46,26 @@ CLIENTS = [ask_with_requests, ask_with_httpx, ask_with_async_httpx]
 def test_client_alone_is_refused_once_and_served_when_it_comes_back(demo: Wire, ask: Callable[[str, int], list[int]]):
     calls = BURST_OF_BETA + 1
     assert ask(f"{demo.url}/beta/pets", calls) == [200] * calls
-    assert [exchange.status for exchange in demo.exchanges] == [200] * BURST_OF_BETA + [429, 200]
+    while not demo.refusals:  # where the machine takes its time, tokens have come back meanwhile
+        assert ask(f"{demo.url}/beta/pets", 1) == [200]
+        calls += 1
+    *served, refusal, _ = demo.exchanges
+    assert [exchange.status for exchange in demo.exchanges] == [200] * (calls - 1) + [429, 200]
+    assert BURST_OF_BETA <= len(served) <= BURST_OF_BETA + (refusal.left - served[0].came) / 2
     (gap,) = demo.gaps()
     assert 1 <= gap.told <= 2  # what is left of the two seconds that a token takes
     assert gap.waited >= gap.told
 
 
 def test_clients_that_meet_at_one_bucket_are_all_served(demo: Wire):
-    assert ask_with_requests(f"{demo.url}/dev/pets", BURST_OF_ALL) == [200] * BURST_OF_ALL
+    calls = BURST_OF_ALL
+    assert ask_with_requests(f"{demo.url}/dev/pets", calls) == [200] * calls
     with ThreadPoolExecutor() as pool:
-        calls = [pool.submit(ask, f"{demo.url}/dev/pets", 1) for ask in CLIENTS]
-        assert [call.result() for call in calls] == [[200]] * len(CLIENTS)
+        while not demo.refusals:  # as above
+            meeting = [pool.submit(ask, f"{demo.url}/dev/pets", 1) for ask in CLIENTS]
+            assert [call.result() for call in meeting] == [[200]] * len(CLIENTS)
+            calls += len(CLIENTS)
     gaps = demo.gaps()
     assert len(gaps) == len(demo.refusals) >= 1  # each refused one came back
     assert all(gap.waited >= gap.told == 1 for gap in gaps)
-    assert len(demo.exchanges) == BURST_OF_ALL + len(CLIENTS) + len(gaps)
+    assert len(demo.exchanges) == calls + len(gaps)

@@ -14,6 +14,7 @@ from apigate.core.policy import Phase
 from apigate.staging.selector import PathPrefix
 from apigate.testing import FakeClock
 from apigate.wsgi import GatewayMiddleware as WSGIGateway
+from tests.response_stores import LoggedStore
 
 TTL = {"*": Method(cache=CachePolicy(ttl=60))}
 
@@ -76,6 +77,8 @@ def ask(gate, path="/pets", verb="GET", **fields):
         ({"cache": {"max_byte": 1}}, "did you mean 'max_bytes'"),
         ({"cache": {"max_bytes": "1 XB"}}, "is no size"),
         ({"cache": {"max_bytes": 0}}, "max_bytes"),
+        ({"cache": {"max_bytes": 60}}, "60 has room for no response, as each takes 2,400 bytes and more; give a size"),
+        ({"cache": {"max_bytes": "2KB"}}, "'2KB' has room for no response"),
         ({"cache": {"shared": 7}}, "cache shared: 7 is not"),
         ({"cache": {"shared": True}}, "keeps no responses"),
         ({"cache": {"shared": "ftp://x"}}, "ftp"),
@@ -317,6 +320,31 @@ def test_an_explanation_may_be_told_who_is_asking():
     assert "keyed as principal, 0 s old" in gateway.explain("GET", url, principal="ada").notes[-1]
     assert "keyed as principal" in asyncio.run(gateway.explain_async("GET", url, principal="bob")).notes[-1]
     assert "nothing that it may be given" in gateway.explain("GET", url, principal="bob").notes[-2]
+
+
+@pytest.mark.parametrize("is_awaited", [False, True])
+def test_an_explanation_looks_where_workers_share_responses(is_awaited):
+    store, clock = LoggedStore(is_awaited=is_awaited), FakeClock()
+
+    def worker():
+        gateway = Gateway(name="shop", methods=TTL, cache=ResponseCache(shared=store), clock=clock)
+        return gateway, ASGIGateway(App().asgi, gateway)
+
+    async def first_note(gateway, verb="GET"):
+        return (await gateway.explain_async(verb, "https://shop.example/pets")).notes[0]
+
+    async def look():
+        (one, gate), (other, _), (third, _) = worker(), worker(), worker()
+        await ask_async(gate)
+        clock.advance(20)
+        kept = "cache: a response of 200, keyed as public, 20 s old, fresh for 40 s more: it is served"
+        assert await first_note(third, "HEAD") == "cache: nothing that it may be given is stored, so the app is asked"
+        assert await first_note(other) == kept
+        await one.stage().cache.invalidate_async(path="/pets")
+        for gateway in (one, other, third):
+            assert "nothing that it may be given is stored" in await first_note(gateway)
+
+    asyncio.run(look())
 
 
 @pytest.mark.parametrize(("tag", "said"), [([], "asked anew"), ([("ETag", '"a"')], "asked whether it still holds")])

@@ -6,10 +6,11 @@ import pytest
 from fastapi import FastAPI
 from flask import Flask
 
-from apigate import CachePolicy, ConfigurationError, Gateway, Method, ResponseCache
+from apigate import CachePolicy, ConfigurationError, Gateway, Method, ProtocolError, ResponseCache
 from apigate.asgi import GatewayMiddleware as ASGIGate
 from apigate.flask import Apigate
 from apigate.wsgi import GatewayMiddleware as WSGIGate
+from tests.response_stores import LoggedStore
 
 TTL = Method(cache=CachePolicy(ttl=60))
 
@@ -27,6 +28,31 @@ def cache_of(*methods):
     gate = gateway(*methods)
     WSGIGate(app, gate)
     return gate.stage().cache
+
+
+@pytest.mark.parametrize(
+    ("call", "instead"),
+    [
+        (lambda gate, cache: cache.invalidate(path="/pets"), "invalidate_async"),
+        (lambda gate, cache: cache.flush(), "flush_async"),
+        (lambda gate, cache: gate.explain("GET", "https://shop/pets"), "explain_async"),
+        (lambda gate, cache: cache.ask("GET", "https://shop/pets"), "ask_async"),
+    ],
+)
+def test_where_the_store_has_to_be_awaited_a_call_says_which_one_does(call, instead):
+    gate = Gateway(name="shop", cache=ResponseCache(shared=LoggedStore(is_awaited=True)), methods={"*": TTL})
+    with pytest.raises(ProtocolError, match=f"^the store has to be awaited here; use {instead}, or where"):
+        call(gate, gate.stage().cache)
+
+
+def test_an_invalidation_that_says_it_should_be_awaited_is_done_all_the_same_and_told_with_the_next():
+    store = LoggedStore(is_awaited=True)
+    cache = Gateway(name="shop", cache=ResponseCache(shared=store)).stage().cache
+    with pytest.raises(ProtocolError, match=r"this process has forgotten it all the same, and the others will when"):
+        cache.invalidate(path="/pets")
+    store.forget()  # whatever it took of that call: on a server, nothing was sent
+    asyncio.run(cache.invalidate_async(path="/dogs"))
+    assert [record.text for record in store.records] == ["path:/pets", "path:/dogs"]
 
 
 @pytest.mark.parametrize("kind", ["path", "prefix"])

@@ -61,7 +61,7 @@ def assert_exact(cache: ResponseCache) -> None:
 
 
 @pytest.mark.parametrize("world", [AsgiWorld, WsgiWorld])
-@given(trace=st.lists(steps, max_size=40), max_bytes=st.sampled_from([1_000, 6_000, 15_000, 40_000]))
+@given(trace=st.lists(steps, max_size=40), max_bytes=st.sampled_from([2_400, 6_000, 15_000, 40_000]))
 @settings(UNHURRIED, max_examples=150)
 def test_bytes_are_exact_and_within_the_budget_after_each_step(world, trace, max_bytes):
     cache = ResponseCache(max_bytes, max_item_bytes=8)

@@ -8,17 +8,19 @@ import sys
 import threading
 from errno import ENOSPC
 
+import httpx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from apigate import ConfigurationError, StoreError, StoreTimeoutError
+from apigate import ConfigurationError, Gateway, Method, ResponseCache, StoreError, StoreTimeoutError
 from apigate.caching.shared import SharedGenerations
 from apigate.caching.store import EVERYTHING, Invalidation, log_of, position_of
 from apigate.stores.cache_file import FileResponses
 from apigate.stores.cache_layout import MARK, RECORDS
 from apigate.stores.file import FileStore
 from apigate.stores.file_kernel import SharedFile
+from apigate.wsgi import GatewayMiddleware
 from tests.response_stores import ListedGenerations
 from tests.servers import ROOT
 from tests.strategies import UNHURRIED
@@ -253,6 +255,49 @@ def test_a_log_that_has_lost_what_was_told_begins_anew(path):
     assert log_of(process.wire.known) != log_of(before)
 
 
+def test_a_file_too_small_starts_anew_and_whoever_has_it_open_agrees(path):
+    one = Process(opened(path, bodies=False))
+    one.wire.invalidate(PETS, 0)
+    other = Process(opened(path))
+    other.store.put(key(1), b"hello", 60)
+    assert one.told()[-1] == other.told()[-1] == FLUSH
+    assert one.store.get(key(1), b"").value == b"hello"
+    one.wire.invalidate(PETS, 0)
+    assert other.told()[-1] == tuple(PETS)
+    assert path.stat().st_size > 3 * MIB
+
+
+def test_a_look_into_a_file_too_small_has_it_start_anew(path):
+    opened(path, bodies=False).learn(b"")
+    assert opened(path).get(key(1), b"").value is None
+    assert path.stat().st_size > 3 * MIB
+
+
+def test_a_file_that_is_larger_stays_as_it_is(path):
+    one = Process(FileResponses(path, name="shop:prod", max_bytes=8 * MIB))
+    one.store.put(key(1), b"hello", 60)
+    one.told()
+    smaller = [Process(opened(path)), Process(opened(path, bodies=False))]
+    for process in smaller:
+        process.wire.invalidate(PETS, 0)
+        assert process.store.get(key(1), b"").value == b"hello"
+    assert one.told() == [FLUSH, tuple(PETS), tuple(PETS)]
+
+
+def test_a_file_that_cannot_get_larger_keeps_what_it_has(path, monkeypatch):
+    one = Process(opened(path, bodies=False))
+    one.wire.invalidate(PETS, 0)
+
+    def allocate(fd, size):
+        raise OSError(ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("apigate.stores.cache_layout.allocate", allocate)
+    with pytest.raises(StoreError, match="No space left"):
+        opened(path).learn(b"")
+    one.wire.invalidate(PETS, 0)
+    assert one.told() == [FLUSH, tuple(PETS), tuple(PETS)]
+
+
 def make_foreign(path):
     path.write_bytes(b"SQLite format 3\0" + bytes(10_000))
 
@@ -331,6 +376,35 @@ def test_a_process_that_keeps_the_file_locked_is_waited_for_until_the_deadline_a
     store.put(key(1), b"later", 60)
 
 
+def worker(path, shared):
+    """A client of one worker, whose gateway has its store in a file and the cache's beside it."""
+
+    def app(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [b"hello"]
+
+    cache = ResponseCache(shared=shared)
+    store = f"file://{path}?deadline_ms=20000"
+    gateway = Gateway(name="shop", store=store, throttle="1000/s", cache=cache, methods={"*": Method(cache=60)})
+    return httpx.Client(transport=httpx.WSGITransport(GatewayMiddleware(app, gateway)), base_url="http://shop")
+
+
+def test_responses_are_shared_where_only_invalidations_were_before_and_the_reverse(path):
+    def looked(client, method="GET"):
+        return client.request(method, "/pets").headers["Cache-Status"].split("; ")[1]
+
+    before = [worker(path, None), worker(path, None)]
+    assert [looked(client) for client in (*before, *before)] == ["fwd=uri-miss"] * 2 + ["hit"] * 2
+    shared = [worker(path, True), worker(path, True)]
+    assert [looked(client) for client in shared] == ["fwd=uri-miss", "hit"]
+    looked(before[0], "DELETE")
+    assert [looked(client) for client in (*shared, *before)] == ["fwd=uri-miss", "hit", "fwd=uri-miss", "fwd=uri-miss"]
+    after = [worker(path, None), worker(path, None)]
+    assert [looked(client) for client in after] == ["fwd=uri-miss"] * 2
+    looked(after[0], "DELETE")
+    assert [looked(client) for client in (*after, *shared)] == ["fwd=uri-miss"] * 3 + ["hit"]
+
+
 # ---- processes
 
 
@@ -382,13 +456,14 @@ def test_a_child_forked_while_a_thread_held_the_file_can_use_it(path):
         thread.join()
 
 
+MOST_WRITTEN = RECORDS // 2 - 1  # by each of two, so that the log keeps it all, however slowly a third process reads
 WRITER = """
 import sys
 from apigate.caching.store import Invalidation
 from apigate.stores.cache_file import FileResponses
-store = FileResponses(sys.argv[1], name="shop:prod", deadline_ms=20_000)
+store = FileResponses(sys.argv[1], name="shop:prod", max_bytes=4 << 20, deadline_ms=20_000)
 number = 0
-while True:
+while number < int(sys.argv[2]):
     number += 1
     store.put((number % 50).to_bytes(32, "big"), (number % 50).to_bytes(1, "big") * 50_000, 60)
     store.learn(b"", [Invalidation("scope", f"tag:{number}")])
@@ -398,7 +473,11 @@ while True:
 
 def writer(path):
     return subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(path)], cwd=ROOT, stdout=subprocess.PIPE, text=True, env={**os.environ}
+        [sys.executable, "-c", WRITER, str(path), str(MOST_WRITTEN)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ},
     )
 
 

@@ -9,7 +9,6 @@ import socket
 import ssl
 import subprocess
 import threading
-from time import monotonic
 
 import pytest
 
@@ -18,17 +17,10 @@ from apigate.throttling.limit import Limit
 from apigate.throttling.window import Window
 from tests.relay import Relay
 from tests.servers import until
-from tests.stores.asking import Asked, limits, timed
+from tests.stores.asking import PATIENT_MS, TRIES, Asked, hasty, in_time, is_admitted, limits, timed
 
 DEADLINE_MS = 500
-LATE = 0.35
-"""Seconds that a busy machine may add to a deadline; less than whoever waited twice would take."""
-
 TWO = ("10/hour", "100/hour")
-
-
-def assert_in_time(seconds):
-    assert seconds < DEADLINE_MS / 1_000 + LATE
 
 
 def assert_refused_to_answer(answer, kind=StoreError):
@@ -63,7 +55,9 @@ def test_a_server_started_again_unnoticed_is_asked_without_a_fault(own_redis, ca
 
 
 def test_under_load_each_call_is_answered_or_a_fault_while_the_server_is_killed_and_started(own_redis, caller, stores):
-    asked = Asked(caller, stores(own_redis.uri, deadline_ms=1_000), limits("1000000/hour"))
+    store = stores(own_redis.uri)
+    asked = Asked(caller, store, limits("1000000/hour"))
+    caller.at_once([asked.call] * 8)
     stopping = threading.Event()
 
     def restart():
@@ -75,8 +69,9 @@ def test_under_load_each_call_is_answered_or_a_fault_while_the_server_is_killed_
     operator = threading.Thread(target=restart)
     operator.start()
     answers = []
-    while not stopping.is_set():
-        answers += caller.at_once([asked.call] * 8)
+    with hasty(store, 1_000):
+        while not stopping.is_set():
+            answers += caller.at_once([asked.call] * 8)
     operator.join()
     faults = [answer for answer in answers if not getattr(answer, "allowed", False)]
     assert [fault for fault in faults if not isinstance(fault, StoreError) or fault.__cause__ is None] == []
@@ -87,37 +82,40 @@ def test_under_load_each_call_is_answered_or_a_fault_while_the_server_is_killed_
 
 
 def test_a_paused_server_keeps_nobody_beyond_the_deadline(own_redis, caller, stores):
-    asked = Asked(caller, stores(own_redis.uri, deadline_ms=DEADLINE_MS), limits(*TWO))
+    store = stores(own_redis.uri)
+    asked = Asked(caller, store, limits(*TWO))
     caller.at_once([asked.call] * 4)
     own_redis.pause()
-    begun = monotonic()
-    while monotonic() - begun < 2.0:
-        answers, seconds = timed(lambda: caller.at_once([asked.call] * 4))
-        assert_in_time(seconds)
-        for answer in answers:
-            assert_refused_to_answer(answer, StoreTimeoutError)
+    with hasty(store, DEADLINE_MS):
+        for _ in range(4):
+            for answers in in_time(lambda: [timed(lambda: caller.at_once([asked.call] * 4))], DEADLINE_MS):
+                for answer in answers:
+                    assert_refused_to_answer(answer, StoreTimeoutError)
     own_redis.resume()
     assert asked.acquire().allowed
 
 
 def test_nor_does_one_that_is_paused_before_the_first_call(own_redis, caller, stores):
-    asked = Asked(caller, stores(own_redis.uri, deadline_ms=DEADLINE_MS), limits(*TWO))
+    def first_call():
+        asked = Asked(caller, stores(own_redis.uri, deadline_ms=DEADLINE_MS), limits(*TWO))
+        return [timed(asked.acquire)]
+
     own_redis.pause()
-    answer, seconds = timed(asked.acquire)
-    assert_in_time(seconds)
-    assert_refused_to_answer(answer, StoreTimeoutError)
+    for answer in in_time(first_call, DEADLINE_MS):
+        assert_refused_to_answer(answer, StoreTimeoutError)
     own_redis.resume()
 
 
 def test_many_more_than_go_in_one_batch_are_all_given_up_in_time(own_redis, caller, stores):
-    asked = Asked(caller, stores(own_redis.uri, deadline_ms=DEADLINE_MS), limits("100000/week"))
+    store = stores(own_redis.uri)
+    asked = Asked(caller, store, limits("100000/week"))
     many, under_way = (300, 2 * 128) if caller.name == "tasks" else (16, 16)
     own_redis.pause()
-    answers, seconds = timed(lambda: caller.at_once([asked.call] * many))
-    assert_in_time(seconds)
-    assert {type(answer) for answer in answers} == {StoreTimeoutError}
+    with hasty(store, DEADLINE_MS):
+        attempts = in_time(lambda: [timed(lambda: caller.at_once([asked.call] * many))], DEADLINE_MS)
+    assert {type(answer) for answers in attempts for answer in answers} == {StoreTimeoutError}
     own_redis.resume()
-    assert asked.left()[0] >= 100_000 - under_way  # the others were given up unsent
+    assert asked.left()[0] >= 100_000 - under_way * len(attempts)  # the others were given up unsent
 
 
 # ---- a network between
@@ -131,46 +129,65 @@ def through(relay, more="0"):
 def test_answers_that_are_all_late_keep_nobody_beyond_the_deadline_from_the_first_call_on(relay, caller, stores, share):
     """A connection is greeted with several questions, each answered late."""
     relay.delay = DEADLINE_MS / 1_000 * share
-    asked = Asked(caller, stores(through(relay, "1"), deadline_ms=DEADLINE_MS), limits(*TWO))
-    answers = [timed(asked.acquire) for _ in range(3)]
-    for answer, seconds in answers:
-        assert_in_time(seconds)
+
+    def first_calls():
+        asked = Asked(caller, stores(through(relay, "1"), deadline_ms=DEADLINE_MS), limits(*TWO))
+        opened.append(asked)
+        return [timed(asked.acquire) for _ in range(3)]
+
+    opened = []
+    for answer in in_time(first_calls, DEADLINE_MS):
         assert not isinstance(answer, StoreError) or isinstance(answer, StoreTimeoutError)
     relay.delay = 0.0
-    assert asked.acquire().allowed
+    opened[-1].buckets._store.connections.deadline_ms = PATIENT_MS
+    until(lambda: is_admitted(opened[-1]), "it is asked without a fault")
 
 
 def test_operations_one_after_the_other_have_a_deadline_each(relay, caller, stores):
-    store = stores(through(relay), deadline_ms=DEADLINE_MS)
+    store = stores(through(relay))
     asked, windows = Asked(caller, store, limits(*TWO)), store.windows()
     window = Limit("shop:window", "window", "window", Window("5/hour", kind="fixed"))
     asked.acquire()
     relay.delay = 0.15 * DEADLINE_MS / 1_000
-    for _ in range(4):
-        asked.reset("a")  # two names, so two answers
-        caller.ask(windows.reset, window, "a")
-        caller.ask(windows.peek, window, "a", 1, 0)
-        caller.ask(windows.reset, window, None)
-    assert asked.left() == [10, 100]
+
+    def operations():
+        for _ in range(4):
+            asked.reset("a")  # two names, so two answers
+            caller.ask(windows.reset, window, "a")
+            caller.ask(windows.peek, window, "a", 1, 0)
+            caller.ask(windows.reset, window, None)
+        return asked.left()
+
+    with hasty(store, DEADLINE_MS):
+        # A busy machine may make one of them late; were there one deadline for all, some would be late each time.
+        ended = (timed(operations)[0] for _ in range(TRIES))
+        assert next(left for left in ended if not isinstance(left, StoreTimeoutError)) == [10, 100]
 
 
 def test_nor_does_it_where_the_server_has_lost_the_script(own_redis, relay, caller, stores):
-    asked = Asked(caller, stores(through(relay), deadline_ms=DEADLINE_MS), limits(*TWO))
-    asked.acquire()
-    own_redis.command("SCRIPT", "FLUSH")
-    relay.delay = DEADLINE_MS / 1_000 * 0.7
-    answer, seconds = timed(asked.acquire)
-    assert_in_time(seconds)
-    assert_refused_to_answer(answer, StoreTimeoutError)
+    store = stores(through(relay))
+    asked = Asked(caller, store, limits(*TWO))
+
+    def without_the_script():
+        relay.delay = 0.0
+        asked.acquire()
+        own_redis.command("SCRIPT", "FLUSH")
+        relay.delay = DEADLINE_MS / 1_000 * 0.7
+        with hasty(store, DEADLINE_MS):
+            return [timed(asked.acquire)]
+
+    for answer in in_time(without_the_script, DEADLINE_MS):
+        assert_refused_to_answer(answer, StoreTimeoutError)
 
 
 def test_answers_that_never_come_are_given_up_and_belong_to_nobody_later(relay, caller, stores):
-    asked = Asked(caller, stores(through(relay), deadline_ms=DEADLINE_MS), limits(*TWO))
+    store = stores(through(relay))
+    asked = Asked(caller, store, limits(*TWO))
     asked.acquire("a", cost=1)
     relay.hold()
-    answer, seconds = timed(lambda: asked.acquire("a", cost=2))
-    assert_in_time(seconds)
-    assert_refused_to_answer(answer, StoreTimeoutError)
+    with hasty(store, DEADLINE_MS):
+        for answer in in_time(lambda: [timed(lambda: asked.acquire("a", cost=2))], DEADLINE_MS):
+            assert_refused_to_answer(answer, StoreTimeoutError)
     relay.release()
     assert [state.remaining for state in asked.acquire("b", cost=5).buckets] == [5, 95]
 
@@ -283,29 +300,31 @@ def test_a_replica_is_a_fault_until_it_is_the_primary(own_redis, redis_server, c
 def test_a_server_that_loads_its_data_is_a_fault_until_it_has(own_redis, caller, stores):
     """It looks after its clients while it loads: after each key, and Redis before 7 once for two megabytes."""
     asked = Asked(caller, stores(own_redis.uri), limits(*TWO))
-    own_redis.command("EVAL", "for key = 1, 1000 do redis.call('SET', key, string.rep('x', 8000)) end", 0)
+    own_redis.command("EVAL", "for key = 1, 4000 do redis.call('SET', key, string.rep('x', 8000)) end", 0)
     asked.acquire()
     own_redis.command("CONFIG", "SET", "rdbcompression", "no")
     own_redis.command("SAVE")
     often = "loading-process-events-interval-bytes"
     knows_often = bool(own_redis.command("CONFIG", "GET", often))
     own_redis.kill()
-    own_redis.options += ("--key-load-delay", "2000")  # microseconds for each key
+    own_redis.options += ("--key-load-delay", "2500")  # microseconds for each key, which are ten seconds in all
     own_redis.options += (f"--{often}", "1024") if knows_often else ()
     starting = threading.Thread(target=own_redis.start)
     starting.start()
-    until(lambda: "loading:1" in info_of(own_redis), "it loads")
+    until(lambda: "loading:1" in tell(own_redis, "INFO persistence"), "it loads")
     answer, _ = timed(asked.acquire)
     assert_refused_to_answer(answer)
     assert "loading" in str(answer).lower()
+    tell(own_redis, "CONFIG SET key-load-delay 0")
     starting.join()
     assert asked.acquire().allowed
     assert asked.left() == [8, 98]
 
 
-def info_of(server):
+def tell(server, command):
+    """What a server that loads answers; it greets no client."""
     with socket.create_connection(("127.0.0.1", server.port)) as connection:
-        connection.sendall(b"INFO persistence\r\n")
+        connection.sendall(f"{command}\r\n".encode())
         return connection.recv(65_536).decode()
 
 

@@ -2,11 +2,10 @@
 
 import pytest
 
-from apigate.core.errors import StoreError
+from apigate.core.errors import StoreError, StoreTimeoutError
 from tests.servers import until
-from tests.stores.asking import Asked, limits, timed
+from tests.stores.asking import Asked, hasty, in_time, is_admitted, limits, timed
 
-LATE = 0.35  # seconds that a busy machine may add; less than whoever waited twice would take
 DEADLINE_MS = 400
 TWO = ("1000/hour", "10/hour")
 
@@ -40,36 +39,39 @@ def test_the_primary_that_sentinel_names_is_asked_in_one_trip(redis_sentinel, ca
 def test_when_the_primary_is_killed_the_promoted_replica_is_asked_and_has_what_was_taken(
     redis_sentinel, caller, stores, uri
 ):
-    asked = Asked(caller, stores(uri, deadline_ms=DEADLINE_MS, server_time=False), limits(*TWO))
-    until(lambda: is_admitted(asked), "a connection is made")
-    asked.reset()
+    store = stores(uri, server_time=False)
+    asked = Asked(caller, store, limits(*TWO))
     caller.at_once([asked.call] * 3)
     until(lambda: replicated(redis_sentinel), "the replica has it all")
     old = redis_sentinel.primary
     old.kill()
-    faults = []
+    with hasty(store, DEADLINE_MS):
+        answers = in_time(lambda: [timed(asked.acquire)], DEADLINE_MS)
+        assert all(isinstance(answer, StoreError) for answer in answers)
+        redis_sentinel.look_for_the_primary()
 
-    def is_promoted():
-        faults.append(timed(asked.acquire))
-        return redis_sentinel.primary_port() == redis_sentinel.replica.port
+        def is_promoted():
+            answers.extend(in_time(lambda: [timed(asked.acquire)], DEADLINE_MS))
+            return redis_sentinel.primary_port() == redis_sentinel.replica.port
 
-    until(is_promoted, "the replica is promoted")
+        until(is_promoted, "the replica is promoted")
     redis_sentinel.await_promotion()
-    until(lambda: is_admitted(asked), "it is asked")
-    refused = [answer for answer, _ in faults if isinstance(answer, StoreError)]
-    assert refused
+    until(lambda: answers.append(timed(asked.acquire)[0]) or is_allowed(answers[-1]), "it is asked")
+    refused = [answer for answer in answers if isinstance(answer, StoreError)]
     assert all(fault.__cause__ is not None for fault in refused)
-    assert max(seconds for _, seconds in faults) < DEADLINE_MS / 1_000 + LATE
-    admitted = 3 + sum(getattr(answer, "allowed", False) for answer, _ in faults) + 1
-    assert asked.left() == [1_000 - admitted, 10 - admitted]
+    admitted = 3 + sum(map(is_allowed, answers))
+    unknown = sum(isinstance(fault, StoreTimeoutError) for fault in refused)  # on a busy machine it may have taken
+    taken = 1_000 - asked.left()[0]
+    assert admitted <= taken <= admitted + unknown
+    assert asked.left() == [1_000 - taken, 10 - taken]
     old.start()
     old.command("REPLICAOF", "127.0.0.1", redis_sentinel.primary.port)  # Sentinel would do it after ten seconds
     assert asked.acquire().allowed
-    assert asked.left() == [999 - admitted, 9 - admitted]
+    assert asked.left() == [999 - taken, 9 - taken]
 
 
-def is_admitted(asked):
-    return getattr(timed(asked.acquire)[0], "allowed", False)
+def is_allowed(answer):
+    return getattr(answer, "allowed", False)
 
 
 def test_when_the_parts_are_changed_with_both_up_connections_to_the_old_primary_are_left(
@@ -87,10 +89,9 @@ def test_when_the_parts_are_changed_with_both_up_connections_to_the_old_primary_
 def test_a_paused_sentinel_keeps_nobody_beyond_the_deadline(redis_sentinel, caller, stores, uri):
     asked = Asked(caller, stores(uri, deadline_ms=DEADLINE_MS), limits(*TWO))
     redis_sentinel.sentinel.pause()
-    answer, seconds = timed(asked.acquire)
+    answers = in_time(lambda: [timed(asked.acquire)], DEADLINE_MS)
     redis_sentinel.sentinel.resume()
-    assert isinstance(answer, StoreError)
-    assert seconds < DEADLINE_MS / 1_000 + LATE
+    assert all(isinstance(answer, StoreError) for answer in answers)
     until(lambda: is_admitted(asked), "it is asked again")
 
 

@@ -6,7 +6,6 @@ import socket
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -24,7 +23,7 @@ from apigate.throttling.limit import Limit
 from apigate.throttling.window import KINDS
 from tests.gateway.asking import ask, ask_in_task, built
 from tests.servers import Memcached, MongoStandIn, RedisServer
-from tests.stores.asking import limits
+from tests.stores.asking import TRIES, in_time, limits, timed
 from tests.window_contract import START_US, each_kind, limit
 
 DEADLINE_MS = 10_000  # where a test is not about time, as the machine may be busy
@@ -519,7 +518,7 @@ def test_a_server_that_is_gone_is_a_store_error_and_takes_no_token(own, name):
     if name == "redis":
         levels["global"] = Rate(10, per=3_600)
     asked = Throttle(levels, store=store, clock=FakeClock(), name="shop")
-    assert asked.acquire({"client": "a"}).allowed
+    assert recovers(lambda: asked.acquire({"client": "a"}))
     server.kill()
     for _ in range(3):
         with pytest.raises(StoreError) as raised:
@@ -544,8 +543,8 @@ def test_a_server_that_is_gone_is_a_store_error_and_takes_no_token(own, name):
 
 
 def recovers(acquire):
-    """Whether it admits again, once the connections that died with the server are used up."""
-    for _ in range(5):
+    """Whether it admits, once the connections that died with the server are used up and the machine is not too busy."""
+    for _ in range(TRIES):
         try:
             return acquire().allowed
         except StoreError:
@@ -557,21 +556,17 @@ def recovers(acquire):
 def test_a_server_that_does_not_answer_is_given_up_by_the_deadline(own, name):
     server, store = own
     asked = throttle(store)
-    assert asked.acquire({"client": "a"}).allowed
+    assert recovers(lambda: asked.acquire({"client": "a"}))
     server.pause()
     try:
-        begun = monotonic()
-        with pytest.raises(StoreTimeoutError):
-            asked.acquire({"client": "a"})
-        assert monotonic() - begun < 0.3 + LATE
+        answers = in_time(lambda: [timed(lambda: asked.acquire({"client": "a"}))], 300, LATE)
+        assert all(isinstance(answer, StoreTimeoutError) for answer in answers)
 
         async def task():
-            begun = monotonic()
-            with pytest.raises(StoreTimeoutError):
-                await asked.acquire_async({"client": "a"})
-            assert monotonic() - begun < 0.3 + LATE
+            return await asked.acquire_async({"client": "a"})
 
-        asyncio.run(task())
+        answers = in_time(lambda: [timed(lambda: asyncio.run(task()))], 300, LATE)
+        assert all(isinstance(answer, StoreTimeoutError) for answer in answers)
     finally:
         server.resume()
 
@@ -604,11 +599,9 @@ def test_redis_that_accepts_and_never_answers_keeps_nobody_beyond_the_deadline(m
     }[kind]
     store = RedisStore(address, deadline_ms=100)
     for call in each_operation(store.windows()):
-        begun = monotonic()
-        with pytest.raises(StoreError) as raised:
-            caller.ask(call)
-        assert monotonic() - begun < 0.1 + LATE
-        assert isinstance(raised.value.__cause__, Exception)
+        for answer in in_time(lambda call=call: [timed(lambda: caller.ask(call))], 100, LATE):
+            assert isinstance(answer, StoreError)
+            assert isinstance(answer.__cause__, Exception)
     caller.close()
     store.close()
 

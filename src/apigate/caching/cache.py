@@ -12,8 +12,7 @@ from apigate.caching.settings import POLICY_HINTS, CachePolicy, cache_policy, ch
 from apigate.caching.sizes import parse_size
 from apigate.core.clock import Clock, SystemClock
 from apigate.core.errors import ConfigurationError
-from apigate.core.policy import block_on, require_done
-from apigate.core.steps import Steps, run
+from apigate.core.steps import Steps, block, refuse_to_wait, run
 
 if TYPE_CHECKING:
     from apigate.caching.encryption import Encryption
@@ -29,6 +28,9 @@ __all__ = ["CACHE_SETTINGS", "ITEM_BYTES", "ResponseCache"]
 ITEM_BYTES = 1_048_576
 """The longest content that is stored where nobody says otherwise: that of Amazon API Gateway."""
 
+_SO_FAR = "; this process has forgotten it all the same, and the others will when it next asks the store"
+_TOO_LONG = "it is longer than max_item_bytes"
+_LEAST_BYTES = 2_400  # with its key, as they account for themselves: a 204 without fields takes 2,424
 _MOST_SEARCHES = 1_024
 _MOST_OBJECTIONS = 256
 
@@ -39,7 +41,7 @@ class ResponseCache:
 
     Args:
         max_bytes: What all stored responses may take, with keys, fields, contents, tags and overhead: bytes, or a text
-            such as `"512MB"`.
+            such as `"512MB"`; at least 2,400.
         max_item_bytes: The longest content that is stored; Amazon API Gateway's limit is 1,048,576 bytes.
         max_entries: How many responses are stored at most.
         policy: How the methods are cached that have no policy of their own: a `CachePolicy`, a table of its settings,
@@ -64,6 +66,8 @@ class ResponseCache:
         objections: Why the last response under a key was not stored.
         lookups: The policies of `ask`, each worked out once.
         sharing: The setting `shared`, as it was given.
+        longest: Bytes of the longest content that may be stored.
+        too_long: Why one that is longer is not.
         news: What keeps up with the invalidations of other workers; None where nothing is shared.
         shared: What has the responses of other workers; None where these are not shared.
 
@@ -92,11 +96,14 @@ class ResponseCache:
         check_settings(unknown, CACHE_SETTINGS, "ResponseCache", POLICY_HINTS)
         from apigate.caching.coalescing import Flights
         from apigate.caching.generations import Generations
-        from apigate.caching.memory import MemoryTier
+        from apigate.caching.memory import NO_ROOM, MemoryTier
         from apigate.caching.variance import NO_ORIGIN, matches, selected_fields
 
-        self.max_bytes: int = parse_size(max_bytes, "cache max_bytes")
+        self.max_bytes: int = _checked_budget(max_bytes)
         self.max_item_bytes: int = parse_size(max_item_bytes, "cache max_item_bytes")
+        room = self.max_bytes - _LEAST_BYTES
+        self.longest: int = min(self.max_item_bytes, room)
+        self.too_long: str = _TOO_LONG if self.max_item_bytes <= room else NO_ROOM
         self.policy: CachePolicy | None = cache_policy(policy, "cache policy")
         self.clock: Clock = clock or SystemClock()
         self.is_detailed: bool = is_detailed
@@ -162,7 +169,11 @@ class ResponseCache:
         from apigate.caching.asking import asked, request_of
 
         found = asked(self, request_of(method, url, headers), content, policy, principal)
-        return block_on(found) if isinstance(found, Awaitable) else found
+        if isinstance(found, Awaitable):
+            found = block(found)
+        if isinstance(found, Awaitable):
+            refuse_to_wait(found, "ask_async")
+        return found
 
     async def ask_async(
         self,
@@ -201,9 +212,12 @@ class ResponseCache:
         Raises:
             ConfigurationError: Not exactly one of them is given, or it could match nothing: a path without a slash at
                 its start or with a query, a method that the stage does not have.
-            ProtocolError: What is shared has to be awaited; use `invalidate_async`.
+            ProtocolError: What is shared has to be awaited; use `invalidate_async`. Forgotten it is all the same: here
+                at once, by others once this process has asked the store again.
         """
-        require_done(self.publish([self._record(path, prefix, tag, method)]))
+        answer = self.publish([self._record(path, prefix, tag, method)])
+        if answer is not None:
+            refuse_to_wait(answer, "invalidate_async", _SO_FAR)
 
     async def invalidate_async(
         self, *, path: str | None = None, prefix: str | None = None, tag: str | None = None, method: str | None = None
@@ -217,12 +231,14 @@ class ResponseCache:
         """Forget every response.
 
         Raises:
-            ProtocolError: What is shared has to be awaited; use `flush_async`.
+            ProtocolError: What is shared has to be awaited; use `flush_async`. As for `invalidate`, it is done.
         """
         from apigate.caching.store import EVERYTHING
 
         self._tier.clear()
-        require_done(self.publish([EVERYTHING]))
+        answer = self.publish([EVERYTHING])
+        if answer is not None:
+            refuse_to_wait(answer, "flush_async", _SO_FAR)
 
     async def flush_async(self) -> None:
         """`flush` for tasks."""
@@ -294,16 +310,13 @@ class ResponseCache:
             yield news.invalidate(record, self.clock.now_us())
 
     def fetch(self, key: "CacheKey", value_of: "FieldValue", now_us: int) -> "Steps[StoredResponse | None]":
-        """The response that another worker has stored under a key, if it is valid; from now on it is here too."""
+        """The response that another worker has stored under a key, if it is valid; it is not put here."""
         if self.shared is None:
             return None
         found: StoredResponse | None = yield self.shared.get(
             key, lambda names: self._select(names, value_of), self.clock.wall(), now_us
         )
-        if found is None or not self.generations.is_valid(found):
-            return None
-        self._tier.put(key, found, now_us)
-        return found
+        return found if found is not None and self.generations.is_valid(found) else None
 
     def give(self, key: "CacheKey", stored: "StoredResponse") -> Awaitable[None] | None:
         """Let other workers find a response; None if that is done, or an awaitable."""
@@ -397,6 +410,16 @@ CACHE_SETTINGS = frozenset(
     each.name for each in signature(ResponseCache).parameters.values() if each.kind is not Parameter.VAR_KEYWORD
 )
 """What a `ResponseCache` takes, by name."""
+
+
+def _checked_budget(max_bytes: int | str) -> int:
+    size = parse_size(max_bytes, "cache max_bytes")
+    if size < _LEAST_BYTES:
+        raise ConfigurationError(
+            f"cache max_bytes: {max_bytes!r} has room for no response, as each takes {_LEAST_BYTES:,} bytes and more; "
+            f"give a size such as '64MB'. Seconds that responses are kept are the policy's, policy={size}"
+        )
+    return size
 
 
 def _checked_sharing(shared: object) -> "bool | str | ResponseStore | None":

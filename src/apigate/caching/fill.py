@@ -18,6 +18,7 @@ from apigate.caching.entry import CacheKey, StoredResponse
 from apigate.caching.exchange import UNSEEN, Asked, check_lines
 from apigate.caching.freshness import initial_age
 from apigate.caching.head import Head, head_of
+from apigate.caching.memory import NO_ROOM
 from apigate.caching.reuse import Reuse, may_serve_on_error, reuse, stale_windows
 from apigate.caching.status import forwarded_status
 from apigate.caching.storability import storage_objection
@@ -33,7 +34,6 @@ __all__ = ["Fill"]
 
 _SERVER_ERRORS = frozenset({500, 502, 503, 504})  # RFC 5861, section 4
 _CONDITIONS = ("if-none-match", "if-modified-since", "if-range", "range")
-_TOO_LONG = "it is longer than max_item_bytes"
 _ANOTHER = "the app's 304 has the ETag of another one"
 _NO_CONTENT = frozenset({204, 205, 304})
 _KEPT_FOR_VALIDATION = 3_600.0  # seconds a stale response with a validator is kept, as the app may still answer 304
@@ -123,8 +123,9 @@ class Fill:
         if self._chunks is None or self.replies:
             return
         self._length += len(chunk)
-        if self._length > self._lookup.cache.max_item_bytes:
-            self._refuse(_TOO_LONG)
+        cache = self._lookup.cache
+        if self._length > cache.longest:
+            self._refuse(cache.too_long)
             return
         if chunk:
             self._chunks.append(bytes(chunk))  # a copy of a buffer, which the app may use again
@@ -221,8 +222,8 @@ class Fill:
             return "a response to HEAD has no content"
         if self._waived:
             return self._waived
-        if head.length is not None and head.length > self._lookup.cache.max_item_bytes:
-            return _TOO_LONG
+        if head.length is not None and head.length > self._lookup.cache.longest:
+            return self._lookup.cache.too_long
         objection = storage_objection(
             status,
             head,
@@ -293,7 +294,7 @@ class Fill:
             else:
                 self._refuse("it is of another query than those who wait have")
         else:
-            self._refuse(_TOO_LONG)
+            self._refuse(NO_ROOM)
         self._answer = response
 
     def _selected(self, head: Head) -> Selected:

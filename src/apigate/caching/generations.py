@@ -2,8 +2,8 @@
 
 Rule: each invalidation takes the next number of `epoch`, and an entry carries the number that stood when its request
 was sent. What was invalidated after that is found when the entry is next wanted; so a response that was on its way
-meanwhile is caught as well. Marks are made before their number is told, and a reader takes the number before it looks:
-hence no reader needs the lock.
+meanwhile is caught as well. It is noted before its number is told, and a reader takes the number before it looks: hence
+no reader needs the lock.
 
 What is remembered is bounded. The older half is forgotten when there is too much of it, and then counts as everything:
 an entry that has not been looked at since is no longer valid. The cost is a miss, never a response that should be gone.

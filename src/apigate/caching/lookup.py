@@ -208,8 +208,11 @@ class Lookup:
 
     def explain(
         self, request: Request, now_us: int, owner: str = "", mode: str = "public", *, private: bool = False
-    ) -> list[str]:
-        """What would become of a request, and why, in sentences; nothing is changed, and nobody waited for."""
+    ) -> Steps[list[str]]:
+        """What would become of a request, and why, in sentences; nothing is changed, and no other request waited for.
+
+        What workers share is looked at too.
+        """
         picked, method = request.picked, request.method
         if method not in self._methods:
             return [uncached(method)]
@@ -218,14 +221,21 @@ class Lookup:
             return [f"it passes by: {passing.detail}"]
         if method in KEYED_BY_CONTENT:
             return ["its content is part of the key, and is not known here"]
+        cache = self.cache
+        if cache.news is not None:
+            yield cache.news.synchronise(now_us)
         key = self._key(request, picked, owner)
-        if self.cache.searches:
+        if cache.searches:
             key = self._searched(key, request, picked, owner)
         asked = Asked(request, picked, _directives(picked), owner, private, mode, "", key)
-        stored = self._allowed(asked, self.cache.find(key, self.value_of(request), picked.get("origin")))
-        if stored is None:
+        stored = self._allowed(asked, cache.find(key, self.value_of(request), picked.get("origin")))
+        verdict = None if stored is None else self._verdict(stored, asked, now_us)
+        if verdict in (None, Reuse.VALIDATE) and not self._goes_alone(asked, stored, obeys=self.policy.ttl is None):
+            found = yield from cache.fetch(key, self.value_of(request), now_us)
+            if found is not None:
+                stored, verdict = found, self._verdict(found, asked, now_us)
+        if stored is None or verdict is None:
             return [self._missed(key, host=picked.get("host")), self._made(mode)]
-        verdict = reuse(stored, asked.directives, self.policy, now_us, obeys=self.policy.ttl is None)
         age, said = stored.age(now_us), f"a response of {stored.status}, keyed as {mode}"
         standing = f"{said}, {age:.0f} s old, fresh for {stored.lifetime - age:.0f} s more"
         if age >= stored.lifetime:
@@ -329,7 +339,7 @@ class Lookup:
         if obeys and "only-if-cached" in directives:
             return Refused("NOT_CACHED", "The request takes only what is cached, and that cannot be served.")
         reason = self._reason(asked, stored, obeys=obeys)
-        if (obeys and _asks_anew(directives)) or not self._may_share(asked, stored):
+        if self._goes_alone(asked, stored, obeys=obeys):
             return Fill(self, asked, reason, stored)
         return self._fly(asked, stored, reason, now_us)
 
@@ -367,13 +377,16 @@ class Lookup:
             return "vary-miss" if self.cache.has(asked.key) else "uri-miss"
         return "request" if obeys and _asks_anew(asked.directives) else "stale"
 
-    def _may_share(self, asked: Asked, stored: StoredResponse | None) -> bool:
-        """Tell whether others may wait for the answer to this request, and it for theirs."""
+    def _verdict(self, stored: StoredResponse, asked: Asked, now_us: int) -> Reuse:
+        return reuse(stored, asked.directives, self.policy, now_us, obeys=self.policy.ttl is None)
+
+    def _goes_alone(self, asked: Asked, stored: StoredResponse | None, *, obeys: bool) -> bool:
+        """Tell whether a request waits for no other one, nor any for it, and none is looked for that workers share."""
         if asked.request.method == "HEAD" or "no-store" in asked.directives:
-            return False
-        if "authorization" in asked.picked and not asked.private:
-            return False
-        return stored is not None or _ALONE.isdisjoint(asked.picked)
+            return True
+        if ("authorization" in asked.picked and not asked.private) or (obeys and _asks_anew(asked.directives)):
+            return True
+        return stored is None and not _ALONE.isdisjoint(asked.picked)
 
     def _fly(self, asked: Asked, stored: StoredResponse | None, reason: str, now_us: int) -> Found | Awaitable[Found]:
         """Ask the app, or wait for whoever is asking it the same."""
@@ -418,9 +431,12 @@ class Lookup:
         now_us = self.clock.now_us()
         try:
             found = yield from self.cache.fetch(asked.key, self.value_of(asked.request), now_us)
-            if found is not None and self._may_give(found, asked, now_us):
+            if found is None:
+                return Fill(self, asked, reason, stored, lead)
+            self.cache.put(asked.key, found, now_us)
+            if self._may_give(found, asked, now_us):
                 return self._landed(found, asked, lead, now_us)
-            return Fill(self, asked, reason, stored if found is None else found, lead)
+            return Fill(self, asked, reason, found, lead)
         except BaseException:
             if lead is not None:
                 lead.fail()

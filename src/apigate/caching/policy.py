@@ -82,12 +82,13 @@ class CachingPolicy:
     def _warmed(self, found: Awaitable[Found]) -> Steps[Fill | None]:
         return _fill_of((yield found))
 
-    def explain(self, context: RequestContext) -> list[str]:
-        """What would become of a request, and why, in sentences; nothing is changed."""
+    def explain(self, context: RequestContext) -> list[str] | Awaitable[list[str]]:
+        """What would become of a request, and why, in sentences; what workers share may have to be waited for."""
         owner = self._owner(context)
         if owner is None:
             return [_NOBODY]
-        return self.lookup.explain(context.request, context.now_us, owner.name, owner.mode, private=owner.private)
+        lookup, private = self.lookup, owner.private
+        return run(lookup.explain(context.request, context.now_us, owner.name, owner.mode, private=private))
 
     def _owner(self, context: RequestContext) -> Owner | None:
         return self.lookup.owner(context.request, context.principal, context.claims)

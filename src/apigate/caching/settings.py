@@ -133,8 +133,8 @@ class CachePolicy:
         normalize: Request fields of which case and white space around commas mean nothing to the app, such as
             `Accept-Language`: responses that vary on them are then found more often. An app that does tell `en` from
             `EN` would have one stored for the other.
-        methods: Verbs whose responses are stored: GET (which answers HEAD too), QUERY and POST by a digest of the
-            content, which is read for that.
+        methods: Verbs that are cached: GET, with which HEAD comes, as it is answered from what GET has stored; QUERY
+            and POST by a digest of the content, which is read for that. Default GET and QUERY.
         statuses: Statuses that may be stored; default those that HTTP allows, and with a `ttl` 200, 203, 204, 300, 301
             and 308.
         per: Whose a stored response is: `"public"`, `"principal"`, `"claim:NAME"`, or a function of the request;

@@ -65,6 +65,7 @@ class SharedGenerations:
         generations: Told of each invalidation once, in the order of the log.
 
     Attributes:
+        store: The store.
         known: Up to where the log is known; empty for nothing.
         known_us: When it was, for whoever wants to serve nothing once that is too long ago, as in an outage.
     """
@@ -81,14 +82,14 @@ class SharedGenerations:
         "_pending",
         "_positions",
         "_sending",
-        "_store",
         "known",
         "known_us",
+        "store",
     )
 
     def __init__(self, store: ResponseStore, generations: Epochs) -> None:
         """Know nothing; the store is asked at first use."""
-        self._store = store
+        self.store: ResponseStore = store
         self._generations = generations
         self._lag_us = store.max_lag_us
         self._has_news: Callable[[Mark, int], bool] | None = None if self._lag_us else store.has_news
@@ -212,7 +213,7 @@ class SharedGenerations:
             self._sending += len(late)
         is_told = False
         try:
-            news: News = yield self._store.learn(self.known, [*late, *own])
+            news: News = yield self.store.learn(self.known, [*late, *own])
             self.take(news, now_us)
             is_told = True
         except StoreError:

@@ -5,11 +5,12 @@ the value. Until the first awaitable it runs like any function; from there on as
 """
 
 from collections.abc import Awaitable, Callable, Generator
-from typing import Any, Generic, TypeAlias, TypeVar, final
+from typing import Any, Generic, NoReturn, TypeAlias, TypeVar, final
 
 from apigate.core.closing import close
+from apigate.core.errors import ProtocolError
 
-__all__ = ["Pause", "Steps", "block", "let_go", "run"]
+__all__ = ["Pause", "Steps", "block", "let_go", "refuse_to_wait", "run"]
 
 T = TypeVar("T")
 
@@ -124,6 +125,24 @@ class _Rest(Generic[T]):
 def let_go(answer: object) -> None:
     """Close what has to be awaited, and will not be: a coroutine complains else."""
     close(answer)
+
+
+def refuse_to_wait(answer: object, instead: str, so_far: str = "") -> NoReturn:
+    """Say that a call cannot wait for a store, and what can.
+
+    Args:
+        answer: What has to be awaited.
+        instead: The call that waits.
+        so_far: What has been done all the same, in words.
+
+    Raises:
+        ProtocolError: Always.
+    """
+    let_go(answer)
+    raise ProtocolError(
+        f"the store has to be awaited here; use {instead}, or where that is so only as an event loop runs in this "
+        f"thread, call it from another thread{so_far}"
+    )
 
 
 def _has_to_wait(answer: object) -> bool:

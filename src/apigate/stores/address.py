@@ -95,8 +95,12 @@ def open_address(address: str, kinds: Mapping[str, AddressKind[T]], allowed: str
     for name, value in given:
         if not (_is_number(value) if name in kind.options else kind.others):
             raise ConfigurationError(f"{setting}: {shown(address)!r}: {_problem(name, kind)}, as in {kind.example!r}")
+    if parts.fragment:
+        raise ConfigurationError(f"{setting}: {shown(address)!r}: a '#' in an address is written as '%23'")
+    is_whole = address.partition(":")[2].startswith("//")  # else the host would be taken for a path
     parts = parts._replace(query=urlencode([(name, value) for name, value in given if name not in kind.options]))
-    store = kind.opener(parts, {name: int(value) for name, value in given if name in kind.options})
+    options = {name: int(value) for name, value in given if name in kind.options}
+    store = kind.opener(parts, options) if is_whole else None
     if store is None:
         raise ConfigurationError(f"{setting}: {shown(address)!r} is no address of a store; {_instead(parts, kind)}")
     return store
@@ -156,7 +160,8 @@ def _redis(parts: "SplitResult", options: Options) -> ThrottleStore | None:
 def _memcached(parts: "SplitResult", options: Options) -> ThrottleStore | None:
     from apigate.stores.memcached import MemcachedStore
 
-    if not (are_hosts(parts.netloc) and not parts.path.strip("/") if parts.netloc else parts.path.strip("/")):
+    path = parts.path.strip("/")
+    if not (are_hosts(parts.netloc) and not path if parts.netloc else path and not are_hosts(path)):
         return None
     return MemcachedStore(uri_of(parts), **options)
 
@@ -164,7 +169,7 @@ def _memcached(parts: "SplitResult", options: Options) -> ThrottleStore | None:
 def _mongodb(parts: "SplitResult", options: Options) -> ThrottleStore | None:
     from apigate.stores.mongodb import MongoDBStore
 
-    if not parts.netloc:
+    if not parts.netloc or "/" in parts.path[1:]:
         return None
     return MongoDBStore(uri_of(parts), **options)
 

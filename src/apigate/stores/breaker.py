@@ -21,7 +21,7 @@ from apigate.core.steps import let_go
 if TYPE_CHECKING:
     from asyncio import Task
 
-__all__ = ["FIRST_PROBE_US", "LONGEST_PROBE_US", "STEADY_US", "Breaker", "Recovery", "StoreChange", "Watched"]
+__all__ = ["FIRST_PROBE_US", "LONGEST_PROBE_US", "STEADY_US", "Breaker", "Recovery", "StoreChange", "Watched", "begin"]
 
 T = TypeVar("T")
 
@@ -54,6 +54,22 @@ class Recovery(Protocol):
     def finish(self) -> Iterable[object]:
         """What is done as soon as it is asked by requests again."""
         ...
+
+
+def begin(recovery: Recovery) -> None:
+    """Take the first step of an attempt in this thread, for whoever asks whether a store works before requests do.
+
+    Raises:
+        StoreError: It does not.
+    """
+    answer = next(iter(recovery.attempt()))
+    if isinstance(answer, Awaitable):
+        import asyncio
+
+        async def wait() -> None:
+            await cast("Awaitable[object]", answer)
+
+        asyncio.run(wait())
 
 
 @final

@@ -4,8 +4,9 @@ What one process has invalidated, every other knows at its next hit, for one sho
 without a lock, and written under one of the kernel's. Whoever is killed, at whatever moment, leaves a value wholly
 written or not there.
 
-Rule: nothing that is not apigate's is ever overwritten, and what is damaged starts anew; no response is made of
-garbage. How all lies in the file is `apigate.stores.cache_layout`.
+Rule: nothing that is not apigate's is ever overwritten; what is damaged, or smaller than is asked for, starts anew, and
+no file gets smaller, so that two who ask for different sizes agree. No response is made of garbage. How all lies in the
+file is `apigate.stores.cache_layout`.
 """
 
 import os
@@ -53,10 +54,11 @@ class FileResponses:
             under `/run`; never on one that several machines share.
         name: Whose values and invalidations these are: of the gateway and stage. Others may use the same file, and all
             share its room.
-        max_bytes: How large a new file may grow, from 4 MiB to 1 TiB; 2 MiB of it are for the log of invalidations. A
-            file that is there stays as it is: delete it to have it made with another number.
+        max_bytes: How large the file may grow, from 4 MiB to 1 TiB; 2 MiB of it are for the log of invalidations. A
+            file that is there and smaller starts anew, as one that was lost; one that is larger stays as it is: delete
+            it to have it made with another number.
         deadline_ms: How many milliseconds a write may wait for other processes: a whole number from 1 to 60,000.
-        bodies: Whether values are kept; without, a new file has the log and little else.
+        bodies: Whether values are kept; without, a new file has the log and little else, 2 MiB.
 
     Attributes:
         max_lag_us: 0, as what others invalidate is known at once.
@@ -93,7 +95,8 @@ class FileResponses:
         if problem:
             raise ConfigurationError(f"cache: {self.path!r}: {problem}")
         self._bytes = max_bytes if bodies else 0
-        self.max_item_bytes: int = CacheHeader.new(self._bytes).capacity // _SHARE
+        self._capacity = CacheHeader.new(self._bytes).capacity
+        self.max_item_bytes: int = self._capacity // _SHARE
         self._namespace = namespace_digest(name)
         self._opened: OpenedFile[CacheTable] | None = None
         self._watch: tuple[Callable[[], int], bytes | bytearray] | None = None
@@ -173,7 +176,8 @@ class FileResponses:
             opened = self._opened = self._open()
         if opened.table is None:
             header = read_header(opened.file)
-            if header is None or exposed(os.fstat(opened.file.fd), _HARM) or not opened.file.holds(header.size):
+            is_ready = header is not None and self._capacity <= header.capacity and opened.file.holds(header.size)
+            if header is None or not is_ready or exposed(os.fstat(opened.file.fd), _HARM):
                 with self._held(operation) as opened:
                     return _table(opened)
             opened.table = CacheTable(opened.file, header, self._namespace)
@@ -246,10 +250,15 @@ class FileResponses:
         problem = _FOREIGN if header is None and is_foreign(file.fd) else exposed(os.fstat(file.fd), _HARM)
         if problem:
             raise _Unusable(problem)
-        table = CacheTable(file, header or CacheHeader.new(self._bytes), self._namespace)
-        if header is None or size < table.size or not table.is_sound():
+        is_small = header is not None and header.capacity < self._capacity
+        if header is None or is_small:
+            header = CacheHeader.new(self._bytes)
+        table = CacheTable(file, header, self._namespace)
+        if size < table.size or not table.is_sound():
             table.start_anew(size)
-            if size:
+            if is_small:
+                getLogger("apigate").info("%s was too small for %d bytes: it starts anew", self.path, table.size)
+            elif size:
                 getLogger("apigate").warning("%s was damaged: all responses in it are gone", self.path)
         opened.table = table
         return True

@@ -270,15 +270,18 @@ class GuardedBuckets:
                 answer = inner.acquire(keys, costs, now, patience)
             except StoreError as error:
                 breaker.fail(error, turn)
+                return self._acquire_late(keys, costs, patience)
             else:
                 if type(answer) is Decision:
                     return answer
-                return Watched(breaker, turn, answer, partial(self._acquire_alone, keys, costs, now, patience))
+                return Watched(breaker, turn, answer, partial(self._acquire_late, keys, costs, patience))
         return self._acquire_alone(keys, costs, now, patience)
 
     def peek(self, keys: Sequence[Key], costs: Sequence[int], now: int) -> Decision | Awaitable[Decision]:
         """What `acquire` would answer, taking nothing."""
-        return self._asked(now, lambda inner: inner.peek(keys, costs, now), lambda: self._peek_alone(keys, costs, now))
+        return self._asked(
+            now, lambda inner: inner.peek(keys, costs, now), lambda then: self._peek_alone(keys, costs, then)
+        )
 
     def adjust(self, keys: Sequence[Key], tokens: Sequence[int], now: int) -> Awaitable[None] | None:
         """Take more tokens or give some back without asking; in an outage at the levels that have shares."""
@@ -297,7 +300,7 @@ class GuardedBuckets:
         return self._asked(
             now,
             lambda inner: _settled(inner, keys, tokens, now, within),
-            lambda: self._adjust_alone(keys, tokens, now, decision),
+            lambda then: self._adjust_alone(keys, tokens, then, decision),
         )
 
     def reset(self, keys: Sequence[Key | None] | None = None) -> Awaitable[None] | None:
@@ -305,11 +308,15 @@ class GuardedBuckets:
         self._reset_alone(keys)
         return self._asked(self._store.now_us(), lambda inner: inner.reset(keys), _nothing)
 
-    def _asked(self, now: int, ask: Callable[[Buckets], T | Awaitable[T]], alone: Callable[[], T]) -> T | Awaitable[T]:
-        """What the buckets within answer; in an outage, or where they fail, what is decided alone."""
+    def _asked(
+        self, now: int, ask: Callable[[Buckets], T | Awaitable[T]], alone: Callable[[int], T]
+    ) -> T | Awaitable[T]:
+        """What the buckets within answer; in an outage, or where they fail, what is decided alone, and when that is."""
         if self._breaker.is_open:
-            return alone()
-        return self._breaker.call(lambda: ask(self.open(now) if self._inner is None else self._inner), alone)
+            return alone(now)
+        return self._breaker.call(
+            lambda: ask(self.open(now) if self._inner is None else self._inner), lambda: alone(self._store.now_us())
+        )
 
     # ---- without the store
 
@@ -319,6 +326,14 @@ class GuardedBuckets:
         Then this process was too busy to ask, and whoever makes it so must not get past a limit by that.
         """
         return self._closed if self._breaker.is_open else self._unshared
+
+    def _acquire_late(self, keys: Sequence[Key], costs: Sequence[int], patience: int) -> Decision:
+        """Decide when the store has failed, by the time at which it has.
+
+        A share would take the time from before a long deadline for a clock set back, go on from there, and be paid for
+        what has passed since time and again.
+        """
+        return self._acquire_alone(keys, costs, self._store.now_us(), patience)
 
     def _acquire_alone(self, keys: Sequence[Key], costs: Sequence[int], now: int, patience: int) -> Decision:
         if self._refusing():
@@ -365,7 +380,7 @@ def _settled(
     return buckets.adjust(keys, tokens, now) if decision is None else settle(buckets, keys, tokens, now, decision)
 
 
-def _nothing() -> None:
+def _nothing(_: int) -> None:
     """Forget nothing more."""
 
 

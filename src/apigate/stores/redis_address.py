@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["check_redis_address", "refused_by_client"]
 
 _OURS = f"apigate's options are {', '.join(REDIS_OPTIONS)}"
+_SLASH = ", and a '/' in a password as '%2F'"
 
 
 def check_redis_address(uri: str) -> None:
@@ -27,7 +28,8 @@ def check_redis_address(uri: str) -> None:
         uri: The address.
 
     Raises:
-        ConfigurationError: It has our options, options that nobody would read, a host without a port, or no master.
+        ConfigurationError: It has our options, options that nobody would read, a host without a port, or a path that is
+            no database, socket or master.
     """
     from urllib.parse import urlsplit
 
@@ -44,6 +46,16 @@ def check_redis_address(uri: str) -> None:
             )
     if parts.scheme.endswith(("+cluster", "+sentinel")):
         _check_several(uri, parts, names)
+    elif parts.scheme.endswith("+unix"):
+        if parts.netloc.rpartition("@")[2] or parts.path.endswith("/") or not parts.path.startswith("/"):
+            raise ConfigurationError(
+                f"store: {shown(uri)!r} names no socket; write its whole path, as '{parts.scheme}:///run/redis.sock'"
+            )
+    elif not (parts.path.strip("/") or "0").isdecimal():
+        raise ConfigurationError(
+            f"store: {shown(uri)!r}: the path after the host is the number of a database; write it as "
+            f"'{parts.scheme}://localhost:6379/0'{_SLASH if '@' in parts.path else ''}"
+        )
 
 
 def refused_by_client(uri: str, library: str, error: Exception) -> ConfigurationError:
@@ -82,6 +94,13 @@ def _check_several(uri: str, parts: "SplitResult", names: Sequence[str]) -> None
             f"store: {shown(uri)!r} names no master; add the name that Sentinel has for it, as in "
             f"'{parts.scheme}://host:26379/mymaster'"
         )
+    if kind == "Sentinel" and "/" in parts.path.strip("/"):
+        raise ConfigurationError(
+            f"store: {shown(uri)!r}: the path is the name of a master alone, as in "
+            f"'{parts.scheme}://host:26379/mymaster'; the database is 0"
+        )
+    if kind == "a cluster" and parts.path not in ("", "/", "/0"):
+        raise ConfigurationError(f"store: {shown(uri)!r}: a cluster has no database but 0, so leave the path away")
     if not are_hosts(parts.netloc):
         raise ConfigurationError(f"store: {shown(uri)!r}: each host of {kind} comes with its port, as host:7000")
 

@@ -5,6 +5,7 @@ The clients are those of the `limits` package, made from its addresses at their 
 a fork. Under asyncio the commands that wait at the same moment go to the server together.
 """
 
+import re
 import select
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -35,6 +36,9 @@ BYTES = 65_536
 
 _SIZES = tuple(b"\r\n$%d\r\n" % size for size in range(512))
 """What comes before a word of so many bytes; making it takes longer than all the rest of packing."""
+
+_SENTINEL = re.compile(r"<\w+\.(?:asyncio\.)?client\..*?host=([^,)]+),port=(\d+).*?\)>\)>\)>")
+"""A sentinel that was asked, as the clients write it in errors, with all the settings of its connections."""
 
 _WORKERS = 32
 """How many calls of threads a cluster is asked at once."""
@@ -450,7 +454,8 @@ class Connections:
             return StoreTimeoutError(
                 operation, f"no answer within {self.deadline_ms} ms{whose}", blames_store=blames_store
             )
-        return StoreError(operation, f"{type(error).__name__}: {error}")
+        told = _SENTINEL.sub(r"\1:\2", str(error))
+        return StoreError(operation, f"{type(error).__name__}: {told}")
 
     def close(self) -> None:
         """Close the sync client; it is made anew where it is needed again."""

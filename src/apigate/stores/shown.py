@@ -3,7 +3,11 @@
 Rule: what may be secret is left out, whether or not the address is well written.
 """
 
+import re
+
 __all__ = ["shown"]
+
+_PARTS = re.compile(r"([\w+.-]+:(?://)?)?(.*)", re.DOTALL)
 
 
 def shown(address: str) -> str:
@@ -14,6 +18,5 @@ def shown(address: str) -> str:
     >>> shown("redis+sentinel://me:secret@a:26379,b:26379/mymaster?password=hunter2")
     'redis+sentinel://a:26379,b:26379/mymaster'
     """
-    scheme, separator, rest = address.partition("://")
-    place = rest.partition("?")[0].rpartition("@")[2].partition("#")[0]
-    return f"{scheme.partition('?')[0]}{separator}{place}"
+    scheme, rest = _PARTS.fullmatch(address).groups("")  # type: ignore[union-attr]  # it matches any text
+    return scheme + rest.partition("?")[0].rpartition("@")[2].partition("#")[0]

@@ -35,7 +35,8 @@ def store_error(operation: str, error: Exception) -> ApigateError:
     name = type(error).__name__
     kind = StoreTimeoutError if isinstance(error, TimeoutError) or "Timeout" in name else StoreError
     # `ConnectionNotAvailable`: all of this loop's connections to Memcached were busy with others' requests.
-    return kind(operation, f"{name}: {error}", blames_store=name != "ConnectionNotAvailable")
+    told = str(error).partition(", Topology Description: ")[0]  # of MongoDB, which says the same again
+    return kind(operation, f"{name}: {told}", blames_store=name != "ConnectionNotAvailable")
 
 
 def bounded(

@@ -87,11 +87,12 @@ class _Queues:
         self._guard = Lock()
         self._known: dict[str, _Queue] = {}
 
-    def join(self, name: str) -> _Queue:
+    def join(self, name: str) -> tuple[_Queue, bool]:
+        """The queue of a name, and whether others are before in it."""
         with self._guard:
             queue = self._known.setdefault(name, _Queue())
             queue.users += 1
-            return queue
+            return queue, queue.users > 1
 
     def leave(self, name: str, queue: _Queue) -> None:
         with self._guard:
@@ -109,8 +110,7 @@ class _ThreadTurn:
         self.waited = False
 
     def begin(self) -> None:
-        self._queue = self._queues.join(self._name)
-        self.waited = self._queue.users > 1
+        self._queue, self.waited = self._queues.join(self._name)
         if not self._queue.lock.acquire(timeout=self._seconds):
             self._queues.leave(self._name, self._queue)
             raise _too_late(self._name, self._seconds)

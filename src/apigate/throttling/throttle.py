@@ -7,7 +7,7 @@ from typing import Self, TypeAlias, TypeVar, final
 
 from apigate.core.clock import Clock, SystemClock
 from apigate.core.errors import ConfigurationError, ProtocolError
-from apigate.core.steps import let_go
+from apigate.core.steps import refuse_to_wait
 from apigate.throttling.combined import check_windows, open_buckets, settle
 from apigate.throttling.decision import Decision, Throttled
 from apigate.throttling.keys import LONGEST_KEY, Key, bucket_key
@@ -387,11 +387,7 @@ def _pause(decision: Decision, patience: int) -> int | None:
 def _value(answer: _T | Awaitable[_T], instead: str) -> _T:
     """The answer of a store that does not wait."""
     if isinstance(answer, Awaitable):
-        let_go(answer)
-        raise ProtocolError(
-            f"the store has to be awaited here; use {instead}, or where that is so only as an event loop runs in this "
-            f"thread, call it from another thread"
-        )
+        refuse_to_wait(answer, instead)
     return answer
 
 

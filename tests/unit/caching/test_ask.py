@@ -81,6 +81,33 @@ def test_policy_of_the_call_counts_before_that_of_the_cache(cache):
     assert isinstance(cache.ask("GET", PETS), Fill)
 
 
+def test_seconds_in_place_of_bytes_are_an_error_that_says_where_they_belong():
+    with pytest.raises(ConfigurationError, match=r"Seconds that responses are kept are the policy's, policy=60$"):
+        ResponseCache(60)
+
+
+@pytest.mark.parametrize(
+    ("settings", "length", "tells_length", "reason"),
+    [
+        ({}, 1_001, True, "it is longer than max_item_bytes"),
+        ({}, 1_001, False, "it is longer than max_item_bytes"),
+        ({"max_bytes": 3_000}, 601, True, "there is no room for it in max_bytes"),
+        ({"max_bytes": 3_000}, 601, False, "there is no room for it in max_bytes"),
+        ({"max_bytes": 3_000}, 500, False, "there is no room for it in max_bytes"),
+    ],
+)
+def test_what_has_no_room_says_so_where_its_length_is_known_before(settings, length, tells_length, reason):
+    cache = ResponseCache(**{"max_item_bytes": 1_000, "policy": MINUTE, "is_detailed": True, **settings})
+    exchange = cache.ask("GET", PETS)
+    [status] = exchange.begin(200, [("Content-Length", str(length))] if tells_length else [])
+    said = f'apigate; fwd=uri-miss; detail="{reason}"' if tells_length else "apigate; fwd=uri-miss; stored"
+    assert status.text[1] == said
+    exchange.feed(bytes(length))
+    exchange.finish()
+    assert not exchange.has_stored
+    assert list(cache.objections.values()) == [reason]
+
+
 def test_cache_without_a_policy_is_passed_by(clock):
     cache = ResponseCache(policy="off", clock=clock)
     assert cache.ask("GET", PETS) == Passing("bypass", "the cache has no policy")

@@ -34,6 +34,22 @@ def test_memory_with_and_without_a_bound(address, max_keys):
         ("redys://host", "'redys://host' is unknown; did you mean 'redis://'\\? allowed are memory://"),
         ("memcache://host:11211", "did you mean 'memcached://'"),
         ("redis://", "no address of a store; write it as 'redis://localhost:6379/0'"),
+        ("redis:/10.9.9.9:6399/0", "'redis:/10.9.9.9:6399/0' is no address of a store; write it as 'redis://localhost"),
+        ("valkeys:localhost:6391", "'valkeys:localhost:6391' is no address of a store; write it as 'valkeys://local"),
+        ("redis+unix:/run/redis.sock", "write it as 'redis\\+unix:///run/redis.sock'"),
+        ("redis://localhost/0#1", "'redis://localhost/0': a '#' in an address is written as '%23'"),
+        (
+            "memcached:host:11211",
+            "'memcached:host:11211' is no address of a store; write it as 'memcached://host:11211'",
+        ),
+        ("memcached:/host:11211", "write it as 'memcached://host:11211'"),
+        ("memcached:///host:11211", "'memcached:///host:11211' is no address of a store"),
+        ("mongodb:/host:27017/name", "write it as 'mongodb://host:27017/name'"),
+        ("mongodb:///host:27017", "write it as 'mongodb://host:27017/name'"),
+        ("mongodb://host/name/else", "write it as 'mongodb://host:27017/name'"),
+        ("file:/run/apigate.state", "file:// needs an absolute path: file:///run/apigate.state"),
+        ("file:///run/a#b/apigate.state", "a '#' in an address is written as '%23'"),
+        ("memory:", "write it as 'memory://'"),
         (
             "redis://localhost?leese=20",
             "'leese' is no option \\(did you mean 'lease'\\?\\); apigate's options are deadline_ms",
@@ -102,6 +118,28 @@ def test_addresses_of_redis_go_to_the_client_without_our_options(server):
         assert "p%40ss" not in repr(store)
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "redis://localhost",
+        "redis://localhost:6379/",
+        "redis://:secret@localhost:6379/1",
+        "redis:///1",
+        "redis+unix://:secret@/run/redis.sock?db=1",
+        "redis+cluster://:secret@localhost:7000,localhost:7001/",
+        "redis+cluster://localhost:7000/0",
+        "redis+sentinel://:secret@localhost:26379,localhost:26380/mymaster/",
+        "memcached://localhost:11211,localhost:11212",
+        "memcached:///run/memcached.sock",
+        "mongodb://me:secret@localhost:27017/",
+        "mongodb://a:1,b:2/name?replicaSet=rs0",
+        "mongodb+srv://host/name",
+    ],
+)
+def test_what_limits_takes_for_an_address_is_one(address):
+    assert "secret" not in repr(open_store(address))
+
+
 UNUSABLE = {
     # an address, of a store or of a gateway's: what is said of it
     "redis+cluster://a:1,b:2?leese=20": "'leese' is no option for a cluster (did you mean 'lease'?)",
@@ -112,12 +150,21 @@ UNUSABLE = {
     "redis+sentinel://host/mymaster": "each host of Sentinel comes with its port",
     "redis+cluster://a:1,b": "each host of a cluster comes with its port",
     "redis+cluster://[": "is no address",
+    "redis:///10.9.9.9:6399": "'redis:///10.9.9.9:6399': the path after the host is the number of a database; write it",
+    "rediss://host/zero": "write it as 'rediss://localhost:6379/0'",
+    "redis://host/0/1": "is the number of a database",
+    "valkey://me:x/hunter2@host/0": "as 'valkey://localhost:6379/0', and a '/' in a password as '%2F'",
+    "redis+unix://relative.sock": "names no socket; write its whole path, as 'redis+unix:///run/redis.sock'",
+    "valkey+unix://host/run/redis.sock": "write its whole path, as 'valkey+unix:///run/redis.sock'",
+    "redis+unix:///run/": "names no socket",
+    "redis+cluster://a:1,b:2/1": "a cluster has no database but 0, so leave the path away",
+    "redis+sentinel://host:26379/mymaster/0": "the name of a master alone, as in 'redis+sentinel://host:26379/mymaster'",
 }
 
 
 @pytest.mark.parametrize("made", [RedisStore, open_store])
 @pytest.mark.parametrize("address", UNUSABLE)
-def test_what_the_clients_of_clusters_and_sentinel_would_not_say_is_said_at_once(made, address):
+def test_what_the_clients_would_not_say_is_said_at_once(made, address):
     with pytest.raises(ConfigurationError) as raised:
         made(address)
     assert UNUSABLE[address] in str(raised.value)

@@ -274,12 +274,13 @@ def test_a_clock_set_back_does_not_put_the_next_attempt_off(made, clock):
 
 
 def test_is_tried_in_a_thread_while_requests_go_on(made, clock):
-    goes_on = threading.Event()
-    steps = Steps(lambda: goes_on.wait(10))
+    tries, goes_on = threading.Event(), threading.Event()
+    steps = Steps(lambda: (tries.set(), goes_on.wait(60)))
     breaker = opened(made(steps))
     for _ in range(20):
         clock.advance(1)
         breaker.probe_if_due(clock.now_us())  # comes back at once, or this would never end
+    assert tries.wait(60)
     assert [thread.name for thread in steps.where] == ["apigate-probe"]
     assert steps.where[0].daemon
     assert breaker.is_open
@@ -496,6 +497,7 @@ breaker._lock.acquire()  # as a thread of the parent may just have
 breaker._telling.acquire()
 child = os.fork()
 if not child:
+    steps.hold = threading.Event()  # the parent's may be locked: its thread may just have begun to wait
     steps.hold.set()
     clock.advance(0.2)
     breaker.probe_if_due(clock.now_us())

@@ -41,6 +41,22 @@ def test_threads_of_one_name_follow_one_another_and_those_of_others_go_on():
     assert turns._queues._known == {}
 
 
+def test_who_was_first_has_waited_for_nobody_though_another_comes_before_it_goes_on():
+    turns = Turns(LONG)
+    queues = turns._queues
+    join = queues.join
+
+    def joined(name):
+        mine = join(name)
+        join(name)  # by another thread
+        return mine
+
+    queues.join = joined
+    first = turns.turn("a")
+    first.begin()
+    assert not first.waited
+
+
 def test_tasks_of_one_name_follow_one_another_in_the_order_in_which_they_came():
     turns, order = Turns(LONG), []
 
