@@ -122,7 +122,7 @@ class Gateway:
         store: Where buckets are kept: `"file:///run/app/apigate.state"` for all processes of one host,
             `"redis://host:6379/0"` for those of all hosts, `"memory://"` for one process alone, or a store; options
             follow a `?`, as in `"memory://?max_keys=1000000"`. Where only windows are, also `"memcached://host:11211"`
-            or `"mongodb://host:27017/name"`.
+            or `"mongodb://host:27017/name"`. A store of your own that blocks says so, with `offload = True`.
         name: The gateway's name, which prefixes all that it keeps in a store: letters, digits, `-`, `_` and `.`.
             Required where other processes use the store too, or what a cache shares; else `apigate`.
         outage: What levels do while the store cannot be reached: `"local"` (each process admits its share), `"closed"`

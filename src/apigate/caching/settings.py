@@ -41,6 +41,8 @@ UNAUTHORIZED: tuple[Unauthorized, ...] = (
     "SUCCEED_WITHOUT_RESPONSE_HEADER",
 )
 
+_UNAUTHORIZED: Unauthorized = "SUCCEED_WITH_RESPONSE_HEADER"
+
 KEYED_BY_CONTENT = frozenset({"QUERY", "POST"})
 """Verbs whose content is part of the key, and so is read before the cache is asked."""
 
@@ -157,7 +159,7 @@ class CachePolicy:
         invalidate: A function of the request that says whether its client may have a stored response invalidated by
             `Cache-Control: max-age=0` or `no-cache`. Without one, both directives are obeyed where there is no `ttl`
             (the throttle has counted them), and ignored where there is.
-        unauthorized: What becomes of a client that asks so and may not.
+        unauthorized: What becomes of a client that asks so and may not; only with `invalidate`.
 
     Raises:
         ConfigurationError: A setting cannot be used.
@@ -185,7 +187,7 @@ class CachePolicy:
     wait: float = 5.0
     max_request_bytes: int = 65_536
     invalidate: Callable[[Request], bool] | None = None
-    unauthorized: Unauthorized = "SUCCEED_WITH_RESPONSE_HEADER"
+    unauthorized: Unauthorized = _UNAUTHORIZED
 
     def __post_init__(self) -> None:
         """Check every setting."""
@@ -219,6 +221,11 @@ class CachePolicy:
         if self.unauthorized not in UNAUTHORIZED:
             raise ConfigurationError(
                 f"cache unauthorized: {self.unauthorized!r} is unknown; allowed are {', '.join(UNAUTHORIZED)}"
+            )
+        if self.invalidate is None and self.unauthorized != _UNAUTHORIZED:
+            raise ConfigurationError(
+                f"cache unauthorized: {self.unauthorized!r} has no effect without invalidate, a function that says who "
+                f"may"
             )
 
     @classmethod
