@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from apigate.caching.lookup import Found, Lookup, Passing
+from apigate.caching.owner import EVERYBODY
 from apigate.caching.settings import CachePolicy
 from apigate.core.errors import ConfigurationError
 from apigate.core.message import Request
@@ -69,9 +70,9 @@ def asked(
     request.read_body = lambda most: content if len(content) <= most else None
     lookup, now_us = _lookup(cache, policy), cache.clock.now_us()
     owner = lookup.owner(request, principal, _NO_CLAIMS)
-    if owner is None:
+    if owner is None and lookup.caches(request.method):
         return Passing("bypass", "nobody tells whose the response is")
-    return lookup.ask(request, now_us, owner.name, owner.mode, private=owner.private)
+    return lookup.ask(request, now_us, owner or EVERYBODY)
 
 
 def _told(sharing: object) -> str:

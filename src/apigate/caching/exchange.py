@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol, cast
 from apigate.caching.answer import Answer
 from apigate.caching.directives import Directives
 from apigate.caching.entry import CacheKey
+from apigate.caching.owner import Owner
 from apigate.core.errors import ProtocolError
 from apigate.core.message import Field, FieldLines, Request, RequestFields
 
@@ -27,9 +28,7 @@ class Asked(NamedTuple):
         request: The request.
         picked: Its fields that may matter, by lower-case name.
         directives: Its Cache-Control.
-        owner: Whose a response to it is; empty where it is everybody's.
-        private: Whether `owner` is one verified principal.
-        mode: How the response is keyed: `public`, `principal`, `claim` or `function`.
+        owner: Whose a response to it is.
         digest: What stands for its content in the key; empty where that is no part of it.
         key: Its primary key.
     """
@@ -37,9 +36,7 @@ class Asked(NamedTuple):
     request: Request
     picked: Mapping[str, str]
     directives: Directives
-    owner: str
-    private: bool
-    mode: str
+    owner: Owner
     digest: str
     key: CacheKey
 

@@ -264,9 +264,9 @@ class Fill:
         objection = storage_objection(
             status,
             head,
-            rules._replace(private=True) if asked.private else rules,
+            rules._replace(private=True) if asked.owner.private else rules,
             request_directives=asked.directives,
-            authorization="authorization" in asked.picked,
+            restricted=self._lookup.is_restricted(asked),
         )
         if objection is not None:
             return objection
@@ -295,7 +295,7 @@ class Fill:
             wall: When that came, in seconds since 1970-01-01 UTC; 0.0 where nothing goes by it.
         """
         lookup, asked = self._lookup, self._asked
-        shared = not asked.owner or lookup.is_for_all(head.directives)
+        shared = not asked.owner.name or lookup.is_for_all(head.directives)
         self.key = lookup.key_of(asked, shared=shared, search=head.search)
         objection = None if came is head else self._objection(status, head)
         waited = (self._came_us - self._sent_us) / 1_000_000
@@ -382,4 +382,4 @@ class Fill:
         reason = "stale" if self._stored is not None else self.reason
         status = 304 if self._is_validated else None
         note = forwarded_status(reason, status, stored=stored is self._written)
-        return answer(stored, asked.request.method, asked.picked, now_us, asked.mode, note.text[1])
+        return answer(stored, asked.request.method, asked.picked, now_us, asked.owner.mode, note.text[1])

@@ -90,7 +90,9 @@ class KeyParts:
     Args:
         query: `"kept"` (the whole query as it was sent), `"sorted"` (the order of different names does not matter), or
             the names of the parameters that count; all others are then ignored, so the app must ignore them too.
-        headers: Request fields that the app's answer depends on though it does not say so in Vary.
+        headers: Request fields that the app's answer depends on though it does not say so in Vary. With
+            `Authorization` each credential has copies of its own, which it is given until they are stale, also where
+            the app would not accept it any more.
         path: Whether the path counts as it was sent. False takes the decoded path alone, so that `/a%62` and `/ab`
             share one response; only for apps that never look at the path as it was sent.
 
@@ -141,7 +143,9 @@ class CachePolicy:
             and 308.
         per: Whose a stored response is: `"public"`, `"principal"`, `"claim:NAME"`, or a function of the request;
             where that gives None, or fails, the request passes by the cache. Default per principal where an authorizer
-            verified one, unless the app says `public` or `s-maxage`.
+            verified one, unless the app says `public` or `s-maxage`. A response to a request with Authorization is
+            stored where an authorizer has verified the client, where `key` names the field, or where the app says
+            `public`, `s-maxage` or `must-revalidate`; a function or `"public"` verifies nobody.
         cookies: The names of cookies that the app's answer depends on, which become part of the key, or `"ignore"`
             where it depends on none. A Cookie field that is not as RFC 6265 has it counts as a whole, as apps read it
             differently. Default: with a `ttl`, a request with cookies passes by the cache.

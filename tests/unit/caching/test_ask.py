@@ -231,6 +231,50 @@ def test_more_policies_than_are_remembered_still_work(cache):
     assert len(cache.lookups) <= 64
 
 
+ALICE, BOB = ({"Authorization": f"Bearer {name}"} for name in ("alice", "bob"))
+
+
+@pytest.mark.parametrize("per", ["public", lambda request: "all"])
+def test_the_program_says_who_was_verified_and_a_policy_does_not(cache, per):
+    policy = CachePolicy(ttl=60, per=per)
+    stored(cache, headers=ALICE, policy=policy)
+    assert isinstance(cache.ask("GET", PETS, ALICE, policy=policy), Fill)
+    stored(cache, headers=ALICE, policy=policy, principal="alice")
+    assert isinstance(cache.ask("GET", PETS, BOB, policy=policy, principal="bob"), Answer)
+    asked = cache.ask("GET", PETS, BOB, policy=policy)
+    assert isinstance(asked, Fill)
+    assert asked.reason == "request"
+
+
+def test_a_credential_in_the_key_has_copies_of_its_own(cache):
+    policy = CachePolicy(ttl=60, key={"headers": ["Authorization"]})
+    stored(cache, headers=ALICE, policy=policy)
+    assert isinstance(cache.ask("GET", PETS, ALICE, policy=policy), Answer)
+    assert isinstance(cache.ask("GET", PETS, BOB, policy=policy), Fill)
+    assert isinstance(cache.ask("GET", PETS, policy=policy), Fill)
+    assert isinstance(cache.ask("GET", PETS, ALICE), Fill)
+
+
+def test_what_one_policy_has_stored_for_all_another_does_not_give_to_a_credential(cache):
+    stored(cache)
+    for policy in (
+        CachePolicy(ttl=60, vary=["Authorization"]),
+        CachePolicy(ttl=60, key={"headers": ["Authorization"]}),
+    ):
+        assert isinstance(cache.ask("GET", PETS, ALICE, policy=policy), Fill)
+
+
+def test_an_unsafe_request_invalidates_whoever_sends_it(cache):
+    policy = CachePolicy(ttl=60, per="principal")
+    stored(cache, policy=policy, principal="alice")
+    assert isinstance(cache.ask("GET", PETS, policy=policy, principal="alice"), Answer)
+    exchange = cache.ask("DELETE", PETS, policy=policy)
+    exchange.begin(204, [])
+    exchange.publish()
+    exchange.finish()
+    assert isinstance(cache.ask("GET", PETS, policy=policy, principal="alice"), Fill)
+
+
 @pytest.mark.parametrize(("forgets", "reason"), [(True, "uri-miss"), (False, "vary-miss")])
 def test_what_was_invalidated_is_no_variant(cache, forgets, reason):
     exchange = cache.ask("GET", PETS, {"Accept": "text/plain"})
