@@ -550,6 +550,27 @@ def test_only_whole_urls_can_be_warmed(url):
         gate.warm([url])
 
 
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        (
+            ("https://shop.example/pets", "en"),
+            "what stands beside 'https://shop.example/pets' is not a mapping of names",
+        ),
+        (("https://shop.example/pets", {"Accept": 1}), "is not a mapping of names to texts"),
+        (("https://shop.example/pets",), "is neither a URL nor a pair"),
+        (b"https://shop.example/pets", "is neither a URL nor a pair of a URL and request fields"),
+        (None, "None is neither a URL nor a pair"),
+    ],
+)
+def test_what_is_no_request_is_an_error_that_says_what_one_is(request_, said):
+    asgi, wsgi = ASGIGateway(App().asgi, Gateway(methods=TTL)), WSGIGateway(App().wsgi, Gateway(methods=TTL))
+    with pytest.raises(ConfigurationError, match=f"^warm: .*{said}"):
+        wsgi.warm([request_])
+    with pytest.raises(ConfigurationError, match=f"^warm: .*{said}"):
+        asyncio.run(asgi.gateway.warm_async([request_]))
+
+
 def test_a_stage_has_a_cache_for_its_own_policies_and_decorators_only_in_whatever_order():
     for names in (("cached", "plain"), ("plain", "cached")):
         stages = [Stage(name, methods=TTL if name == "cached" else {}) for name in names]

@@ -4,8 +4,8 @@ Rule: an exchange does no I/O. An adapter tells it the head of the app's respons
 the client's response what it answers.
 """
 
-from collections.abc import Awaitable, Mapping
-from typing import NamedTuple, Protocol
+from collections.abc import Awaitable, Iterable, Mapping
+from typing import NamedTuple, Protocol, cast
 
 from apigate.caching.answer import Answer
 from apigate.caching.directives import Directives
@@ -13,7 +13,7 @@ from apigate.caching.entry import CacheKey
 from apigate.core.errors import ProtocolError
 from apigate.core.message import Field, FieldLines, Request, RequestFields
 
-__all__ = ["UNKEYED", "UNSEEN", "Asked", "Exchange", "check_lines", "log_hidden"]
+__all__ = ["UNKEYED", "UNSEEN", "Asked", "Exchange", "check_head", "check_lines", "log_hidden"]
 
 UNSEEN = "its content or its trailers do not pass here"
 UNKEYED = "the app has read content of the request, which is no part of its key"
@@ -80,7 +80,7 @@ class Exchange(Protocol):
             Fields to add to it, unless it is held back.
 
         Raises:
-            ProtocolError: The field lines are a mapping.
+            ProtocolError: The field lines are no pairs of texts, or the status is no number.
         """
         ...
 
@@ -89,7 +89,11 @@ class Exchange(Protocol):
         ...
 
     def feed(self, chunk: bytes) -> None:
-        """A part of its content has come."""
+        """A part of its content has come.
+
+        Raises:
+            ProtocolError: It is no bytes; nothing is kept of the response then.
+        """
         ...
 
     def finish(self) -> Answer | None:
@@ -126,6 +130,22 @@ def check_lines(fields: FieldLines) -> None:
         raise ProtocolError(
             f"begin: {type(fields).__name__} is no list of field lines; give pairs, such as list(headers.items())"
         )
+
+
+def check_head(status: object, fields: object) -> None:
+    """See what is wrong with a head that could not be used.
+
+    Raises:
+        ProtocolError: The status is no number, or the field lines are no pairs of texts.
+    """
+    if not isinstance(status, int):
+        raise ProtocolError(f"begin: the status {status!r} is not a whole number, such as 200")
+    for line in cast("Iterable[object]", fields if isinstance(fields, Iterable) else (fields,)):
+        pair = cast("tuple[object, ...]", line)
+        if not isinstance(line, (tuple, list)) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+            raise ProtocolError(
+                f"begin: {line!r} is no field line, a pair of texts such as ('Content-Type', 'text/html')"
+            )
 
 
 def log_hidden(error: Exception, whose: str = "app") -> None:

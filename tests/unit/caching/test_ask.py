@@ -278,6 +278,42 @@ def test_fields_that_are_no_mapping_of_texts_are_an_error(cache, headers):
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])
+@pytest.mark.parametrize(
+    ("status", "fields", "said"),
+    [
+        ("200", [], "the status '200' is not a whole number, such as 200"),
+        (200, [("Location", 1)], r"\('Location', 1\) is no field line, a pair of texts such as"),
+        (200, ["Location: /pets"], "'Location: /pets' is no field line"),
+        (200, None, "None is no field line"),
+    ],
+)
+def test_a_head_that_is_none_is_an_error_that_says_what_one_is(cache, method, status, fields, said):
+    with pytest.raises(ProtocolError, match=f"^begin: {said}"):
+        cache.ask(method, PETS).begin(status, fields)
+
+
+@pytest.mark.parametrize("chunk", ["text", 7, None])
+def test_content_that_is_no_bytes_is_an_error_and_nothing_is_stored(cache, chunk):
+    exchange = cache.ask("GET", PETS)
+    exchange.begin(200, [])
+    with pytest.raises(ProtocolError, match=f"^feed: {type(chunk).__name__} is no bytes; texts have to be encoded"):
+        exchange.feed(chunk)
+    exchange.finish()
+    assert (exchange.has_stored, exchange.objection) == (False, "a part of its content was no bytes")
+
+
+def test_a_fill_says_why_its_response_was_not_stored(cache):
+    exchange = cache.ask("GET", PETS)
+    exchange.begin(200, [("Cache-Control", "no-store")])
+    exchange.finish()
+    assert exchange.objection == "the response says no-store"
+    kept = cache.ask("GET", PETS)
+    kept.begin(200, [])
+    kept.finish()
+    assert (kept.has_stored, kept.objection) == (True, "")
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
 def test_a_head_given_as_a_mapping_is_an_error_and_nothing_is_stored(cache, method):
     exchange = cache.ask(method, PETS)
     with pytest.raises(ProtocolError, match="begin: dict is no list of field lines; give pairs"):
