@@ -52,7 +52,8 @@ def owner_of(per: Per | None, request: Request, principal: str | None, claims: M
     """Whose the response to a request is; None where nobody can tell.
 
     Args:
-        per: What the policy says; None for the principal, where there is one, else everybody.
+        per: What the policy says; None for the principal, where there is one, else everybody, unless there are
+            claims without a principal: then nobody can tell.
         request: The request.
         principal: Whoever was verified to send it; None where nobody was.
         claims: What is known of the principal. Any: as a token has them.
@@ -65,7 +66,7 @@ def owner_of(per: Per | None, request: Request, principal: str | None, claims: M
     Owner(name='principal:https://id.example|7', mode='principal', private=True, verified=True)
     """
     if per is None and principal is None:
-        return EVERYBODY
+        return None if claims else EVERYBODY  # whoever was verified without a principal: it may be any one's
     if per == "public":
         return everybody(principal, claims)
     if callable(per):

@@ -62,7 +62,7 @@ class CachingPolicy:
 
     def on_request(self, context: RequestContext) -> Outcome:
         """Answer the request, or send it on with an exchange."""
-        if self._by_principal and context.principal is None:
+        if self._by_principal and context.principal is None and not context.claims:
             found = self.lookup.ask(context.request, context.now_us)
         elif self._is_public:
             found = self.lookup.ask(context.request, context.now_us, everybody(context.principal, context.claims))

@@ -248,9 +248,9 @@ def warm_requests(
 
 
 def _warm_request(request: object) -> tuple[str, Mapping[str, str]]:
-    none: Mapping[str, str] = {}
-    parts = cast("Sequence[object]", request) if isinstance(request, (tuple, list)) else (request, none)
-    url, headers = parts if len(parts) == 2 else (request, none)
+    alone: tuple[object, object] = request, {}
+    parts = cast("Sequence[object]", request) if isinstance(request, (tuple, list)) else alone
+    url, headers = parts if len(parts) == 2 else alone
     if not isinstance(url, str):
         raise ConfigurationError(f"warm: {url!r} is neither a URL nor a pair of a URL and request fields")
     if not is_fields(headers):
