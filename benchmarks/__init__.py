@@ -11,6 +11,7 @@ it says as much about the machine.
     throttling memory gate methods imports frameworks servers    the sections
     file_store redis_store redis_counts outages  more sections: shared stores
     caching cache_keys cache_servers             one more, `caching`: the response cache
+    eviction                                     who goes when that is full: a simulation
     cache_origin cache_floors cache_asgi cache_wsgi    what it caches, the floor, apps behind caches
     serve fronts nginx varnish                   what `servers` and `cache_servers` start
     redis_server redis_askers callers            who asks which Redis, and how many at once
