@@ -88,6 +88,26 @@ def test_claims_alone_verify_too_and_name_nobody(world, per, numbers):
     assert told(shop, "Bearer alice", "Bearer alice", "Bearer ann") == numbers
 
 
+class Tenants:
+    """Verifies of which tenant a request is, by no credential of HTTP, and names nobody."""
+
+    phase = Phase.AUTHORIZE
+
+    def on_request(self, context):
+        if tenant := tenant_of(context.request):
+            context.claims = {"tenant": tenant}
+
+
+@pytest.mark.parametrize(
+    ("per", "numbers"), [(None, [1, 2, 3, 4, 4]), ("claim:tenant", [1, 1, 2, 3, 4]), ("public", [1, 1, 1, 1, 1])]
+)
+def test_what_was_answered_for_claims_without_a_principal_is_not_everybodys_unless_the_policy_says_so(
+    world, per, numbers
+):
+    shop = world(echo(), CachePolicy(ttl=60, per=per), policies=[Tenants()])
+    assert told(shop, "@red", "@red", "@blue", None, None) == numbers
+
+
 @pytest.mark.parametrize("per", ["public", tenant_of])
 def test_a_principal_alone_is_enough(world, per):
     shop = world(echo(), CachePolicy(ttl=60, per=per), policies=[Tokens("principal")])
