@@ -19,5 +19,5 @@ it says as much about the machine.
 What is not installed is skipped, and the report says so; real servers need wrk, nginx and Varnish from the
 system's packages (apt-get install wrk nginx varnish), and a Redis is found as the tests find theirs. `--quick`
 only shows that all of it runs; its figures mean nothing. `--profile CASE` shows where a case's time
-goes.
+goes, and `--count CASE` is for callgrind, as PROFILES.md shows.
 """

@@ -18,6 +18,7 @@ import tempfile
 import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat
 from pathlib import Path
 from threading import Lock
 
@@ -29,9 +30,9 @@ from apigate.throttling.algorithms import FRESH, State, decide, written
 from apigate.throttling.decision import Decision
 from apigate.throttling.limit import Limit
 from apigate.throttling.store import ThrottleStore
-from benchmarks.measure import Figure, Plan
+from benchmarks.measure import Batch, Case, Figure, Group, Plan
 
-__all__ = ["figures"]
+__all__ = ["figures", "groups"]
 
 PROCESSES = (1, 2, 4)
 PACE = 2_000
@@ -110,11 +111,33 @@ STORES: dict[str, Callable[[str], ThrottleStore]] = {
 SHARED = ("file store", "SQLite")
 
 
+def groups(plan: Plan) -> tuple[Group, ...]:
+    """A decision of one process that does nothing else: nobody contends, and all caches are warm."""
+    return (
+        Group("One process, one after the other", tuple(Case(name, lambda name=name: _alone(name)) for name in STORES)),
+    )
+
+
+def _alone(name: str) -> Batch:
+    folder = tempfile.TemporaryDirectory(dir=_folder())
+    throttle = _throttle(name, Path(folder.name, "state"))
+
+    def batch(times: int, _kept_until_here: object = folder) -> None:
+        for _ in repeat(None, times):
+            throttle.acquire(KEYS)
+
+    return batch
+
+
+def _folder() -> str | None:
+    """A file system in memory, if there is one."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
 def figures(plan: Plan) -> Iterator[Figure]:
     """Latency and throughput of both, for each number of processes; in memory if there is a file system there."""
     seconds = max(0.2, SECONDS * plan.scale)
-    folder = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=folder) as directory:
+    with tempfile.TemporaryDirectory(dir=_folder()) as directory:
         runs = [(name, number, pace) for name in SHARED for number in PROCESSES for pace in (PACE, 0)]
         for name, number, pace in [*runs, ("memory store", 1, PACE)]:
             yield from _run(name, Path(directory, f"{name} {number} {pace}"), number, pace, seconds)
