@@ -266,6 +266,22 @@ def test_a_folder_is_no_file(tmp_path):
         Gateway.from_file(tmp_path)
 
 
+@pytest.mark.parametrize("where", ["", "stages.prod."])
+def test_a_table_beside_the_file_is_joined_with_that_in_it(written, where):
+    keys = [bytes(32)]
+    path = written(f"[{where}cache]\nshared = true\npolicy = {{ ttl = 60 }}\n")
+    beside = {"cache": {"encryption": keys, "policy": {"heuristic": True}}}
+    gateway = Gateway.from_file(
+        path, name="shop", store=f"file://{path}.state", **({"stages": {"prod": beside}} if where else beside)
+    )
+    (stage,) = gateway.stages.values()
+    assert stage.cache.encryption is not None
+    assert stage.settings.cache.policy == CachePolicy(ttl=60, heuristic=True)
+    for twice in ({"policy": {"ttl": 1}}, {"policy": CachePolicy()}):
+        with pytest.raises(ConfigurationError, match=rf"{where}cache\.policy(\.ttl)?: given in the configuration and"):
+            Gateway.from_file(path, **({"stages": {"prod": {"cache": twice}}} if where else {"cache": twice}))
+
+
 RULES = """
 owners = ["not a function"]
 
