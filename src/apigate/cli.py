@@ -5,7 +5,6 @@ imports what only it needs, so that the others load no server.
 """
 
 import argparse
-import importlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -18,6 +17,7 @@ from apigate import __version__
 from apigate.audit import audit
 from apigate.core.endpoints import Endpoint
 from apigate.core.errors import ApigateError, ConfigurationError
+from apigate.core.loading import load
 from apigate.gateway import Gateway
 from apigate.routing import routing_of
 
@@ -158,7 +158,7 @@ def _add_run(add_parser: _AddParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    gateway = Gateway.from_file(arguments.config)
+    gateway = _from_file(arguments.config)
     app = _load(arguments.app)
     _tell_of_own_gate(app, arguments)
     interface = arguments.interface
@@ -274,7 +274,7 @@ def _routes(arguments: argparse.Namespace) -> int:
         app, config = None, app
     found: object = None if app is None else _load(app)  # with --config too: it shows whether `run` could serve it
     if config is not None:
-        gateway = Gateway.from_file(config)
+        gateway = _from_file(config)
     elif app is not None:
         gateway, _ = _gateway(app, found)
     else:
@@ -367,7 +367,7 @@ def _gateway_at(target: str) -> tuple[Gateway, str | None]:
     Starlette puts its middleware around the app at the first request only, and here none comes.
     """
     if _is_file(target):
-        return Gateway.from_file(target), None
+        return _from_file(target), None
     found = _load(target)
     gateway, stage = _gateway(target, found)
     if not gateway.bound and (routing := routing_of(found)) is not None:
@@ -404,33 +404,27 @@ def parsed_headers(texts: Sequence[str]) -> dict[str, str]:
 
 
 def _load(target: str) -> Any:  # Any: whatever stands there
-    """What `module:name` names; a module may be in the current folder.
+    """What `module:name` names.
 
     Raises:
         ConfigurationError: There is no such thing, or importing its module failed.
     """
-    module_name, _, name = target.partition(":")
-    if not module_name or not name:
-        raise ConfigurationError(f"{target!r} is not of the form module:name, such as shop:app")
+    _import_from_here()
+    return load(target)
+
+
+def _from_file(path: str) -> Gateway:
+    """The gateway of a file, which may name functions of modules.
+
+    Raises:
+        ConfigurationError: As `Gateway.from_file`.
+    """
+    _import_from_here()
+    return Gateway.from_file(path)
+
+
+def _import_from_here() -> None:
+    """Find modules in the current folder too."""
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
-    try:
-        found: Any = importlib.import_module(module_name)
-    except Exception as error:
-        raise ConfigurationError(f"importing {module_name} failed: {_told(error)}") from error
-    for part in name.split("."):
-        if not hasattr(found, part):
-            raise ConfigurationError(f"{target}: {module_name} has no {name}")
-        found = getattr(found, part)
-    return found
-
-
-def _told(error: Exception) -> str:
-    """An error in one line, with the last place before it that is not ours."""
-    from traceback import extract_tb
-
-    ours = (str(Path(__file__).parent), str(Path(importlib.__file__).parent), "<")
-    frames = [frame for frame in extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
-    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"

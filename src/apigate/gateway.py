@@ -29,6 +29,7 @@ from apigate.config import (
     checked_rates,
     checked_workers,
     gateway_settings,
+    joined,
     read_toml,
 )
 from apigate.core.clock import Clock, SystemClock
@@ -262,7 +263,8 @@ class Gateway:
 
         Args:
             settings: The names that `Gateway`, `Stage` and `Method` take, as nested tables; `"off"` for None.
-            objects: What cannot stand in a file, such as `client=` or `on_event=`.
+            objects: What cannot stand in a file, such as `client=` or `on_event=`, or is not to. A table in both places
+                is joined: `cache={"encryption": keys}` beside a `[cache]`; a setting is in one of them only.
 
         Raises:
             ConfigurationError: As `Gateway`, and for names that are no setting.
@@ -270,10 +272,8 @@ class Gateway:
         if not isinstance(settings, Mapping):
             raise ConfigurationError(f"the configuration: {settings!r} is not a table")
         known = frozenset(signature(cls).parameters) - OBJECTS
-        written = gateway_settings(settings, known)
-        for setting in written.keys() & objects.keys():
-            raise ConfigurationError(f"{setting}: given in the configuration and beside it; keep one of them")
-        return cls(**written, **objects)
+        beside = {name: objects.pop(name) for name in settings.keys() & objects.keys()}
+        return cls(**gateway_settings(joined(settings, beside), known), **objects)
 
     @classmethod
     def from_file(cls, path: str | PathLike[str], **objects: Any) -> Self:  # Any: as from_dict

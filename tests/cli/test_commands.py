@@ -220,3 +220,9 @@ def test_routes_says_that_decorated_functions_are_not_listed(run, shop):
     with (shop / "shop.py").open("a") as file:
         file.write("\n@open_gateway.throttle('5/second')\ndef f(): ...\n")
     assert "Decorated functions" in run("routes", "shop:open_gateway").out
+
+
+def test_a_file_may_name_functions_of_modules_in_the_current_folder(run):
+    status, out, err = run("routes", "--config", "named.toml")
+    assert (status, err) == (0, "")
+    assert "60 s, GET HEAD QUERY, per function" in out

@@ -46,6 +46,9 @@ _UNAUTHORIZED: Unauthorized = "SUCCEED_WITH_RESPONSE_HEADER"
 KEYED_BY_CONTENT = frozenset({"QUERY", "POST"})
 """Verbs whose content is part of the key, and so is read before the cache is asked."""
 
+_FUNCTIONS = ("per", "tags", "invalidate")
+"""Settings that a function of the request may be."""
+
 _HINTS: Mapping[str, str] = {
     **dict.fromkeys(("timeout", "expire", "expires", "expiration", "max_age", "seconds", "lifetime"), "'ttl'"),
     **{part: f"key={{'{part}': ...}}" for part in ("query", "headers", "path")},
@@ -165,6 +168,8 @@ class CachePolicy:
             (the throttle has counted them), and ignored where there is.
         unauthorized: What becomes of a client that asks so and may not; only with `invalidate`.
 
+    In a table, and so in a file, `"module:name"` names the function for `per`, `tags` or `invalidate`.
+
     Raises:
         ConfigurationError: A setting cannot be used.
 
@@ -221,7 +226,10 @@ class CachePolicy:
         if not callable(self.tags):
             set_own(self, "tags", tuple(checked_texts(self.tags, "cache tags")))
         if self.invalidate is not None and not callable(self.invalidate):
-            raise ConfigurationError(f"cache invalidate: {self.invalidate!r} is not a function of the request")
+            raise ConfigurationError(
+                f"cache invalidate: {self.invalidate!r} is not a function of the request, nor in a table the name of "
+                f"one, such as 'shop:is_operator'"
+            )
         if self.unauthorized not in UNAUTHORIZED:
             raise ConfigurationError(
                 f"cache unauthorized: {self.unauthorized!r} is unknown; allowed are {', '.join(UNAUTHORIZED)}"
@@ -324,11 +332,26 @@ def cache_policy(value: object, setting: str) -> CachePolicy | None:
         table = cast("Mapping[str, Any]", value)
         check_policy_settings(table, setting)
         with errors_of(setting):
-            return CachePolicy(**table)
+            return CachePolicy(**{name: _function(name, each) for name, each in table.items()})
     raise ConfigurationError(
         f"{setting}: {value!r} is not a CachePolicy, a table of its settings, a number of seconds, 'amazon', 'off' or "
         f"None"
     )
+
+
+def _function(name: str, value: object) -> Any:  # Any: a value of any setting's type
+    """A value as it stands in a table; where a function may be, `module:name` names it."""
+    if name not in _FUNCTIONS or not isinstance(value, str) or value.startswith("claim:"):
+        return value
+    if value.count(":") != 1 or not all(part.isidentifier() for part in value.replace(":", ".").split(".")):
+        return value
+    from apigate.core.loading import load
+
+    with errors_of(f"cache {name}"):
+        found: object = load(value)
+        if not callable(found):
+            raise ConfigurationError(f"{value} is a {type(found).__name__}, not a function of the request")
+        return found
 
 
 def check_policy_settings(names: Iterable[str], setting: str) -> None:
