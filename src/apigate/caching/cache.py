@@ -206,7 +206,9 @@ class ResponseCache:
             path: A decoded path, with what the app is mounted under; all its queries and variants.
             prefix: The beginning of such paths.
             tag: A tag of a policy.
-            method: A method as the stage names it, `GET /pets/{id}`.
+            method: A method as the stage names it, `GET /pets/{id}`, whatever its parameters are called. Where no gate
+                stands around the app, as in a shell or a job, nobody knows which there are: one that no stage has
+                forgets nothing.
 
         Raises:
             ConfigurationError: Not exactly one of them is given, or it could match nothing: a path without a slash at

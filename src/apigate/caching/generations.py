@@ -80,7 +80,7 @@ class Generations:
         """Let everything of a scope be invalid from now on, and what is on its way to it.
 
         Args:
-            scope: One of an entry's, such as `path:/pets/1`, `tag:pets`, `method:GET /pets/{id}` or `group:...`;
+            scope: One of an entry's, such as `path:/pets/1`, `tag:pets`, `method:GET /pets/{}` or `group:...`;
                 `prefix:/pets` for every path that begins so; or `""` for everything.
 
         Returns:

@@ -1,6 +1,6 @@
 """What is forgotten when: scopes of stored responses, and requests of unsafe methods that name them.
 
-A scope is a text that a stored response carries and an invalidation names: `path:/pets/1`, `method:GET /pets/{id}`,
+A scope is a text that a stored response carries and an invalidation names: `path:/pets/1`, `method:GET /pets/{}`,
 `tag:pets`, `group:https://shop.example|pets`.
 
 Source: RFC 9111, section 4.4; RFC 9875.
@@ -17,7 +17,7 @@ from apigate.caching.store import Invalidation
 from apigate.core.errors import ConfigurationError
 from apigate.core.message import Field, FieldLines, Request, RequestFields, Target
 from apigate.core.names import nearest
-from apigate.core.routes import ANY, shape_of
+from apigate.core.routes import ANY, shape_of, unbraced
 
 if TYPE_CHECKING:
     from apigate.caching.lookup import Lookup
@@ -48,8 +48,8 @@ def path_scope(path: str) -> str:
 
 
 def method_scope(method: str) -> str:
-    """The scope of all responses of a method, such as `GET /pets/{id}`."""
-    return f"method:{method}"
+    """The scope of all responses of a method, such as `GET /pets/{id}`, whatever its parameters are called."""
+    return f"method:{shape_of(method)}"
 
 
 def tag_scope(tag: str) -> str:
@@ -90,8 +90,8 @@ def invalidation(given: Mapping[str, object], methods: Callable[[], Collection[s
 
 
 def _check_method(text: str, known: Collection[str] | None) -> None:
-    """See that a method's name may be one of the stage's."""
-    if known is not None and text in known:
+    """See that a method's name may be one of the stage's, but for what its parameters are called."""
+    if known is not None and shape_of(text) in map(shape_of, known):
         return
     verb, _, template = text.partition(" ")
     is_name = template.startswith("/") and (verb == ANY or verb.isalpha()) and verb == verb.upper() and verb != "HEAD"
@@ -100,9 +100,10 @@ def _check_method(text: str, known: Collection[str] | None) -> None:
             f"invalidate method: {text!r} is not a method; write a verb in capitals, GET also for HEAD, and the "
             f"template as the stage has it, such as 'GET /pets/{{id}}'"
         )
+    if instead := unbraced(template or text):
+        raise ConfigurationError(f"invalidate method: in {text!r} {instead}")
     if known is not None:
-        alike = [name for name in known if shape_of(name) == shape_of(text)]
-        close = alike[0] if alike else nearest(text, known)
+        close = nearest(text, known)
         hint = f"did you mean {close!r}?" if close else f"methods are {', '.join(sorted(known)) or 'none'}"
         raise ConfigurationError(f"invalidate method: the stage has no method {text!r}; {hint}")
 

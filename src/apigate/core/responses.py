@@ -135,7 +135,7 @@ class GatewayResponses:
             context: The request that is answered.
             detail: One sentence for people.
             fields: Fields of this one response, such as Retry-After.
-            violated: Names of the policies that refused, for the problem's `violated-policies`.
+            violated: Names of the policies that refused, for events, and for the problem's `violated-policies`.
             status: Instead of the type's own status.
         """
         status = status or KINDS[kind][0]
@@ -236,7 +236,7 @@ def _standard(
         body = json.dumps({"message": title}).encode()
         return body, (*_content("application/json", body), field("x-amzn-ErrorType", _AMAZON[kind]))
     problem: dict[str, object] = {"type": KINDS[kind][1], "title": title, "status": status, "detail": detail}
-    if violated:
+    if violated and kind != "STORE_UNAVAILABLE":  # which could not be asked, so that nobody knows of a violation
         problem["violated-policies"] = list(violated)
     body = json.dumps(problem).encode()
     return body, _content("application/problem+json", body)

@@ -12,7 +12,16 @@ from typing import Generic, TypeVar, final
 
 from apigate.core.errors import ConfigurationError
 
-__all__ = ["ANY", "MethodTable", "has_control_character", "has_dot_segment", "is_no_path", "method_key", "shape_of"]
+__all__ = [
+    "ANY",
+    "MethodTable",
+    "has_control_character",
+    "has_dot_segment",
+    "is_no_path",
+    "method_key",
+    "shape_of",
+    "unbraced",
+]
 
 ANY = "*"
 """Any verb; alone, the requests that match no other method."""
@@ -46,15 +55,10 @@ def method_key(text: str) -> tuple[str, str]:
         raise ConfigurationError(f"methods: {text!r} cannot be set; HEAD counts as GET of the same path")
     if has_dot_segment(path):
         raise ConfigurationError(f"methods: {text!r} has a dot segment; such requests are always refused")
+    if instead := unbraced(path):
+        raise ConfigurationError(f"methods: in {text!r} {instead}")
     names: list[str] = []
     for number, segment in enumerate(segments := path.split("/")[1:], start=1):
-        if segment.startswith(":") or (segment.startswith("<") and segment.endswith(">")):
-            raise ConfigurationError(f"methods: in {text!r} write the parameter {segment!r} with braces, as {{id}}")
-        if segment.startswith("*") and not segment.strip("*"):
-            raise ConfigurationError(
-                f"methods: in {text!r} write {segment!r} with braces, as {{id}} for any one segment or, at the end, "
-                f"{{rest+}} for one or more"
-            )
         if "{" not in segment and "}" not in segment:
             continue
         parameter = re.fullmatch(_PARAMETER, segment)
@@ -68,6 +72,21 @@ def method_key(text: str) -> tuple[str, str]:
     if len(set(names)) != len(names):
         raise ConfigurationError(f"methods: {text!r} names a parameter twice")
     return verb, path
+
+
+def unbraced(path: str) -> str | None:
+    """What to write where a template has a parameter as others write it, None where it has none.
+
+    >>> unbraced("/pets/<int:id>"), unbraced("/pets/{id}")
+    ("write the parameter '<int:id>' with braces, as {id}", None)
+    """
+    for segment in path.split("/"):
+        if segment.startswith(":") or (segment.startswith("<") and segment.endswith(">")):
+            return f"write the parameter {segment!r} with braces, as {{id}}"
+        if segment.startswith("*") and not segment.strip("*"):
+            instead = "{id} for any one segment or, at the end, {rest+} for one or more"
+            return f"write {segment!r} with braces, as {instead}"
+    return None
 
 
 def shape_of(path: str) -> str:

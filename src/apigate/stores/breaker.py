@@ -85,7 +85,7 @@ class Breaker:
         recovery: How to find out that it works again.
         clock: The clock that requests go by.
         on_event: Told of the outage and of the recovery, in their order, with no lock held; it must not raise.
-        meanwhile: What the log says is done until then.
+        meanwhile: Tells what is done until then, when that is logged.
 
     Attributes:
         is_open: Whether the store must not be asked.
@@ -98,7 +98,7 @@ class Breaker:
         recovery: Recovery,
         clock: Clock,
         on_event: Callable[[StoreChange], None] | None = None,
-        meanwhile: str = "it is not asked",
+        meanwhile: Callable[[], str] = lambda: "it is not asked",
     ) -> None:
         """Start closed."""
         self.is_open: bool = False
@@ -330,7 +330,7 @@ class Breaker:
 
         if isinstance(event, StoreOutage):
             getLogger("apigate").warning(
-                "%s cannot be reached (%s); until it answers again: %s", event.store, event.error, self._meanwhile
+                "%s cannot be reached (%s); until it answers again, %s", event.store, event.error, self._meanwhile()
             )
         else:
             getLogger("apigate").warning("%s answers again, after %.1f s", event.store, event.seconds)

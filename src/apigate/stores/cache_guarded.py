@@ -43,7 +43,7 @@ class GuardedResponses:
     ) -> None:
         """Start with a store that is believed to answer."""
         self.store: ResponseStore = store
-        self.breaker: Breaker = Breaker(repr(store), self, clock, on_event, _MEANWHILE)
+        self.breaker: Breaker = Breaker(repr(store), self, clock, on_event, lambda: _MEANWHILE)
         self.max_lag_us: int = store.max_lag_us
         self.max_item_bytes: int = store.max_item_bytes
         self.has_news: Callable[[Mark, int], bool] = store.has_news

@@ -5,7 +5,7 @@ function, whether the failure was raised or awaited; shares of limits are kept i
 what that is owed is carried over when the store within answers again.
 """
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, TypeVar, cast, final
 
@@ -92,7 +92,7 @@ class GuardedStore:
         """Start with a store that is believed to answer."""
         self.store: ThrottleStore = store
         self.shared: bool = is_shared(store)
-        self.breaker: Breaker = Breaker(repr(store), self, clock, on_event, _meanwhile(outage, workers))
+        self.breaker: Breaker = Breaker(repr(store), self, clock, on_event, self._done_meanwhile)
         self._clock = clock
         self.outage: OutagePolicy = outage
         self.workers: int | None = workers
@@ -143,6 +143,10 @@ class GuardedStore:
     def latest(self, limit: Limit) -> Limit:
         """The limit of this name as it was opened last, for what is opened late."""
         return self._limits[limit.name]
+
+    def _done_meanwhile(self) -> str:
+        """What is done in an outage, by the limits there are by then."""
+        return _meanwhile(self.outage, self.workers, {limit.level for limit in self._limits.copy().values()})
 
     # ---- the way back, see Recovery
 
@@ -384,15 +388,21 @@ def _nothing(_: int) -> None:
     """Forget nothing more."""
 
 
-def _meanwhile(outage: OutagePolicy, workers: int | None) -> str:
-    """What the log says is done in an outage."""
-    part = f"1/{workers} of the limit" if workers and workers > 1 else "up to the whole limit"
-    done = {"open": "not limited", "closed": "refused with 503", "local": f"{part} in each process"}
+def _meanwhile(outage: OutagePolicy, workers: int | None, limited: Collection[str]) -> str:
+    """What the log says is done in an outage, at the levels that have limits."""
+    part = f"1/{workers} of" if workers and workers > 1 else "up to the whole of"
+    done = {
+        "open": "nothing is limited",
+        "closed": "whoever a limit would count is refused with 503",
+        "local": f"each process admits {part} each limit",
+    }
     if isinstance(outage, str):
-        text = f"every level {done[outage]}"
+        text = done[outage]
     else:
-        levels = {kind: [level for level in LEVELS if outage_at(outage, level) == kind] for kind in OUTAGES}
-        text = "; ".join(f"{', '.join(named)} {done[kind]}" for kind, named in levels.items() if named)
+        levels = {
+            kind: [each for each in LEVELS if each in limited and outage_at(outage, each) == kind] for kind in OUTAGES
+        }
+        text = "; ".join(f"at {', '.join(named)} {done[kind]}" for kind, named in levels.items() if named)
     if workers is None and part in text:
         text += "; nobody said how many processes share it, so set workers= or WEB_CONCURRENCY"
     return text

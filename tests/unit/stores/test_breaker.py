@@ -66,7 +66,7 @@ def events():
 @pytest.fixture
 def made(clock, events):
     def make(steps):
-        return Breaker("the store", steps, clock, events.append, "nothing is limited")
+        return Breaker("the store", steps, clock, events.append, lambda: "nothing is limited")
 
     return make
 
@@ -94,7 +94,7 @@ def test_the_first_failure_opens_and_is_told_once(made, events, caplog):
         (
             "apigate",
             logging.WARNING,
-            "the store cannot be reached (peek: no answer in 50 ms); until it answers again: nothing is limited",
+            "the store cannot be reached (peek: no answer in 50 ms); until it answers again, nothing is limited",
         )
     ]
 

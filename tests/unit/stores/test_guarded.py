@@ -710,37 +710,35 @@ def test_many_threads_see_no_error_and_admit_no_more_than_the_bound_while_it_com
 
 # ---- what the log says
 
-MIXED = {"client": "closed", "client-method": "closed", "global": "open"}
-NAMED = "global not limited; client, client-method refused with 503; stage, method"
+ALL_OF_IT = "each process admits up to the whole of each limit"
 UNKNOWN = "nobody said how many processes share it, so set workers= or WEB_CONCURRENCY"
+REFUSED = "whoever a limit would count is refused with 503"
 
 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"workers": 4}, "every level 1/4 of the limit in each process"),
-        ({"workers": 1}, "every level up to the whole limit in each process"),
-        ({}, f"every level up to the whole limit in each process; {UNKNOWN}"),
-        ({"outage": "open"}, "every level not limited"),
-        ({"outage": "closed"}, "every level refused with 503"),
+        ({"workers": 4}, "each process admits 1/4 of each limit"),
+        ({"workers": 1}, ALL_OF_IT),
+        ({}, f"{ALL_OF_IT}; {UNKNOWN}"),
+        ({"outage": "open"}, "nothing is limited"),
+        ({"outage": "closed"}, REFUSED),
         (
-            {"outage": MIXED, "workers": 2},
-            f"{NAMED} 1/2 of the limit in each process",
+            {"outage": {"client": "closed", "client-method": "closed", "global": "open"}, "workers": 2},
+            f"at global nothing is limited; at client {REFUSED}; at stage each process admits 1/2 of each limit",
         ),
-        (
-            {"outage": MIXED},
-            f"{NAMED} up to the whole limit in each process; {UNKNOWN}",
-        ),
-        ({"outage": dict.fromkeys(LEVELS, "open")}, "global, stage, method, client, client-method not limited"),
+        ({"outage": {"client": "closed"}}, f"at client {REFUSED}; at global, stage {ALL_OF_IT}; {UNKNOWN}"),
+        ({"outage": dict.fromkeys(LEVELS, "open")}, "at global, stage, client nothing is limited"),
     ],
     ids=str,
 )
-def test_the_log_says_what_is_done_meanwhile(settings, said, caplog):
-    guarded = Guarded({"client": Rate(9)}, **settings)
-    guarded.break_down()
+def test_the_log_says_what_is_done_meanwhile_at_the_levels_that_have_limits(settings, said, caplog):
+    guarded = Guarded(dict.fromkeys(("client", "stage", "global"), Rate(9)), **settings)
+    guarded.inner.fail()
+    guarded.throttle.acquire(dict.fromkeys(("client", "stage", "global"), "any"), 0)
     (record,) = caplog.records
     found = record.getMessage()
-    assert found == f"<the store> cannot be reached (acquire: nobody is there); until it answers again: {said}"
+    assert found == f"<the store> cannot be reached (acquire: nobody is there); until it answers again, {said}"
 
 
 def test_its_description_says_what_is_within_and_whether_it_is_out():
