@@ -4,7 +4,7 @@ import argparse
 import cProfile
 import pstats
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
@@ -13,6 +13,7 @@ from benchmarks import (
     cache_keys,
     cache_servers,
     caching,
+    eviction,
     file_store,
     frameworks,
     gate,
@@ -31,6 +32,7 @@ from benchmarks.measure import Case, Figure, Group, Load, Plan, Samples, measure
 FULL = Plan(rounds=60, batch=0.004, scale=1.0)
 QUICK = Plan(rounds=3, batch=0.0005, scale=0.02)
 SMOKE = ", a smoke whose figures mean nothing"
+TOGGLE = "--toggle-collect=_PyEval_CallTracing"
 RESULTS = Path(__file__).with_name("RESULTS.md")
 
 
@@ -49,7 +51,8 @@ SECTIONS = {
     "frameworks": Section(frameworks.groups),
     "methods": Section(methods.groups),
     "caching": Section(caching.groups, cache_keys.figures, cache_servers.loads),
-    "file-store": Section(figures=file_store.figures),
+    "eviction": Section(eviction.groups, eviction.figures),
+    "file-store": Section(file_store.groups, file_store.figures),
     "import": Section(figures=imports.figures),
     "servers": Section(loads=servers.loads),
     "outages": Section(figures=outages.figures),
@@ -66,12 +69,16 @@ def main() -> None:
     add("--rounds", type=int, help=f"instead of {FULL.rounds}")
     add("--out", type=Path, help=f"the file to write; default {RESULTS.name} if all was measured")
     add("--profile", metavar="CASE", help="show where the time of the cases so named goes")
+    add("--count", metavar="CASE", help=f"for callgrind {TOGGLE}: run the one case so named 1,000 times")
     chosen = parser.parse_args()
     plan = QUICK if chosen.quick else FULL
     plan = Plan(chosen.rounds or plan.rounds, plan.batch, plan.scale)
     sections = [SECTIONS[name] for name in chosen.only or SECTIONS]
     if chosen.profile:
         profile(plan, sections, chosen.profile)
+        return
+    if chosen.count:
+        count(plan, sections, chosen.count)
         return
     measured = list(run(plan, sections))
     text = report.markdown(measured, report.how(plan.rounds, SMOKE * chosen.quick))
@@ -100,22 +107,27 @@ def run(plan: Plan, sections: Sequence[Section]) -> Iterator[tuple[Group, Sample
 
 def profile(plan: Plan, sections: Sequence[Section], name: str) -> None:
     """Run the cases whose group and name contain this under the profiler; if none, list them."""
-    cases = {
-        f"{group.title}: {case.name}": case
-        for section in sections
-        for group in section.groups(plan)
-        for case in group.cases
-    }
+    cases = named(plan, sections)
     found = {title: case for title, case in cases.items() if name.lower() in title.lower()}
     for title, case in found.items():
-        print(f"# {title}")
+        print(f"\n# {title}\n")
         show(case)
     if not found:
         print(f"No case is named {name!r}; there are:", *cases, sep="\n  ")
 
 
-def show(case: Case, times: int = 50_000, lines: int = 25) -> None:
-    """The functions in which a case spends its time, their own time first."""
+def named(plan: Plan, sections: Sequence[Section]) -> Mapping[str, Case]:
+    """The cases that are timed, by group and name."""
+    return {
+        f"{group.title}: {case.name}": case
+        for section in sections
+        for group in section.groups(plan)
+        for case in group.cases
+    }
+
+
+def show(case: Case, times: int = 20_000, lines: int = 10) -> None:
+    """The functions in which a case spends its time, their own time first; calls are exact, and time is inflated."""
     if (module := missing(case.needs)) is not None:
         print(f"skipped: {module} is not installed")
         return
@@ -123,7 +135,21 @@ def show(case: Case, times: int = 50_000, lines: int = 25) -> None:
     batch(1000)
     profiler = cProfile.Profile()
     profiler.runcall(batch, times)
-    pstats.Stats(profiler, stream=sys.stdout).strip_dirs().sort_stats("tottime").print_stats(lines)
+    found = pstats.Stats(profiler).strip_dirs().stats
+    costly = sorted(found.items(), key=lambda item: item[1][2], reverse=True)
+    calls, time = (sum(cost[place] for cost in found.values()) for place in (1, 2))
+    print("| calls a request | of the time | function |\n| --- | --- | --- |")
+    for (file, line, function), cost in costly[:lines]:
+        where = f"{file}:{line} " if line else ""
+        print(f"| {cost[1] / times:.2f} | {cost[2] / time:.1%} | {where}`{function}` |")
+    print(f"| {calls / times:.1f} | 100 % | all {len(costly)} |")
+
+
+def count(plan: Plan, sections: Sequence[Section], title: str) -> None:
+    """Run a case a thousand times inside a function of the interpreter that nothing else calls."""
+    batch = named(plan, sections)[title].build()
+    batch(1000)
+    sys.call_tracing(batch, (1000,))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,9 @@ __all__ = [
     "FULL_FLOOR",
     "FULL_GATE",
     "HISHEL",
+    "KNOW_METHODS",
     "NO_STORE",
+    "NO_STORE_ENDPOINTS",
     "OFF",
     "caching_gateway",
     "endpoint",
@@ -112,7 +114,7 @@ def fastapi(pets: Callable[..., Any] | None = None) -> Any:
     app = FastAPI()
     pets = pets or endpoint()
     for path in ("/pets", "/pets/{key}"):
-        app.get(path, response_model=list[dict[str, Any]])(pets)
+        app.api_route(path, methods=["GET", "POST"], response_model=list[dict[str, Any]])(pets)
     return app
 
 
@@ -149,20 +151,30 @@ def fastapi_cache2() -> Any:
     return fastapi(cache(expire=TTL)(endpoint()))
 
 
-def aiocache() -> Any:
+def aiocache(**settings: Any) -> Any:
     """Its decorator on its cache in memory, which has no bound."""
     from aiocache import cached
 
-    return fastapi(cached(ttl=TTL)(endpoint()))
+    return fastapi(cached(ttl=TTL, **settings)(endpoint()))
 
 
-def cashews() -> Any:
+def aiocache_no_store() -> Any:
+    """The same told to keep no result; it looks for one all the same."""
+    return aiocache(skip_cache_func=lambda _result: True)
+
+
+def cashews(**settings: Any) -> Any:
     """Its decorator on its cache in memory, without the task that looks for what has expired."""
     from cashews import Cache
 
     cache = Cache()
     cache.setup("mem://", size=100_000, check_interval=0)
-    return fastapi(cache(ttl=TTL)(endpoint()))
+    return fastapi(cache(ttl=TTL, **settings)(endpoint()))
+
+
+def cashews_no_store() -> Any:
+    """The same told to keep no result; it looks for one all the same."""
+    return cashews(condition=lambda *_args, **_kwargs: False)
 
 
 BARE = Subject("bare app", raw)
@@ -187,3 +199,10 @@ ENDPOINTS = (
     Subject("FastAPI + cashews", cashews, ("fastapi", "cashews")),
 )
 """On FastAPI, whose own request is FASTAPI."""
+KNOW_METHODS = ENDPOINTS[:-2]
+"""Of these, what caches no POST; aiocache and cashews see a function, and keep what it returns to any method."""
+
+NO_STORE_ENDPOINTS = (
+    Subject("FastAPI + aiocache, answers that must not be kept", aiocache_no_store, ("fastapi", "aiocache")),
+    Subject("FastAPI + cashews, answers that must not be kept", cashews_no_store, ("fastapi", "cashews")),
+)

@@ -1,21 +1,23 @@
 """Many keys: how many requests of a day like any other are hits, what they cost, and the memory of an entry.
 
 Rule: paths are drawn by Zipf's law (the second is asked for half as often as the first, the third a third as
-often), and caches have room for as many entries each. Memory is what tracemalloc counts, keys and fields
-included, after answers of 1 KB to paths never asked for before.
+often), and caches have room for as many entries each. Memory is what tracemalloc counts (and the pages of a database in
+memory), keys and fields included, after answers of 1 KB to paths never asked for before.
 """
 
 import gc
+import math
 import random
 import tracemalloc
 from collections.abc import Iterator
 from functools import cache
 from itertools import accumulate, cycle
+from typing import Any
 
 from benchmarks import cache_asgi, cache_wsgi
 from benchmarks.cache_origin import BODY, Served, new_paths, raw_asgi_fresh
 from benchmarks.django_apps import django_batch
-from benchmarks.drive import Driver, asgi_batch, wsgi_batch
+from benchmarks.drive import LOOP, Driver, asgi_batch, wsgi_batch
 from benchmarks.measure import Batch, Case, Figure, Group, Plan, missing
 from benchmarks.subjects import Subject
 
@@ -58,6 +60,7 @@ def figures(plan: Plan) -> Iterator[Figure]:
             yield Figure(f"{name}, {_said(plan.keys(size))} keys", hits, "%", RATIO)
     for driver, subject in MEASURED:
         yield _memory(driver, subject, plan.keys(KEPT))
+    yield _database(plan.keys(KEPT))
     yield from _accounted(plan.keys(KEPT))
 
 
@@ -93,7 +96,7 @@ MEASURED: tuple[tuple[Driver, Subject], ...] = (
     *((wsgi_batch, subject) for subject in cache_wsgi.FLASK_GATES if subject.name.endswith("Flask-Caching")),
     (django_batch, cache_wsgi.DJANGO_GATES[-1]),
 )
-"""What keeps its entries where tracemalloc sees them; hishel's are in SQLite."""
+"""What keeps its entries where tracemalloc sees them; hishel's are in SQLite, which tells its pages."""
 
 
 def _memory(driver: Driver, subject: Subject, entries: int) -> Figure:
@@ -101,6 +104,31 @@ def _memory(driver: Driver, subject: Subject, entries: int) -> Figure:
     if (module := missing(subject.needs)) is not None:
         return Figure(what, None, "bytes", MEMORY, f"{module} is not installed")
     return Figure(what, _held(driver(subject.app(), paths=new_paths()), entries) / entries, "bytes", MEMORY)
+
+
+def _database(entries: int) -> Figure:
+    """What hishel keeps: the pages of its database in memory, which are nearly all, and what Python has beside them."""
+    subject = cache_asgi.HISHEL[0]
+    what = f"{subject.name}, {len(BODY)} bytes of body"
+    if (module := missing(subject.needs)) is not None:
+        return Figure(what, None, "bytes", MEMORY, f"{module} is not installed")
+    app = subject.app()
+
+    def pages() -> int:
+        told = (_pragma(app.storage.connection, name) for name in ("page_count", "page_size"))
+        return math.prod(map(LOOP.run_until_complete, told))
+
+    batch = asgi_batch(app, paths=new_paths())
+    before = pages()
+    held = _held(batch, entries)
+    return Figure(what, (held + pages() - before) / entries, "bytes", MEMORY)
+
+
+async def _pragma(connection: Any, name: str) -> int:
+    cursor = await connection.cursor()
+    await cursor.execute(f"PRAGMA {name}")
+    number: int = (await cursor.fetchone())[0]
+    return number
 
 
 def _accounted(entries: int) -> Iterator[Figure]:

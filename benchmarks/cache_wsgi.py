@@ -21,7 +21,9 @@ __all__ = [
     "DJANGO",
     "DJANGO_GATES",
     "FLASK",
+    "FLASK_BYPASSED",
     "FLASK_GATES",
+    "FLASK_NO_STORE",
     "FLOOR",
     "FULL_FLOOR",
     "FULL_GATE",
@@ -74,8 +76,8 @@ def flask(decorate: Callable[..., Any] = lambda pets: pets) -> Any:
 
     app = Flask("benchmark")
     view = decorate(pets)
-    app.get("/pets")(view)
-    app.get("/pets/<key>")(view)
+    for rule in ("/pets", "/pets/<key>"):
+        app.route(rule, methods=["GET", "POST"])(view)
     return app
 
 
@@ -98,12 +100,12 @@ def endpoint_apigate() -> Any:
     return app
 
 
-def flask_caching(*, query_string: bool = False) -> Any:
-    """Its decorator on its SimpleCache, by the path alone or by path and query."""
+def flask_caching(**settings: Any) -> Any:
+    """Its decorator on its SimpleCache, by the path alone unless the settings say otherwise."""
     from flask_caching import Cache
 
     cache = Cache(config={"CACHE_TYPE": "SimpleCache", "CACHE_THRESHOLD": 100_000})
-    app = flask(cache.cached(timeout=TTL, query_string=query_string))
+    app = flask(cache.cached(timeout=TTL, **settings))
     cache.init_app(app)
     return app
 
@@ -111,6 +113,18 @@ def flask_caching(*, query_string: bool = False) -> Any:
 def flask_caching_query() -> Any:
     """The same by path and query, as all others here have it."""
     return flask_caching(query_string=True)
+
+
+def flask_caching_get() -> Any:
+    """The same for GET alone; unless it is told so, it answers a POST with what it kept of a GET."""
+    from flask import request
+
+    return flask_caching(unless=lambda: request.method == "POST")
+
+
+def flask_caching_no_store() -> Any:
+    """The same told to keep no answer; it looks for one all the same."""
+    return flask_caching(response_filter=lambda _response: False)
 
 
 def django(middleware: tuple[str, ...] = (), gateway: Gateway | None = None) -> Project:
@@ -159,6 +173,10 @@ FLASK_GATES = (
     Subject("Flask + apigate decorator", endpoint_apigate, ("flask",), field="age"),
     Subject("Flask + Flask-Caching", flask_caching, ("flask", "flask_caching")),
     Subject("Flask + Flask-Caching, by query", flask_caching_query, ("flask", "flask_caching")),
+)
+FLASK_BYPASSED = Subject("Flask + Flask-Caching", flask_caching_get, ("flask", "flask_caching"))
+FLASK_NO_STORE = Subject(
+    "Flask + Flask-Caching, answers that must not be kept", flask_caching_no_store, ("flask", "flask_caching")
 )
 DJANGO = Subject("Django", django, ("django",))
 DJANGO_GATES = (

@@ -76,10 +76,11 @@ def groups(plan: Plan) -> tuple[Group, ...]:
             "Cache passed by, ASGI",
             (
                 *_bare(asgi_batch, asgi.BARE),
-                *_bypasses(asgi_batch, asgi.FLOOR, ("POST",)),
+                *_posts(asgi_batch, asgi.FLOOR),
                 *_bypasses(asgi_batch, asgi.APIGATE),
                 *_bare(asgi_batch, asgi.NO_STORE, asgi.OFF),
-                *_bypasses(asgi_batch, asgi.HISHEL[0], ("POST",)),
+                *_posts(asgi_batch, asgi.HISHEL[0], asgi.FASTAPI, *asgi.KNOW_METHODS),
+                *_bare(asgi_batch, *asgi.NO_STORE_ENDPOINTS),
                 DECISION,
             ),
         ),
@@ -87,11 +88,12 @@ def groups(plan: Plan) -> tuple[Group, ...]:
             "Cache passed by, WSGI",
             (
                 *_bare(wsgi_batch, wsgi.BARE),
-                *_bypasses(wsgi_batch, wsgi.FLOOR, ("POST",)),
+                *_posts(wsgi_batch, wsgi.FLOOR),
                 *_bypasses(wsgi_batch, wsgi.APIGATE),
                 *_bare(wsgi_batch, wsgi.NO_STORE, wsgi.OFF),
-                *_bare(django_batch, wsgi.DJANGO),
-                *_bypasses(django_batch, wsgi.DJANGO_GATES[-1], ("POST",)),
+                *_posts(wsgi_batch, wsgi.FLASK, *wsgi.FLASK_GATES[:2], wsgi.FLASK_BYPASSED),
+                *_bare(wsgi_batch, wsgi.FLASK_NO_STORE),
+                *_posts(django_batch, wsgi.DJANGO, *wsgi.DJANGO_GATES),
                 DECISION,
             ),
         ),
@@ -121,6 +123,11 @@ def _hits(driver: Driver, subjects: Iterable[Subject]) -> Iterator[Case]:
 def _misses(driver: Driver, subjects: Iterable[Subject]) -> Iterator[Case]:
     for subject in subjects:
         yield _case(subject, lambda subject=subject: must_reach(driver(subject.app(), paths=new_paths())))
+
+
+def _posts(driver: Driver, *subjects: Subject) -> Iterator[Case]:
+    for subject in subjects:
+        yield from _bypasses(driver, subject, ("POST",))
 
 
 def _bypasses(driver: Driver, subject: Subject, ways: Iterable[str] = BYPASSES) -> Iterator[Case]:

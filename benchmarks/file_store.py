@@ -3,9 +3,14 @@
 Every process takes from the same three levels. Paced, each sleeps until it asks the next of 2,000 times a second, so
 the caches are cold; the store in memory, in one process, shows what that alone makes of a decision. Saturated, each
 asks as often as it can. After each run the buckets must have paid exactly what was admitted.
+
+Killed, three at a time ask as often as they can until `kill -9` comes at a random moment, again and again. Then all
+three levels must have paid the same, and no more than was reported but for the last decision of each that was killed.
 """
 
 import os
+import random
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -13,6 +18,7 @@ import tempfile
 import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from itertools import repeat
 from pathlib import Path
 from threading import Lock
 
@@ -24,21 +30,26 @@ from apigate.throttling.algorithms import FRESH, State, decide, written
 from apigate.throttling.decision import Decision
 from apigate.throttling.limit import Limit
 from apigate.throttling.store import ThrottleStore
-from benchmarks.measure import Figure, Plan
+from benchmarks.measure import Batch, Case, Figure, Group, Plan
 
-__all__ = ["figures"]
+__all__ = ["figures", "groups"]
 
 PROCESSES = (1, 2, 4)
 PACE = 2_000
 SECONDS = 5.0
+KILLS = 300
+KILLED_WITHIN = 0.02
+"""Seconds: at most so long after it began is a process killed."""
+
 BURST = 600_000
 LEVELS = {level: Rate(1, per=3_600, burst=BURST) for level in ("global", "method", "client")}
 KEYS = {"method": "GET /pets", "client": "ip:192.0.2.1"}
 HEADING = "One host, several processes (`python -m benchmarks --only file-store`)"
+KILLED = "One host, processes killed by `kill -9` (all levels paid the same)"
 
 
 class SQLiteStore:
-    """The rival: a row for each bucket, a transaction for each decision. It survives `kill -9` by SQLite's own log."""
+    """The rival: a row for each bucket, a transaction for each decision, which SQLite's own log keeps whole."""
 
     shared = True
 
@@ -100,23 +111,57 @@ STORES: dict[str, Callable[[str], ThrottleStore]] = {
 SHARED = ("file store", "SQLite")
 
 
+def groups(plan: Plan) -> tuple[Group, ...]:
+    """A decision of one process that does nothing else: nobody contends, and all caches are warm."""
+    return (
+        Group("One process, one after the other", tuple(Case(name, lambda name=name: _alone(name)) for name in STORES)),
+    )
+
+
+def _alone(name: str) -> Batch:
+    folder = tempfile.TemporaryDirectory(dir=_folder())
+    throttle = _throttle(name, Path(folder.name, "state"))
+
+    def batch(times: int, _kept_until_here: object = folder) -> None:
+        for _ in repeat(None, times):
+            throttle.acquire(KEYS)
+
+    return batch
+
+
+def _folder() -> str | None:
+    """A file system in memory, if there is one."""
+    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+
+
 def figures(plan: Plan) -> Iterator[Figure]:
     """Latency and throughput of both, for each number of processes; in memory if there is a file system there."""
     seconds = max(0.2, SECONDS * plan.scale)
-    folder = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-    with tempfile.TemporaryDirectory(dir=folder) as directory:
+    with tempfile.TemporaryDirectory(dir=_folder()) as directory:
         runs = [(name, number, pace) for name in SHARED for number in PROCESSES for pace in (PACE, 0)]
         for name, number, pace in [*runs, ("memory store", 1, PACE)]:
             yield from _run(name, Path(directory, f"{name} {number} {pace}"), number, pace, seconds)
+        for name in SHARED:
+            yield from _killed(name, Path(directory, f"{name} killed"), max(3, int(KILLS * plan.scale)))
+
+
+def _killed(name: str, path: Path, kills: int) -> Iterator[Figure]:
+    _throttle(name, path).peek(KEYS)  # makes the file
+    answer = subprocess.run(_command("kill", name, path, kills), env=_environ(), check=True, capture_output=True)
+    reported = int(answer.stdout)
+    paid = {BURST - level.remaining for level in _throttle(name, path).peek(KEYS, cost=0).levels.values()}
+    assert len(paid) == 1, f"{name}: of {reported} decisions and a few that were cut off, the levels paid {paid}"
+    unreported = paid.pop() - reported
+    assert 0 <= unreported <= kills, f"{name}: {unreported} decisions more than reported, after {kills} kills"
+    yield Figure(f"{name}, {kills} kills: decisions reported", reported, "decisions", KILLED)
+    yield Figure(f"{name}, {kills} kills: made, but killed before the report", unreported, "decisions", KILLED)
 
 
 def _run(name: str, path: Path, number: int, pace: int, seconds: float) -> Iterator[Figure]:
-    command = [sys.executable, "-m", __name__, name, str(path), str(pace), str(seconds)]
-    root = Path(__file__).parents[1]
-    environ = {**os.environ, "PYTHONPATH": f"{Path(apigate.__file__).parents[1]}{os.pathsep}{root}"}
+    command = _command("work", name, path, pace, seconds)
     workers = []
     for _ in range(number):
-        worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environ)
+        worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=_environ())
         assert worker.stdout.read(5) == b"ready"  # before the next: only one can make a file of SQLite
         workers.append(worker)
     for worker in workers:
@@ -141,6 +186,15 @@ def _run(name: str, path: Path, number: int, pace: int, seconds: float) -> Itera
         yield Figure(f"{what}: past the deadline", failed, "decisions", HEADING)
     if not pace:
         yield Figure(f"{what}: all together", len(took) / seconds, "decisions/s", HEADING)
+
+
+def _command(*arguments: object) -> list[str]:
+    return [sys.executable, "-m", __name__, *map(str, arguments)]
+
+
+def _environ() -> dict[str, str]:
+    root = Path(__file__).parents[1]
+    return {**os.environ, "PYTHONPATH": f"{Path(apigate.__file__).parents[1]}{os.pathsep}{root}"}
 
 
 def _throttle(name: str, path: Path) -> Throttle:
@@ -173,5 +227,46 @@ def work(name: str, path: str, pace: str, seconds: str) -> None:
     sys.stdout.buffer.write(took.tobytes())
 
 
+def kill(name: str, path: str, kills: str) -> None:
+    """Fork processes that ask, kill each at a random moment, and write how many admissions they reported."""
+    heard, said = os.pipe()
+    os.set_blocking(heard, False)
+    moments = random.Random(kills)
+    alive: list[tuple[float, int]] = []
+    reported = 0
+    for number in range(int(kills) + 2):
+        if number < int(kills):
+            child = os.fork()
+            if child == 0:
+                ask(_throttle(name, Path(path)), said)
+            alive.append((time.monotonic() + moments.uniform(0, KILLED_WITHIN), child))
+        if number >= 2:
+            due, child = alive.pop(0)
+            time.sleep(max(0, due - time.monotonic()))
+            os.kill(child, signal.SIGKILL)
+            assert os.waitpid(child, 0)[1] == signal.SIGKILL
+            reported += _read(heard)
+    print(reported)
+
+
+def ask(throttle: Throttle, said: int) -> None:
+    """Report each admission by a byte, until killed."""
+    while True:
+        try:
+            if throttle.acquire(KEYS):
+                os.write(said, b"+")
+        except (StoreError, sqlite3.OperationalError):
+            pass  # past the deadline, with two others asking
+
+
+def _read(heard: int) -> int:
+    read = 0
+    while True:
+        try:
+            read += len(os.read(heard, 1 << 16))
+        except BlockingIOError:
+            return read
+
+
 if __name__ == "__main__":
-    work(*sys.argv[1:])
+    {"work": work, "kill": kill}[sys.argv[1]](*sys.argv[2:])

@@ -105,7 +105,7 @@ class GatewayMiddleware:
             await _refuse(self, context, context.refusal, receive, send)
             return
         if context.answer is not None:
-            await self._answer(context, context.answer, scope, send)
+            await self._answer(context, context.answer, scope, outer, send)
             return
         scope = self._inner(context, scope, outer)
         passage = _Passage(self, context, receive, send)
@@ -154,8 +154,12 @@ class GatewayMiddleware:
         scope["apigate"] = context
         return scope
 
-    async def _answer(self, context: RequestContext, answer: Answer, scope: Scope, send: Send) -> None:
+    async def _answer(
+        self, context: RequestContext, answer: Answer, scope: Scope, outer: RequestContext | None, send: Send
+    ) -> None:
         """Send what the cache answers in the app's place, with the gateway's fields."""
+        if outer is not None:
+            context.stand_within(outer)
         gateway, compiled = self.gateway, context.compiled
         headers = answer.raw.copy()  # what stands further out may add to it, and the next hit is made of the same
         if compiled.on_response:

@@ -5,11 +5,11 @@ imports what only it needs, so that the others load no server.
 """
 
 import argparse
-import importlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from inspect import Parameter, iscoroutinefunction, signature
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -17,6 +17,7 @@ from apigate import __version__
 from apigate.audit import audit
 from apigate.core.endpoints import Endpoint
 from apigate.core.errors import ApigateError, ConfigurationError
+from apigate.core.loading import load
 from apigate.gateway import Gateway
 from apigate.routing import routing_of
 
@@ -157,13 +158,28 @@ def _add_run(add_parser: _AddParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    gateway = Gateway.from_file(arguments.config)
+    gateway = _from_file(arguments.config)
     app = _load(arguments.app)
+    _tell_of_own_gate(app, arguments)
     interface = arguments.interface
     if interface == "auto":
         interface = _interface(arguments.app, app)
     serve = _serve_asgi if interface == "asgi" else _serve_wsgi
     return serve(app, gateway, arguments)
+
+
+def _tell_of_own_gate(app: object, arguments: argparse.Namespace) -> None:
+    """Say that every request passes two gates, which is hardly meant."""
+    try:
+        own = _gateway_around(app)
+    except ConfigurationError:  # Django's settings name none
+        return
+    if own is not None:
+        print(
+            f"apigate: {arguments.app} has a gate of its own, of the gateway {own[0].name!r}; requests pass that of "
+            f"{arguments.config} first, and then that too",
+            file=sys.stderr,
+        )
 
 
 def _interface(name: str, app: object) -> str:
@@ -258,7 +274,7 @@ def _routes(arguments: argparse.Namespace) -> int:
         app, config = None, app
     found: object = None if app is None else _load(app)  # with --config too: it shows whether `run` could serve it
     if config is not None:
-        gateway = Gateway.from_file(config)
+        gateway = _from_file(config)
     elif app is not None:
         gateway, _ = _gateway(app, found)
     else:
@@ -273,8 +289,19 @@ def _endpoints(found: object) -> list[Endpoint]:
     return [] if routing is None else list(routing.endpoints())
 
 
-def _gateway(name: str, found: Any) -> tuple[Gateway, str | None]:  # Any: whatever a user's module holds
+def _gateway(name: str, found: object) -> tuple[Gateway, str | None]:
     """The gateway that was named, or the one around the app that was named, and the stage that is fixed there."""
+    known = _gateway_around(found)
+    if known is None:
+        raise ConfigurationError(
+            f"{name} is a {type(found).__name__}, neither a Gateway nor an app that one stands around; name the "
+            f"gateway itself, such as shop:gateway"
+        )
+    return known
+
+
+def _gateway_around(found: Any) -> tuple[Gateway, str | None] | None:  # Any: whatever a user's module holds
+    """What is a gateway, or the one around what is an app, and the stage that is fixed there; None where none is."""
     gates: list[Any] = [found, getattr(found, "extensions", {}).get("apigate")]  # itself, Flask
     candidates: list[tuple[object, str | None]] = [(found, None)]
     candidates += [(getattr(gate, "gateway", None), getattr(gate, "stage", None)) for gate in gates]
@@ -287,10 +314,7 @@ def _gateway(name: str, found: Any) -> tuple[Gateway, str | None]:  # Any: whate
     for gateway, stage in candidates:
         if isinstance(gateway, Gateway):
             return gateway, stage
-    raise ConfigurationError(
-        f"{name} is a {type(found).__name__}, neither a Gateway nor an app that one stands around; name the gateway "
-        f"itself, such as shop:gateway"
-    )
+    return None
 
 
 # ---- lint, explain
@@ -320,7 +344,7 @@ def _add_explain(add_parser: _AddParser) -> None:
     )
     parser = add_parser("explain", help="say what would become of a request", description=summary)
     parser.add_argument("target", metavar="FILE|module:app", help=_TARGET)
-    parser.add_argument("method", metavar="METHOD", help="the verb, such as GET")
+    parser.add_argument("method", type=str.upper, metavar="METHOD", help="the verb, such as GET, in either letter case")
     parser.add_argument("path", metavar="PATH", help="the path, such as /pets/1, or the whole URL")
     parser.add_argument("-H", "--header", metavar="'NAME: VALUE'", action="append", default=[], help="may be repeated")
     parser.add_argument("--address", default="127.0.0.1", help="the peer's address; default %(default)s")
@@ -331,10 +355,10 @@ def _add_explain(add_parser: _AddParser) -> None:
 
 def _explain(arguments: argparse.Namespace) -> int:
     gateway, fixed = _gateway_at(arguments.target)
-    headers = parsed_headers(arguments.header)
+    headers, address = parsed_headers(arguments.header), parsed_address(arguments.address)
     stage, principal = arguments.stage or fixed, arguments.principal
     explanation = gateway.explain(
-        arguments.method, arguments.path, headers, address=arguments.address, stage=stage, principal=principal
+        arguments.method, arguments.path, headers, address=address, stage=stage, principal=principal
     )
     print(explanation)
     return 0
@@ -346,12 +370,20 @@ def _gateway_at(target: str) -> tuple[Gateway, str | None]:
     Starlette puts its middleware around the app at the first request only, and here none comes.
     """
     if _is_file(target):
-        return Gateway.from_file(target), None
+        return _from_file(target), None
     found = _load(target)
     gateway, stage = _gateway(target, found)
     if not gateway.bound and (routing := routing_of(found)) is not None:
         gateway.bind(found, routing)
     return gateway, stage
+
+
+def parsed_address(text: str) -> str:
+    """An IP address, if it is one."""
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        raise ConfigurationError(f"--address {text!r} is not an address, such as 192.0.2.1 or 2001:db8::1") from None
 
 
 def _is_file(target: str) -> bool:
@@ -375,33 +407,27 @@ def parsed_headers(texts: Sequence[str]) -> dict[str, str]:
 
 
 def _load(target: str) -> Any:  # Any: whatever stands there
-    """What `module:name` names; a module may be in the current folder.
+    """What `module:name` names.
 
     Raises:
         ConfigurationError: There is no such thing, or importing its module failed.
     """
-    module_name, _, name = target.partition(":")
-    if not module_name or not name:
-        raise ConfigurationError(f"{target!r} is not of the form module:name, such as shop:app")
+    _import_from_here()
+    return load(target)
+
+
+def _from_file(path: str) -> Gateway:
+    """The gateway of a file, which may name functions of modules.
+
+    Raises:
+        ConfigurationError: As `Gateway.from_file`.
+    """
+    _import_from_here()
+    return Gateway.from_file(path)
+
+
+def _import_from_here() -> None:
+    """Find modules in the current folder too."""
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
-    try:
-        found: Any = importlib.import_module(module_name)
-    except Exception as error:
-        raise ConfigurationError(f"importing {module_name} failed: {_told(error)}") from error
-    for part in name.split("."):
-        if not hasattr(found, part):
-            raise ConfigurationError(f"{target}: {module_name} has no {name}")
-        found = getattr(found, part)
-    return found
-
-
-def _told(error: Exception) -> str:
-    """An error in one line, with the last place before it that is not ours."""
-    from traceback import extract_tb
-
-    ours = (str(Path(__file__).parent), str(Path(importlib.__file__).parent), "<")
-    frames = [frame for frame in extract_tb(error.__traceback__) if not frame.filename.startswith(ours)]
-    place = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}{place}"

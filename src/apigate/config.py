@@ -36,6 +36,7 @@ __all__ = [
     "Stage",
     "Unset",
     "gateway_settings",
+    "joined",
     "read_toml",
 ]
 
@@ -419,6 +420,23 @@ def response_cache(value: object, setting: str) -> ResponseCache | None:
 
 
 _CACHE_SETTINGS = CACHE_SETTINGS - {"clock"}
+
+
+def joined(written: Mapping[str, Any], beside: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """Two tables as one, and so the tables in them.
+
+    Raises:
+        ConfigurationError: Both have a setting.
+
+    >>> joined({"cache": {"shared": True}}, {"cache": {"max_lag": 0.2}})
+    {'cache': {'shared': True, 'max_lag': 0.2}}
+    """
+    both = {**written, **beside}
+    for name in written.keys() & beside.keys():
+        if not (isinstance(written[name], Mapping) and isinstance(beside[name], Mapping)):
+            raise ConfigurationError(f"{where}{name}: given in the configuration and beside it; keep one of them")
+        both[name] = joined(written[name], beside[name], f"{where}{name}.")
+    return both
 
 
 def gateway_settings(table: Mapping[str, Any], known: frozenset[str]) -> dict[str, Any]:

@@ -225,13 +225,13 @@ def _commands() -> AppGroup:
     @click.option("-H", "--header", multiple=True, metavar="'NAME: VALUE'")
     @click.option("--principal", help="Who would be verified to send it, as no authorizer is asked.")
     def explain(method: str, path: str, address: str, header: tuple[str, ...], principal: str | None) -> None:
-        from apigate.cli import parsed_headers
+        from apigate.cli import parsed_address, parsed_headers
 
         found = gate()
         try:
-            headers = parsed_headers(header)
+            headers, peer = parsed_headers(header), parsed_address(address)
             explanation = found.gateway.explain(
-                method, path, headers, address=address, stage=found.stage, principal=principal
+                method.upper(), path, headers, address=peer, stage=found.stage, principal=principal
             )
         except ConfigurationError as error:
             raise click.ClickException(str(error)) from error

@@ -31,6 +31,7 @@ from apigate.config import (
     checked_rates,
     checked_workers,
     gateway_settings,
+    joined,
     read_toml,
 )
 from apigate.core.clock import Clock, SystemClock
@@ -123,7 +124,7 @@ class Gateway:
         store: Where buckets are kept: `"file:///run/app/apigate.state"` for all processes of one host,
             `"redis://host:6379/0"` for those of all hosts, `"memory://"` for one process alone, or a store; options
             follow a `?`, as in `"memory://?max_keys=1000000"`. Where only windows are, also `"memcached://host:11211"`
-            or `"mongodb://host:27017/name"`.
+            or `"mongodb://host:27017/name"`. A store of your own that blocks says so, with `offload = True`.
         name: The gateway's name, which prefixes all that it keeps in a store: letters, digits, `-`, `_` and `.`.
             Required where other processes use the store too, or what a cache shares; else `apigate`.
         outage: What levels do while the store cannot be reached: `"local"` (each process admits its share), `"closed"`
@@ -263,7 +264,8 @@ class Gateway:
 
         Args:
             settings: The names that `Gateway`, `Stage` and `Method` take, as nested tables; `"off"` for None.
-            objects: What cannot stand in a file, such as `client=` or `on_event=`.
+            objects: What cannot stand in a file, such as `client=` or `on_event=`, or is not to. A table in both places
+                is joined: `cache={"encryption": keys}` beside a `[cache]`; a setting is in one of them only.
 
         Raises:
             ConfigurationError: As `Gateway`, and for names that are no setting.
@@ -271,10 +273,8 @@ class Gateway:
         if not isinstance(settings, Mapping):
             raise ConfigurationError(f"the configuration: {settings!r} is not a table")
         known = frozenset(signature(cls).parameters) - OBJECTS
-        written = gateway_settings(settings, known)
-        for setting in written.keys() & objects.keys():
-            raise ConfigurationError(f"{setting}: given in the configuration and beside it; keep one of them")
-        return cls(**written, **objects)
+        beside = {name: objects.pop(name) for name in settings.keys() & objects.keys()}
+        return cls(**gateway_settings(joined(settings, beside), known), **objects)
 
     @classmethod
     def from_file(cls, path: str | PathLike[str], **objects: Any) -> Self:  # Any: as from_dict

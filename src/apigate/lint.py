@@ -313,9 +313,9 @@ def unreadable_refusals(gateway: "Gateway") -> Iterator[Finding]:
                 yield Finding(
                     "unreadable-refusals",
                     "cors",
-                    f"around {app} no CORS layer was found, so pages of other origins see a network error instead of a "
-                    f"429; if browsers call from other origins, give Gateway(cors=CORS(allow_origins=[...])) or put "
-                    f"the framework's CORS layer into the app, else say cors=None",
+                    f"around {app} no CORS layer was found, so pages of other origins see a network error instead of "
+                    f"the refusal; if browsers call from other origins, give Gateway(cors=CORS(allow_origins=[...])) "
+                    f"or put the framework's CORS layer into the app, else say cors=None",
                 )
 
 

@@ -95,10 +95,10 @@ class GatewayMiddleware:
         passage = _Passage(self, context, start_response)
         if context.refusal is not None:
             return passage.send(context.refusal)
-        if context.answer is not None:
-            return self._answer(context, context.answer, environ, passage)
         if outer is not None:
             context.stand_within(outer)
+        if context.answer is not None:
+            return self._answer(context, context.answer, environ, passage)
         return self._serve(context, _inner(context, environ), passage)
 
     def warm(self, requests: "Iterable[str | tuple[str, Mapping[str, str]]]") -> int:

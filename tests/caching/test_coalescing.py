@@ -13,7 +13,8 @@ import pytest
 
 from apigate import CachePolicy, ResponseCache
 from apigate.caching.coalescing import Flights
-from tests.caching.crowds import WORLDS, Act, AppError, Ask, House, until, until_async
+from apigate.core.policy import Phase
+from tests.caching.crowds import DEADLINE, WORLDS, Act, AppError, Ask, House, until, until_async
 from tests.flights import under_way
 
 CROWD = 200
@@ -324,6 +325,44 @@ def test_a_request_that_is_not_like_the_others_goes_alone(world, fields):
     seen = house.crowd(world, [Ask(fields=fields)] * SOME)
     assert house.runs == SOME
     assert all(each.whole for each in seen)
+
+
+class Tokens:
+    """Verifies whoever has a token."""
+
+    phase = Phase.AUTHORIZE
+
+    def on_request(self, context):
+        context.principal = context.request.headers.get("authorization")
+
+
+@everywhere
+def test_who_was_verified_waits_for_others_where_the_policy_has_one_copy_for_all(world):
+    house = House(CachePolicy(per="public", wait=2 * DEADLINE), policies=[Tokens()])
+    house.act = lambda number, ask: Act(before=all_others_wait(house, SOME))
+    seen = house.crowd(world, [Ask(fields=(("authorization", f"Bearer {number}"),)) for number in range(SOME)])
+    assert house.runs == 1
+    assert {each.body for each in seen} == {b"one two"}
+
+
+@everywhere
+@pytest.mark.parametrize("gates", [[], [Tokens()]])
+def test_each_credential_flies_by_itself(world, gates):
+    key = {} if gates else {"headers": ["Authorization"]}
+    house = House(CachePolicy(key=key, wait=2 * DEADLINE), policies=gates)
+
+    all_came = threading.Event()
+
+    def all_have_come():
+        if house.waiting == SOME - 2:
+            all_came.set()  # for the other leader too, who may look when the first has landed
+        return all_came.is_set()
+
+    house.act = lambda number, ask: Act(chunks=[dict(ask.fields)["authorization"].encode()], before=all_have_come)
+    asks = [Ask(fields=(("authorization", f"Bearer {number % 2}"),)) for number in range(SOME)]
+    seen = house.crowd(world, asks)
+    assert house.runs == 2
+    assert [each.body for each in seen] == [b"Bearer 0", b"Bearer 1"] * (SOME // 2)
 
 
 # ---- circles

@@ -206,10 +206,12 @@ def test_behind_an_authorizer_each_principal_has_its_own(world, policy):
     assert shop.calls == 2
 
 
-def test_per_public_is_one_for_all_where_the_standard_allows_that(world):
-    shop = world(numbered(("Cache-Control", "public, max-age=60")), CachePolicy(per="public"), policies=[Principal()])
+def test_per_public_is_one_for_all_where_the_app_lets_it_or_a_gate_has_verified_them(world):
+    shop = world(numbered(("Cache-Control", "public, max-age=60")), CachePolicy(per="public"))
     assert [shop.ask(authorization=f"Bearer {who}").body for who in "ab"] == [b"1", b"1"]
     shop = world(numbered(*PUBLIC), CachePolicy(ttl=60, per="public"), policies=[Principal()])
+    assert [shop.ask(authorization=f"Bearer {who}").body for who in "ab"] == [b"1", b"1"]
+    shop = world(numbered(*PUBLIC), CachePolicy(ttl=60, per="public"))
     assert [shop.ask(authorization=f"Bearer {who}").body for who in "ab"] == [b"1", b"2"]
 
 

@@ -82,6 +82,7 @@ FILES = {
     "shop.py": SHOP,
     "apigate.toml": 'client_throttle = "3/day"\n',
     "stages.toml": 'throttle = "9/day"\n[stages.prod]\nthrottle = "2/day"\n[stages.beta]\nthrottle = "1/day"\n',
+    "named.toml": "methods.'GET /pets'.cache = { ttl = 60, per = 'shop:internal' }\n",
     "odd.toml": 'throttle = "5/day"\nclient_throttle = "6/day"\n',
     "typo.toml": 'throtle = "5/day"\n',
     "rate.toml": '[stages.prod]\nthrottle = "fast"\n',

@@ -61,6 +61,12 @@ def test_explain(run):
         assert part in out
 
 
+def test_explain_takes_a_verb_in_either_letter_case(run, shop):
+    (shop / "cached.toml").write_text('[methods."GET /pets"]\ncache = 60\n')
+    asked = ("https://shop.example/pets", "--address", "2001:db8::1")
+    assert run("explain", "cached.toml", "get", *asked) == run("explain", "cached.toml", "GET", *asked)
+
+
 def test_explain_sends_headers(run, shop):
     (shop / "host.toml").write_text('stage_by = { header = "x-stage" }\n[stages.prod]\n[stages.beta]\n')
     assert "stage   beta" in run("explain", "host.toml", "GET", "/", "-H", "X-Stage:  beta ").out
@@ -214,3 +220,9 @@ def test_routes_says_that_decorated_functions_are_not_listed(run, shop):
     with (shop / "shop.py").open("a") as file:
         file.write("\n@open_gateway.throttle('5/second')\ndef f(): ...\n")
     assert "Decorated functions" in run("routes", "shop:open_gateway").out
+
+
+def test_a_file_may_name_functions_of_modules_in_the_current_folder(run):
+    status, out, err = run("routes", "--config", "named.toml")
+    assert (status, err) == (0, "")
+    assert "60 s, GET HEAD QUERY, per function" in out

@@ -18,6 +18,8 @@ FAILURES = {
     "lint shop:asgi_app": "shop:asgi_app is a function, neither a Gateway nor an app that one stands around",
     "explain apigate.toml GET / -H nothing": "-H 'nothing' is not a header",
     "explain apigate.toml GET / -H :value": "-H ':value' is not a header",
+    "explain apigate.toml GET / --address nonsense": "--address 'nonsense' is not an address",
+    "explain apigate.toml GET / --address 192.0.2.1:80": "--address '192.0.2.1:80' is not an address",
     "explain apigate.toml GET / --stage beta": "'beta' is no stage",
     "explain stages.toml GET /": "several stages (prod, beta)",
     "routes": "name a gateway, such as shop:gateway",

@@ -122,3 +122,15 @@ def test_interface_is_told_by_the_app(run, monkeypatch, name, interface):
     monkeypatch.setattr(cli, f"_serve_{interface}", serve)
     assert run("run", f"shop:{name}", "--config", "apigate.toml").status == 0
     assert served == [f"shop:{name}"]
+
+
+@pytest.mark.parametrize("interface", ["asgi", "wsgi"])
+def test_an_app_with_a_gate_of_its_own_is_told_of(run, monkeypatch, interface):
+    monkeypatch.setattr(cli, f"_serve_{interface}", lambda *_: 0)
+    assert run("run", f"shop:{interface}_app", "--config", "apigate.toml") == (0, "", "")
+    status, out, err = run("run", f"shop:gated_{interface}", "--config", "apigate.toml")
+    assert (status, out) == (0, "")
+    assert err == (
+        f"apigate: shop:gated_{interface} has a gate of its own, of the gateway 'shop'; requests pass that of "
+        f"apigate.toml first, and then that too\n"
+    )

@@ -15,7 +15,7 @@ from django.core.management.base import SystemCheckError
 from django.test import override_settings
 from django.urls import path
 
-from apigate import ConfigurationError, Gateway, Stage
+from apigate import ConfigurationError, Gateway, Stage, cli
 from apigate.django import gateway_of_settings
 from apigate.django.apps import ApigateConfig
 from apigate.testing import FakeClock
@@ -255,3 +255,15 @@ def test_importing_a_plain_gate_beside_an_unconfigured_django():
 def test_gateway_object_itself(via):
     with project(via, [path("x", hello)], Gateway(throttle="1/minute", clock=FakeClock())) as app:
         assert statuses(app, "GET /x", "GET /x") == [200, 429]
+
+
+def test_run_tells_of_a_gate_in_the_project_and_needs_none(tmp_path, monkeypatch, capsys):
+    (tmp_path / "apigate.toml").write_text('client_throttle = "3/day"\n')
+    monkeypatch.setattr(cli, "_serve_wsgi", lambda *_: 0)
+    for gate, said in ((None, ""), (gateway(name="shop"), "has a gate of its own, of the gateway 'shop'")):
+        with project("wsgi", [path("x", hello)], gate) as app, module("made_wsgi", application=app):
+            run = ["run", "made_wsgi:application", "--config", str(tmp_path / "apigate.toml")]
+            assert cli.main(run) == 0
+            err = capsys.readouterr().err
+            assert said in err
+            assert err.count("\n") == bool(said)

@@ -58,6 +58,14 @@ def bodies(app: Any, *targets: str, **more: Any) -> list[str]:
     return [ask(app, target, **more).body.decode() for target in targets]
 
 
+def test_a_decorated_endpoint_has_a_copy_for_each_credential_that_the_key_names() -> None:
+    calls, gate = Calls(), cached()
+    app = gated(app_with(gate.cache(ttl=60, key={"headers": ["Authorization"]})(endpoint_of(calls))), gate)
+    asked = ["Bearer a", "Bearer b", None, "Bearer a", "Bearer b", None]
+    told = [ask(app, "/x", headers={"authorization": each} if each else {}).body for each in asked]
+    assert told == [b"call 1", b"call 2", b"call 3"] * 2
+
+
 class ByToken:
     """An authorizer: the principal is what the token says."""
 

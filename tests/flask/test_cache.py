@@ -62,6 +62,39 @@ class ByToken:
         context.principal = context.request.value("x-token")
 
 
+# ---- whose it is, where the view reads Authorization
+
+
+def counting():
+    """A view that says how often it was run."""
+    calls = Calls({})
+
+    def view():
+        return calls()
+
+    return view
+
+
+@pytest.mark.parametrize("how", GATES)
+def test_a_decorated_view_has_a_copy_for_each_credential_that_the_key_names(how):
+    gate = cached()
+    app = app_with(gate.cache(ttl=60, key={"headers": ["Authorization"]})(counting()))
+    put_around(app, gate, how)
+    asked = ["Bearer a", "Bearer b", None, "Bearer a", "Bearer b", None]
+    told = [bodies(app, "GET /x", headers={"Authorization": each} if each else {}) for each in asked]
+    assert told == [["call 1"], ["call 2"], ["call 3"]] * 2
+
+
+@pytest.mark.parametrize("how", GATES)
+def test_a_decorated_view_that_is_public_keeps_nothing_of_a_credential_that_no_gate_has_verified(how):
+    for verifies in (False, True):
+        gate = cached(policies=[ByToken()] if verifies else [])
+        app = put_around(app_with(gate.cache(ttl=60, per="public")(counting())), gate, how)
+        headers = {"Authorization": "Bearer a", "X-Token": "alice"}
+        told = [bodies(app, "GET /x", headers=headers) for _ in range(2)]
+        assert told == [["call 1"], ["call 1" if verifies else "call 2"]]
+
+
 # ---- by the settings of a stage
 
 

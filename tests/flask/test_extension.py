@@ -501,9 +501,15 @@ def test_flask_apigate_explain_under_a_fixed_stage():
 
 
 def test_flask_apigate_explain_does_not_trace_back_over_a_slip(cli):
-    result = cli.invoke(args=["apigate", "explain", "GET", "/pets", "-H", "nonsense"])
-    assert result.exit_code == 1
-    assert "is not a header" in result.output
+    for option, said in (("-H", "is not a header"), ("--address", "is not an address")):
+        result = cli.invoke(args=["apigate", "explain", "GET", "/pets", option, "nonsense"])
+        assert result.exit_code == 1
+        assert said in result.output
+
+
+def test_flask_apigate_explain_takes_a_verb_in_either_letter_case(cli):
+    upper, lower = (cli.invoke(args=["apigate", "explain", verb, "/pets/7"]).output for verb in ("GET", "get"))
+    assert lower == upper
 
 
 def test_flask_apigate_lint_exits_with_1_if_there_is_a_finding():

@@ -150,6 +150,9 @@ POLICIES = [
         unauthorized="FAIL_WITH_403",
         key={"query": "sorted", "headers": ["accept"]},
     ),
+    CachePolicy(ttl=30, per="public", stale_while_revalidate=30, stale_if_error=30),
+    CachePolicy(ttl=30, per=lambda request: request.headers.get("accept"), cookies="ignore"),
+    CachePolicy(ttl=30, key={"headers": ["authorization"]}, stale_while_revalidate=30, stale_if_error=30),
 ]
 STATUSES = [200] * 30 + [204, 206, 301, 304, 404, 429, 500, 503]
 
@@ -166,6 +169,15 @@ def lines(dice, table, most):
     return [(name, mutated(dice, table[name])) for name in dice.choices(list(table), k=dice.randint(0, most))]
 
 
+class Watched(Principal):
+    """Notes whom it has verified in the last request, and what it knows of it."""
+
+    def on_request(self, context):
+        super().on_request(context)
+        self.verified = context.principal is not None or bool(context.claims)
+        self.claims = dict(context.claims)
+
+
 class Shop:
     """An app that draws what it answers and says for whom; and what may be given to others."""
 
@@ -173,8 +185,9 @@ class Shop:
         self.dice = dice
         self.serial = itertools.count()
         self.made = {}  # by serial: for whom, at which host and target, and what it said
+        self.gate = Watched()
         self.world = World(
-            kind, self.answer, methods={"*": Method(cache=policy)}, policies=[Principal()], cache={"max_bytes": 300_000}
+            kind, self.answer, methods={"*": Method(cache=policy)}, policies=[self.gate], cache={"max_bytes": 300_000}
         )
         self.policy = policy
 
@@ -199,6 +212,7 @@ class Shop:
             "set-cookie" in names,
             said,
             "cdn-cache-control" not in names and "private" in [word.strip() for word in said.split(",")],
+            (self.gate.verified, self.gate.claims, seen.fields.get("accept")),
         )
         if status == 204:
             return Reply(status, fields, ())
@@ -241,29 +255,40 @@ class Shop:
             return
         served = self.world.calls == before or got.hit
         if served and got.status not in {400, 403, 504}:
-            self.check(got, dict(fields).get("authorization"), host, path + query)
+            self.check(got, dict(fields), host, path + query)
 
-    def check(self, got, authorization, host, target):
+    def check(self, got, sent, host, target):
         """What was served from the cache was made for this host, path and query, and may be given to who asks."""
         serial = got.all("x-serial")
         assert len(serial) <= 1 or got.status in {206, 416}
         if not serial or not got.hit:
             return
-        maker, made_host, (_, made_query), merges, sets_cookie, said, private = self.made[serial[0]]
+        authorization = sent.get("authorization")
+        maker, made_host, (_, made_query), merges, sets_cookie, said, private, made_for = self.made[serial[0]]
         if private:
             assert maker == authorization
             assert maker.startswith("Bearer ")
         assert made_host.lower() == host.lower()
-        assert (
-            maker == authorization
-            or (may_be_shared(said) and self.policy.per is None)
-            or (self.policy.per == "claim:team" and may_be_shared(said))
-        ), (maker, authorization, said)
+        assert self.is_for(authorization, sent.get("accept"), maker, made_for, said), (maker, authorization, said)
         query = target.partition("?")[2]
         if not merges and self.policy.key.query == "kept":
             assert made_query == query
         if sets_cookie:
             assert got.all("set-cookie") == []
+
+    def is_for(self, authorization, accept, maker, made_for, said):
+        """Whether it may be given to this credential: its own, or as the policy and the gate say."""
+        per, (made_verified, made_claims, made_accept) = self.policy.per, made_for
+        if maker == authorization:
+            return True
+        if self.policy.key.headers == ("authorization",):
+            return False
+        both_verified = (maker is None or made_verified) and (authorization is None or self.gate.verified)
+        if per == "claim:team":
+            return made_claims.get("team") == self.gate.claims.get("team") is not None
+        if callable(per):
+            return accept == made_accept and (both_verified or may_be_shared(said))
+        return (per == "public" and both_verified) or (per in (None, "public") and may_be_shared(said))
 
 
 def may_be_shared(said):

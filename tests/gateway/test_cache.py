@@ -94,6 +94,10 @@ def ask(gate, path="/pets", verb="GET", **fields):
         ({"methods": {"GET /x": {"cache": {"per": "claim:"}}}}, "'claim:' is unknown"),
         ({"methods": {"GET /x": {"cache": {"jitter": 2}}}}, "jitter: 2 is not a number from 0 to 1"),
         ({"methods": {"GET /x": {"cache": {"unauthorized": "no"}}}}, "allowed are FAIL_WITH_403"),
+        *(
+            ({"methods": {"GET /x": {"cache": {"unauthorized": kind}}}}, f"'{kind}' has no effect without invalidate")
+            for kind in ("FAIL_WITH_403", "SUCCEED_WITHOUT_RESPONSE_HEADER")
+        ),
         ({"methods": {"GET /x": {"cache": {"cookies": "sid"}}}}, "'sid' is not a list of texts"),
         ({"methods": {"GET /x": {"cache": {"invalidate": True}}}}, "True is not a function"),
     ],
@@ -101,6 +105,13 @@ def ask(gate, path="/pets", verb="GET", **fields):
 def test_what_cannot_be_used_is_said_when_the_gateway_is_built(settings, said):
     with pytest.raises(ConfigurationError, match=said.replace("(", r"\(")):
         Gateway.from_dict(settings)
+
+
+def test_a_strategy_for_those_who_may_not_invalidate_needs_somebody_who_may():
+    for make in (CachePolicy, CachePolicy.amazon):
+        with pytest.raises(ConfigurationError, match="unauthorized: 'FAIL_WITH_403' has no effect without invalidate"):
+            make(unauthorized="FAIL_WITH_403")
+        assert make(unauthorized="FAIL_WITH_403", invalidate=bool).invalidate is bool
 
 
 def test_the_same_cache_is_not_that_of_two_stages():
@@ -551,6 +562,27 @@ def test_only_whole_urls_can_be_warmed(url):
     gate = WSGIGateway(App().wsgi, Gateway(methods=TTL))
     with pytest.raises(ConfigurationError, match="whole URL"):
         gate.warm([url])
+
+
+@pytest.mark.parametrize(
+    ("request_", "said"),
+    [
+        (
+            ("https://shop.example/pets", "en"),
+            "what stands beside 'https://shop.example/pets' is not a mapping of names",
+        ),
+        (("https://shop.example/pets", {"Accept": 1}), "is not a mapping of names to texts"),
+        (("https://shop.example/pets",), "is neither a URL nor a pair"),
+        (b"https://shop.example/pets", "is neither a URL nor a pair of a URL and request fields"),
+        (None, "None is neither a URL nor a pair"),
+    ],
+)
+def test_what_is_no_request_is_an_error_that_says_what_one_is(request_, said):
+    asgi, wsgi = ASGIGateway(App().asgi, Gateway(methods=TTL)), WSGIGateway(App().wsgi, Gateway(methods=TTL))
+    with pytest.raises(ConfigurationError, match=f"^warm: .*{said}"):
+        wsgi.warm([request_])
+    with pytest.raises(ConfigurationError, match=f"^warm: .*{said}"):
+        asyncio.run(asgi.gateway.warm_async([request_]))
 
 
 def test_a_stage_has_a_cache_for_its_own_policies_and_decorators_only_in_whatever_order():

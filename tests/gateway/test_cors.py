@@ -100,6 +100,7 @@ def test_lint_says_where_a_page_cannot_read_a_refusal(settings, found):
     findings = [str(finding) for finding in gateway.lint() if finding.check == "unreadable-refusals"]
     assert bool(findings) is found
     assert all("test_cors.app" in finding for finding in findings)
+    assert all("instead of the refusal;" in finding for finding in findings)  # it need not be a 429
 
 
 class Door:

@@ -1,8 +1,11 @@
 """Gateways from tables and TOML files: the same names as in code."""
 
+import sys
+from importlib import import_module
+
 import pytest
 
-from apigate import ConfigurationError, Gateway, GatewayResponse, Method, Rate, Stage
+from apigate import CachePolicy, ConfigurationError, Gateway, GatewayResponse, Method, Rate, Stage
 from apigate.staging import Header, Host, PathPrefix
 from apigate.testing import FakeClock
 from tests.gateway.asking import ask
@@ -261,3 +264,102 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 def test_a_folder_is_no_file(tmp_path):
     with pytest.raises(ConfigurationError, match="directory"):
         Gateway.from_file(tmp_path)
+
+
+@pytest.mark.parametrize("where", ["", "stages.prod."])
+def test_a_table_beside_the_file_is_joined_with_that_in_it(written, where):
+    keys = [bytes(32)]
+    path = written(f"[{where}cache]\nshared = true\npolicy = {{ ttl = 60 }}\n")
+    beside = {"cache": {"encryption": keys, "policy": {"heuristic": True}}}
+    gateway = Gateway.from_file(
+        path, name="shop", store=f"file://{path}.state", **({"stages": {"prod": beside}} if where else beside)
+    )
+    (stage,) = gateway.stages.values()
+    assert stage.cache.encryption is not None
+    assert stage.settings.cache.policy == CachePolicy(ttl=60, heuristic=True)
+    for twice in ({"policy": {"ttl": 1}}, {"policy": CachePolicy()}):
+        with pytest.raises(ConfigurationError, match=rf"{where}cache\.policy(\.ttl)?: given in the configuration and"):
+            Gateway.from_file(path, **({"stages": {"prod": {"cache": twice}}} if where else {"cache": twice}))
+
+
+RULES = """
+owners = ["not a function"]
+
+def owner(request):
+    return request.headers.get("x-owner")
+
+class Names:
+    @staticmethod
+    def tags(request):
+        return [f"pets of {owner(request)}"]
+
+def operator(request):
+    return "x-operator" in request.headers
+"""
+
+
+@pytest.fixture
+def rules(tmp_path, monkeypatch):
+    """A module to name functions of."""
+    folder = tmp_path / "shop_of_files"
+    folder.mkdir()
+    (folder / "__init__.py").write_text("")
+    (folder / "rules.py").write_text(RULES)
+    (folder / "broken.py").write_text("1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    yield import_module("shop_of_files.rules")
+    for name in [name for name in sys.modules if name.startswith("shop_of_files")]:
+        del sys.modules[name]
+
+
+def test_functions_of_a_cache_are_named_in_a_file(written, rules):
+    gateway = Gateway.from_file(
+        written("""
+[cache.policy]
+per = "shop_of_files.rules:owner"
+[methods."GET /pets".cache]
+ttl = 60
+tags = "shop_of_files.rules:Names.tags"
+invalidate = "shop_of_files.rules:operator"
+unauthorized = "FAIL_WITH_403"
+""")
+    )
+    settings = gateway.stage().settings
+    assert settings.cache.policy == CachePolicy(per=rules.owner)
+    assert settings.methods["GET /pets"].cache == CachePolicy(
+        ttl=60, tags=rules.Names.tags, invalidate=rules.operator, unauthorized="FAIL_WITH_403"
+    )
+    anew = {"cache_control": "max-age=0"}
+    assert [ask(gateway, "GET /pets", **fields).status for fields in ({}, anew)] == [200, 403]
+    assert (
+        ask(gateway, "GET /pets", **anew, x_operator="yes")
+        .fields["cache-status"]
+        .startswith("apigate; fwd=request; stored")
+    )
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"per": "shop_of_files.rules:nobody"}, "per: shop_of_files.rules:nobody: shop_of_files.rules has no nobody"),
+        ({"tags": "shop_of_files.rules:owners"}, "tags: shop_of_files.rules:owners is a list, not a function"),
+        ({"per": "claims:sub"}, "per: importing claims failed: ModuleNotFoundError: No module named 'claims'"),
+        ({"invalidate": "shop_of_files.broken:x"}, "invalidate: importing shop_of_files.broken failed: ZeroDivision"),
+        ({"invalidate": "operator"}, "invalidate: 'operator' is not a function of the request, nor in a table"),
+        ({"tags": "pets"}, "tags: 'pets' is not a list of texts"),
+        ({"tags": "pets: all"}, "tags: 'pets: all' is not a list of texts"),
+        ({"per": "owner"}, "per: 'owner' is unknown; allowed are 'public', 'principal', 'claim:NAME' or a function"),
+    ],
+)
+@pytest.mark.usefixtures("rules")
+def test_what_names_no_function_is_said_with_its_place(setting, said):
+    with pytest.raises(ConfigurationError, match=r'^methods\."GET /pets": Method cache: cache ') as raised:
+        Gateway.from_dict({"methods": {"GET /pets": {"cache": {"ttl": 60, **setting}}}})
+    assert said in str(raised.value)
+
+
+def test_what_is_no_name_of_a_function_stays_what_it_is(rules):
+    table = {"ttl": 60, "per": "claim:tenant", "tags": ["shop_of_files.rules:owner"], "invalidate": rules.operator}
+    gateway = Gateway.from_dict({"methods": {"GET /pets": {"cache": table}}})
+    policy = gateway.stage().settings.methods["GET /pets"].cache
+    assert (policy.per, policy.tags) == ("claim:tenant", ("shop_of_files.rules:owner",))

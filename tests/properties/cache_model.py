@@ -83,6 +83,7 @@ class Stored:
 
     path: str
     query: str
+    owner: str | None
     nominated: dict[str, str | None]
     status: int
     fields: Fields
@@ -142,13 +143,17 @@ class Model:
         ttl: The policy's lifetime; None to honour the app's.
         refresh_window: The policy's stale-while-revalidate.
         error_window: The policy's stale-if-error.
+        known: Credentials that a gate verifies before the cache is asked.
+        owns: What has copies of its own: "" for nothing, "principal" for who was verified, "credential" for each.
     """
 
     ttl: Fraction | None = None
     refresh_window: Fraction = 0
     error_window: Fraction = 0
+    known: frozenset[str] = frozenset()
+    owns: str = ""
     kept: list[Stored] = field(default_factory=list)
-    refused: dict[tuple[str, str], Fraction] = field(default_factory=dict)
+    refused: dict[tuple[str, str, str | None], Fraction] = field(default_factory=dict)
 
     # ---- what may come of a visit
 
@@ -167,7 +172,7 @@ class Model:
         useless = [
             place
             for place, stored in enumerate(self.kept)
-            if key_of(stored) == key_of(visit) and self.is_useless(stored, now)
+            if key_of(stored) == self.key(visit) and self.is_useless(stored, now)
         ]
         for forgotten in chain.from_iterable(combinations(useless, number) for number in range(len(useless) + 1)):
             for refreshes in (True, False):
@@ -176,6 +181,19 @@ class Model:
                 yield _Once(after, visit, app, now, wall, delay, refreshes=refreshes).outcome(), len(forgotten), after
 
     # ---- the rules
+
+    def key(self, visit: Visit) -> tuple[str, str, str | None]:
+        """What a response is found by: path, query, and whose it is."""
+        return visit.path, visit.query, visit.named.get("authorization") if self.owns else None
+
+    def must_ask_the_app(self, visit: Visit) -> bool:
+        """Whether the app alone can judge the credential (3.5)."""
+        credential = visit.named.get("authorization")
+        return credential is not None and credential not in self.known and self.owns != "credential"
+
+    def is_nobodys(self, visit: Visit) -> bool:
+        """Whether it passes by, as it has no owner though the policy wants one."""
+        return self.owns == "principal" and visit.named.get("authorization") not in self.known
 
     def is_useless(self, stored: Stored, now: Fraction) -> bool:
         """Whether it may be forgotten: stale, and longer than any window or a validator is of use."""
@@ -221,9 +239,9 @@ class Model:
             return False
         if ("no-store" in said and not understood) or ("must-understand" in said and not understood):
             return False
-        if "private" in said and not said["private"]:
+        if "private" in said and not said["private"] and self.owns != "principal":
             return False
-        if "authorization" in visit.named and not {"public", "s-maxage", "must-revalidate"} & said.keys():
+        if self.must_ask_the_app(visit) and not {"public", "s-maxage", "must-revalidate"} & said.keys():
             return False
         if "*" in fields.get("vary", ""):
             return False
@@ -255,7 +273,7 @@ class _Once:
         visit, cache = self.visit, self.cache
         if visit.method not in ("GET", "HEAD"):
             return self.unsafe()
-        if "if-match" in self.sent or (cache.ttl is not None and "cookie" in self.sent):
+        if "if-match" in self.sent or cache.is_nobodys(visit) or (cache.ttl is not None and "cookie" in self.sent):
             return self.passed(self.ask({}), None, store=False)
         stored = self.selected()
         if stored is not None:
@@ -271,9 +289,11 @@ class _Once:
     def selected(self) -> Stored | None:
         """The latest that matches (4.1), if the request may be given it (3.5)."""
         for stored in self.cache.kept:
-            if (stored.path, stored.query) == (self.visit.path, self.visit.query) and self.has_same(stored.nominated):
+            if key_of(stored) == self.cache.key(self.visit) and self.has_same(stored.nominated):
                 said, _ = response_directives(stored.fields)
-                if "authorization" in self.sent and not {"public", "s-maxage", "must-revalidate"} & said.keys():
+                if self.cache.must_ask_the_app(self.visit) and not (
+                    {"public", "s-maxage", "must-revalidate"} & said.keys()
+                ):
                     return None
                 return stored
         return None
@@ -338,7 +358,7 @@ class _Once:
     def refreshed(self, stored: Stored) -> Outcome:
         """Served stale; the app is asked in the background."""
         outcome = self.served(stored)
-        until = self.cache.refused.get((self.visit.path, self.visit.query))
+        until = self.cache.refused.get(self.cache.key(self.visit))
         may_be_left_out = until is not None and self.now <= until
         if self.refreshes or not may_be_left_out:
             kept = tuple(each for each in self.visit.fields if each[0] not in ("cache-control", "pragma"))
@@ -443,7 +463,7 @@ class _Once:
         apparent = 0 if sent is None else max(0, floor(self.wall) - sent)
         lifetime = self.cache.lifetime(status, fields, self.wall)
         return Stored(
-            *key_of(self.visit),
+            *self.cache.key(self.visit),
             nominated={name: self.sent.get(name) for name in nominated},
             status=status,
             fields=fields,
@@ -462,12 +482,12 @@ class _Once:
 
     def refuse(self, stored: Stored | None) -> None:
         """Keep nothing; what was stored before is no longer what the app answers."""
-        self.cache.refused[key_of(self.visit)] = self.now + REFUSAL_KEEPS
+        self.cache.refused[self.cache.key(self.visit)] = self.now + REFUSAL_KEEPS
         self.cache.kept = [each for each in self.cache.kept if each is not stored]
 
 
-def key_of(of: Visit | Stored) -> tuple[str, str]:
-    return of.path, of.query
+def key_of(of: Stored) -> tuple[str, str, str | None]:
+    return of.path, of.query, of.owner
 
 
 def a_part(asked: str, body: bytes) -> tuple[int, bytes]:

@@ -3,13 +3,15 @@
 import asyncio
 import io
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import formatdate
 from types import SimpleNamespace
 
 from apigate import CachePolicy, Gateway, Method, ResponseCache, asgi, wsgi
+from apigate.core.context import RequestContext
+from apigate.core.policy import Phase
 from apigate.testing import FakeClock
 from tests.properties.cache_model import Outcome, Question, Said, Visit
 
@@ -88,13 +90,30 @@ class Script:
         return formatdate((int(wall) // 600 * 600 if offset < -900 else int(wall)) + offset, usegmt=True)
 
 
+class Verifier:
+    """A gate that knows some credentials, and lets all others through as nobody."""
+
+    phase = Phase.AUTHORIZE
+
+    def __init__(self, known: Collection[str]) -> None:
+        self.known = known
+
+    def on_request(self, context: RequestContext) -> None:
+        credential = context.request.value("authorization")
+        context.principal = credential if credential in self.known else None
+
+
 class World:
     """A gateway with a cache around one app that answers by the script of the moment."""
 
-    def __init__(self, policy: CachePolicy, cache: ResponseCache | None = None) -> None:
+    def __init__(
+        self, policy: CachePolicy, cache: ResponseCache | None = None, known: Collection[str] = frozenset()
+    ) -> None:
         self.clock = FakeClock()
         self.cache = cache or ResponseCache()
-        self.gateway = Gateway(cache=self.cache, methods={"*": Method(cache=policy)}, clock=self.clock)
+        gates = [Verifier(known)] if known else []
+        methods = {"*": Method(cache=policy)}
+        self.gateway = Gateway(cache=self.cache, methods=methods, clock=self.clock, policies=gates)
         self.script = Script()
         self.wall = self.clock.wall()  # when the visit began: what is asked later is answered the same
         self.asked: list[Question] = []
@@ -140,8 +159,10 @@ def origin_of(seen: SimpleNamespace) -> str:
 class AsgiWorld(World):
     """Through ASGI."""
 
-    def __init__(self, policy: CachePolicy, cache: ResponseCache | None = None) -> None:
-        super().__init__(policy, cache)
+    def __init__(
+        self, policy: CachePolicy, cache: ResponseCache | None = None, known: Collection[str] = frozenset()
+    ) -> None:
+        super().__init__(policy, cache, known)
         self.runner = asyncio.Runner()
         self.app = asgi.GatewayMiddleware(self._app, self.gateway)
 
@@ -197,8 +218,10 @@ class AsgiWorld(World):
 class WsgiWorld(World):
     """Through WSGI."""
 
-    def __init__(self, policy: CachePolicy, cache: ResponseCache | None = None) -> None:
-        super().__init__(policy, cache)
+    def __init__(
+        self, policy: CachePolicy, cache: ResponseCache | None = None, known: Collection[str] = frozenset()
+    ) -> None:
+        super().__init__(policy, cache, known)
         self.app = wsgi.GatewayMiddleware(self._app, self.gateway)
 
     def _app(self, environ, start_response):

@@ -15,6 +15,8 @@ from tests.strategies import UNHURRIED
 
 SECOND = 1_000_000  # microseconds; fractions of it are exact
 
+ALICE, BOB = "Basic YTpi", "Basic Yjpj"
+
 PROFILES = {
     "honour": (CachePolicy(), Model()),
     "honour, stale allowed": (
@@ -25,6 +27,18 @@ PROFILES = {
     "ttl, stale allowed": (
         CachePolicy(ttl=10, stale_while_revalidate=20, stale_if_error=40),
         Model(ttl=10, refresh_window=20, error_window=40),
+    ),
+    "a copy for each credential": (
+        CachePolicy(ttl=10, stale_while_revalidate=20, stale_if_error=40, key={"headers": ["Authorization"]}),
+        Model(ttl=10, refresh_window=20, error_window=40, owns="credential"),
+    ),
+    "verified, for everybody": (
+        CachePolicy(ttl=10, stale_while_revalidate=20, stale_if_error=40, per="public"),
+        Model(ttl=10, refresh_window=20, error_window=40, known=frozenset({ALICE})),
+    ),
+    "verified, for each principal": (
+        CachePolicy(stale_while_revalidate=20, stale_if_error=40, per="principal"),
+        Model(refresh_window=20, error_window=40, known=frozenset({ALICE, BOB}), owns="principal"),
     ),
 }
 
@@ -87,7 +101,7 @@ VALUES = {
         "stale-if-error=100",
     ],
     "pragma": ["no-cache"],
-    "authorization": ["Basic YTpi"],
+    "authorization": [ALICE, ALICE, BOB],
     "cookie": ["a=b"],
     "x-side": ["l", "r", ""],
     "x-other": ["1"],
@@ -97,7 +111,7 @@ VALUES = {
     "range": ["bytes=0-1", "bytes=4-", "bytes=-2", "bytes=90-"],
     "if-range": ['"a"', 'W/"a"'],
 }
-OFTEN = ["x-side"] * 6 + ["cache-control"] * 6 + ["if-none-match"] * 2
+OFTEN = ["authorization"] * 4 + ["x-side"] * 6 + ["cache-control"] * 6 + ["if-none-match"] * 2
 
 fields = st.lists(
     st.sampled_from(OFTEN + list(VALUES)).flatmap(lambda name: st.tuples(st.just(name), st.sampled_from(VALUES[name]))),
@@ -149,7 +163,7 @@ def test_every_trace_is_answered_as_the_model_has_it_by_both_protocols(profile, 
     policy, model = PROFILES[profile]
     states = [model]
     with ExitStack() as stack:
-        worlds = [stack.enter_context(closing(world(policy))) for world in (AsgiWorld, WsgiWorld)]
+        worlds = [stack.enter_context(closing(world(policy, known=model.known))) for world in (AsgiWorld, WsgiWorld)]
         clock = worlds[0].clock
         for step in numbered(trace):
             note(repr(step))

@@ -81,8 +81,11 @@ def answer(
     if status is None and told is not None and told[0] == age and told[1] == mode:
         whole: Answer = told[2]
     else:
-        whole = _whole(stored, age, status or hit_status(int(stored.lifetime) - age, mode))
-        if status is None:
+        ttl = int(stored.lifetime) - age
+        if not ttl and now_us >= stored.fresh_until_us:
+            ttl = -1  # negative if stale, and never 0 (RFC 9211, section 2.3)
+        whole = _whole(stored, age, status or hit_status(ttl, mode))
+        if status is None and ttl:  # at 0 it may become stale within this second
             stored.told = age, mode, whole
     if method == "GET" and _SPECIAL.isdisjoint(picked):
         return whole

@@ -6,13 +6,14 @@ by or refused; never is a response then everybody's.
 
 from collections.abc import Awaitable, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from apigate.caching.lookup import Found, Lookup, Passing
+from apigate.caching.owner import EVERYBODY
 from apigate.caching.settings import CachePolicy
 from apigate.core.errors import ConfigurationError
 from apigate.core.message import Request
-from apigate.core.native import plain_request
+from apigate.core.native import is_fields, plain_request
 
 if TYPE_CHECKING:
     from apigate.caching.cache import ResponseCache
@@ -29,10 +30,7 @@ def request_of(method: str, url: str, headers: Mapping[str, str]) -> Request:
     Raises:
         ConfigurationError: Nothing tells its host, or its fields are no mapping of texts.
     """
-    given: object = headers
-    if not isinstance(given, Mapping) or not all(
-        isinstance(part, str) for pair in cast("Mapping[object, object]", given).items() for part in pair
-    ):
+    if not is_fields(headers):
         raise ConfigurationError(
             "ask headers: they are not a mapping of names to texts, such as {'Accept': 'text/html'}; several of one "
             "name are one text, joined by commas"
@@ -72,9 +70,9 @@ def asked(
     request.read_body = lambda most: content if len(content) <= most else None
     lookup, now_us = _lookup(cache, policy), cache.clock.now_us()
     owner = lookup.owner(request, principal, _NO_CLAIMS)
-    if owner is None:
+    if owner is None and lookup.caches(request.method):
         return Passing("bypass", "nobody tells whose the response is")
-    return lookup.ask(request, now_us, owner.name, owner.mode, private=owner.private)
+    return lookup.ask(request, now_us, owner or EVERYBODY)
 
 
 def _told(sharing: object) -> str:

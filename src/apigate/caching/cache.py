@@ -151,8 +151,8 @@ class ResponseCache:
 
         Returns:
             An `Answer` to send; or an `Exchange` to be told what the app answers (`begin`, `publish`, `feed`, and
-            `finish` or `fail`: others may wait for the end); or that the request passes by the cache; or that it is
-            refused.
+            `finish` or `fail`: others may wait for the end), which is a `Fill`, or for an unsafe method an
+            `Invalidating`; or that the request passes by the cache (`Passing`); or that it is refused (`Refused`).
 
         Raises:
             ConfigurationError: The policy goes by a claim, or the cache is to be shared: both need a gateway. Or

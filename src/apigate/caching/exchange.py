@@ -4,16 +4,17 @@ Rule: an exchange does no I/O. An adapter tells it the head of the app's respons
 the client's response what it answers.
 """
 
-from collections.abc import Awaitable, Mapping
-from typing import NamedTuple, Protocol
+from collections.abc import Awaitable, Iterable, Mapping
+from typing import NamedTuple, Protocol, cast
 
 from apigate.caching.answer import Answer
 from apigate.caching.directives import Directives
 from apigate.caching.entry import CacheKey
+from apigate.caching.owner import Owner
 from apigate.core.errors import ProtocolError
 from apigate.core.message import Field, FieldLines, Request, RequestFields
 
-__all__ = ["UNKEYED", "UNSEEN", "Asked", "Exchange", "check_lines", "log_hidden"]
+__all__ = ["UNKEYED", "UNSEEN", "Asked", "Exchange", "check_head", "check_lines", "log_hidden"]
 
 UNSEEN = "its content or its trailers do not pass here"
 UNKEYED = "the app has read content of the request, which is no part of its key"
@@ -27,9 +28,7 @@ class Asked(NamedTuple):
         request: The request.
         picked: Its fields that may matter, by lower-case name.
         directives: Its Cache-Control.
-        owner: Whose a response to it is; empty where it is everybody's.
-        private: Whether `owner` is one verified principal.
-        mode: How the response is keyed: `public`, `principal`, `claim` or `function`.
+        owner: Whose a response to it is.
         digest: What stands for its content in the key; empty where that is no part of it.
         key: Its primary key.
     """
@@ -37,9 +36,7 @@ class Asked(NamedTuple):
     request: Request
     picked: Mapping[str, str]
     directives: Directives
-    owner: str
-    private: bool
-    mode: str
+    owner: Owner
     digest: str
     key: CacheKey
 
@@ -80,7 +77,7 @@ class Exchange(Protocol):
             Fields to add to it, unless it is held back.
 
         Raises:
-            ProtocolError: The field lines are a mapping.
+            ProtocolError: The field lines are no pairs of texts, or the status is no number.
         """
         ...
 
@@ -89,7 +86,11 @@ class Exchange(Protocol):
         ...
 
     def feed(self, chunk: bytes) -> None:
-        """A part of its content has come."""
+        """A part of its content has come.
+
+        Raises:
+            ProtocolError: It is no bytes; nothing is kept of the response then.
+        """
         ...
 
     def finish(self) -> Answer | None:
@@ -126,6 +127,22 @@ def check_lines(fields: FieldLines) -> None:
         raise ProtocolError(
             f"begin: {type(fields).__name__} is no list of field lines; give pairs, such as list(headers.items())"
         )
+
+
+def check_head(status: object, fields: object) -> None:
+    """See what is wrong with a head that could not be used.
+
+    Raises:
+        ProtocolError: The status is no number, or the field lines are no pairs of texts.
+    """
+    if not isinstance(status, int):
+        raise ProtocolError(f"begin: the status {status!r} is not a whole number, such as 200")
+    for line in cast("Iterable[object]", fields if isinstance(fields, Iterable) else (fields,)):
+        pair = cast("tuple[object, ...]", line)
+        if not isinstance(line, (tuple, list)) or len(pair) != 2 or not all(isinstance(part, str) for part in pair):
+            raise ProtocolError(
+                f"begin: {line!r} is no field line, a pair of texts such as ('Content-Type', 'text/html')"
+            )
 
 
 def log_hidden(error: Exception, whose: str = "app") -> None:

@@ -15,7 +15,7 @@ from apigate.caching.answer import Answer, answer
 from apigate.caching.coalescing import Lead
 from apigate.caching.directives import Directives
 from apigate.caching.entry import CacheKey, StoredResponse
-from apigate.caching.exchange import UNSEEN, Asked, check_lines
+from apigate.caching.exchange import UNSEEN, Asked, check_head, check_lines
 from apigate.caching.freshness import initial_age
 from apigate.caching.head import Head, head_of
 from apigate.caching.memory import NO_ROOM
@@ -25,6 +25,7 @@ from apigate.caching.storability import storage_objection
 from apigate.caching.storedfields import connection_fields, withheld_fields
 from apigate.caching.validation import freshened_fields, is_of_another, questions
 from apigate.caching.variance import NO_ORIGIN, Selected, selected_fields
+from apigate.core.errors import ProtocolError
 from apigate.core.message import Field, FieldLines, RequestFields
 
 if TYPE_CHECKING:
@@ -41,7 +42,10 @@ _KEPT_FOR_VALIDATION = 3_600.0  # seconds a stale response with a validator is k
 
 @final
 class Fill:
-    """A response on its way from the app, which is stored if it may be.
+    """A response on its way from the app, which is stored if it may be: the `Exchange` of a request that may be cached.
+
+    Tell it the head (`begin`), each part of the content (`feed`), and the end: `finish`, or `fail` where that was not a
+    clean one.
 
     Args:
         lookup: The policy's lookup, which has the cache.
@@ -52,12 +56,17 @@ class Fill:
         context: Variables to send it with in the background, by GET; None where a client waits for it.
 
     Attributes:
-        has_stored: Whether the response was stored.
+        has_stored: Whether the response was stored; known after `finish`.
+        objection: Why it was not; empty as long as nothing speaks against it.
+        questions: Request fields that are set for the app, or (None) taken out.
+        replies: Whether the app's response is held back, as the client gets what `finish` or `fail` answers; known
+            after `begin`.
         key: Where it is put, or would be.
     """
 
     # Defaults of the class for what few fills have or are asked for, see `RequestContext`.
     has_stored: bool = False
+    objection: str = ""
     _tags: tuple[str, ...] = ()
     _written: StoredResponse | None = None  # what a shared tier is to be given
     _is_forgotten = False  # whether a shared tier is to forget what was stored
@@ -99,39 +108,61 @@ class Fill:
     # ---- what the app answers
 
     def begin(self, status: int, fields: FieldLines) -> tuple[Field, ...]:
-        """See `Exchange`."""
+        """The app's response has begun.
+
+        Args:
+            status: Its status.
+            fields: Its field lines, as pairs of texts.
+
+        Returns:
+            Fields to add to it, unless `replies` is true now.
+
+        Raises:
+            ProtocolError: The field lines are no pairs of texts, or the status is no number.
+        """
         check_lines(fields)
         lookup = self._lookup
         now_us = self._came_us = lookup.clock.now_us()
-        if lookup.varied:
-            fields = [*fields, *[added.text for added in lookup.varied]]
-        head = head_of(fields)
-        self._is_unknown = False
-        stored = self._stored
-        if stored is not None and status == 304:
-            self.replies = self._is_validated = True
-            self._freshen(stored, head)
-            return ()
-        if stored is not None and status in _SERVER_ERRORS and self._may_answer_stale(now_us):
-            self.replies = True
-            self._land(stored)
-            return ()
-        return self._record(status, head)
+        try:
+            if lookup.varied:
+                fields = [*fields, *[added.text for added in lookup.varied]]
+            head = head_of(fields)
+            self._is_unknown = False
+            stored = self._stored
+            if stored is not None and status == 304:
+                self.replies = self._is_validated = True
+                self._freshen(stored, head)
+                return ()
+            if stored is not None and status in _SERVER_ERRORS and self._may_answer_stale(now_us):
+                self.replies = True
+                self._land(stored)
+                return ()
+            return self._record(status, head)
+        except (AttributeError, TypeError, ValueError):
+            check_head(status, fields)
+            raise
 
     def feed(self, chunk: bytes) -> None:
-        """See `Exchange`."""
+        """A part of its content has come.
+
+        Raises:
+            ProtocolError: It is no bytes; nothing is kept of the response then.
+        """
         if self._chunks is None or self.replies:
             return
-        self._length += len(chunk)
-        cache = self._lookup.cache
-        if self._length > cache.longest:
-            self._refuse(cache.too_long)
-            return
-        if chunk:
-            self._chunks.append(bytes(chunk))  # a copy of a buffer, which the app may use again
+        try:
+            self._length += len(chunk)
+            cache = self._lookup.cache
+            if self._length > cache.longest:
+                self._refuse(cache.too_long)
+            elif chunk:
+                self._chunks.append(bytes(chunk))  # a copy of a buffer, which the app may use again
+        except TypeError as error:
+            self._refuse("a part of its content was no bytes")
+            raise ProtocolError(f"feed: {type(chunk).__name__} is no bytes; texts have to be encoded") from error
 
     def finish(self) -> Answer | None:
-        """See `Exchange`."""
+        """Its content has come to a clean end: it is stored if it may be. The answer, if any, is sent in its place."""
         if self._has_ended:
             return None
         if self._chunks is not None and self._head is not None and not self.replies:
@@ -148,11 +179,14 @@ class Fill:
 
     @property
     def keeps(self) -> bool:
-        """See `Exchange`: as long as the head has not come, nobody knows."""
+        """Whether it is being kept, so that the app should go on though the client has left.
+
+        As long as the head has not come, nobody knows.
+        """
         return not self._has_ended and (self._chunks is not None or self._is_unknown)
 
     def settle(self) -> Awaitable[None] | None:
-        """See `Exchange`."""
+        """What is left to do once the client has its response: to have workers share it. None, or an awaitable."""
         written, self._written = self._written, None
         if written is not None:
             return self._lookup.cache.give(self.key, written)
@@ -162,11 +196,14 @@ class Fill:
         return self._lookup.recall(self._asked, self._stored)
 
     def publish(self) -> Awaitable[None] | None:
-        """See `Exchange`."""
+        """Nothing: that is for exchanges that invalidate."""
         return None
 
     def fail(self) -> Answer | None:
-        """See `Exchange`."""
+        """The app raised, or its response was cut off: nothing is stored. The answer, if any, may be sent instead.
+
+        Without effect after `finish`.
+        """
         if self._has_ended:
             return None
         self._has_ended = True
@@ -180,7 +217,7 @@ class Fill:
         return self._reply()
 
     def waive(self, why: str = UNSEEN) -> None:
-        """See `Exchange`."""
+        """What the app answers cannot be kept, for this reason."""
         self._waived = why
         if self._chunks is not None:
             self._refuse(why)
@@ -227,9 +264,9 @@ class Fill:
         objection = storage_objection(
             status,
             head,
-            rules._replace(private=True) if asked.private else rules,
+            rules._replace(private=True) if asked.owner.private else rules,
             request_directives=asked.directives,
-            authorization="authorization" in asked.picked,
+            restricted=self._lookup.is_restricted(asked),
         )
         if objection is not None:
             return objection
@@ -258,7 +295,7 @@ class Fill:
             wall: When that came, in seconds since 1970-01-01 UTC; 0.0 where nothing goes by it.
         """
         lookup, asked = self._lookup, self._asked
-        shared = not asked.owner or lookup.is_for_all(head.directives)
+        shared = not asked.owner.name or lookup.is_for_all(head.directives)
         self.key = lookup.key_of(asked, shared=shared, search=head.search)
         objection = None if came is head else self._objection(status, head)
         waited = (self._came_us - self._sent_us) / 1_000_000
@@ -331,6 +368,7 @@ class Fill:
 
     def _refuse(self, objection: str) -> None:
         self._lookup.cache.note_objection(self._asked.key, objection)
+        self.objection = objection
         self._chunks = None
         if self.lead is not None:
             self.lead.refuse(self._came_us)
@@ -344,4 +382,4 @@ class Fill:
         reason = "stale" if self._stored is not None else self.reason
         status = 304 if self._is_validated else None
         note = forwarded_status(reason, status, stored=stored is self._written)
-        return answer(stored, asked.request.method, asked.picked, now_us, asked.mode, note.text[1])
+        return answer(stored, asked.request.method, asked.picked, now_us, asked.owner.mode, note.text[1])

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, final
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from apigate.caching.answer import Answer
-from apigate.caching.exchange import check_lines
+from apigate.caching.exchange import check_head, check_lines
 from apigate.caching.groups import parse_groups
 from apigate.caching.store import Invalidation
 from apigate.core.errors import ConfigurationError
@@ -110,7 +110,9 @@ def _check_method(text: str, known: Collection[str] | None) -> None:
 
 @final
 class Invalidating:
-    """A request of an unsafe method: what it may have changed is forgotten, unless it failed.
+    """A request of an unsafe method: what it may have changed is forgotten, unless it failed. An `Exchange`.
+
+    Nothing is stored of its response. Tell it the head (`begin`), and then have it forgotten (`publish`).
 
     Args:
         lookup: The policy's lookup, which has the cache.
@@ -136,14 +138,22 @@ class Invalidating:
         self.scopes: tuple[str, ...] = ()
 
     def begin(self, status: int, fields: FieldLines) -> tuple[Field, ...]:
-        """See `Exchange`."""
+        """The app's response has begun; what is returned is added to its fields.
+
+        Raises:
+            ProtocolError: The field lines are no pairs of texts, or the status is no number.
+        """
         check_lines(fields)
-        if 200 <= status <= 399:
-            self.scopes = tuple(dict.fromkeys(self._scopes(fields)))
+        try:
+            if 200 <= status <= 399:
+                self.scopes = tuple(dict.fromkeys(self._scopes(fields)))
+        except (AttributeError, TypeError, ValueError):
+            check_head(status, fields)
+            raise
         return self._lookup.note("method")
 
     def publish(self) -> Awaitable[None] | None:
-        """See `Exchange`."""
+        """Have it forgotten, here and where it is shared, before the client has its answer. None, or an awaitable."""
         cache = self._lookup.cache
         if cache.news is None:
             cache.generations.apply(self.scopes)
@@ -151,21 +161,21 @@ class Invalidating:
         return cache.publish([Invalidation("scope", scope) for scope in self.scopes])
 
     def feed(self, chunk: bytes) -> None:
-        """See `Exchange`."""
+        """Nothing: no content is kept."""
 
     def finish(self) -> Answer | None:
-        """See `Exchange`."""
+        """Nothing: the app's response is sent."""
         return None
 
     def fail(self) -> Answer | None:
-        """See `Exchange`."""
+        """Nothing: the app's response, if any, is sent."""
         return None
 
     def waive(self, why: str = "") -> None:
-        """See `Exchange`."""
+        """Nothing: no content is kept."""
 
     def settle(self) -> Awaitable[None] | None:
-        """See `Exchange`."""
+        """Nothing is left to do."""
         return None
 
     def _scopes(self, fields: FieldLines) -> Iterator[str]:

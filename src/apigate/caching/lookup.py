@@ -31,10 +31,10 @@ from apigate.caching.invalidation import (
     tag_scope,
 )
 from apigate.caching.key import QUERY, KeyMaker, content_digest
-from apigate.caching.owner import Owner, owner_of
+from apigate.caching.owner import EVERYBODY, Owner, owner_of
 from apigate.caching.reuse import Reuse, may_serve_on_error, reuse
 from apigate.caching.search import SearchVariance
-from apigate.caching.settings import KEYED_BY_CONTENT, CachePolicy, checked_texts
+from apigate.caching.settings import KEYED_BY_CONTENT, CachePolicy, KeyParts, checked_texts
 from apigate.caching.status import forwarded_status
 from apigate.caching.storability import StorageRules, allows_authorization, is_lifetime_given
 from apigate.caching.variance import FieldValue, matches, normalized_value, selected_fields
@@ -91,6 +91,7 @@ _CONDITION = Passing("bypass", "its condition is for the app to judge")  # RFC 9
 _UNKEYED = Passing("bypass", "it has content, which is no part of its key")
 _COOKIES = Passing("bypass", "it has cookies, and the policy has a ttl and names none")
 _METHOD = Passing("method", "its method is not cached here")
+_WITHHELD = "what is stored is not for a request with Authorization, so the app is asked"
 
 Found: TypeAlias = Answer | Exchange | Passing | Refused
 """What becomes of a request."""
@@ -149,21 +150,18 @@ class Lookup:
         self._scope = () if method is None else (method_scope(method),)
         self._chance = chance
         self._warns = policy.invalidate is not None and policy.unauthorized == "SUCCEED_WITH_RESPONSE_HEADER"
+        self._keys_authorization = "authorization" in cast("KeyParts", policy.key).headers  # as the policy checked it
         self._ignores_cookies = policy.ttl is None or policy.cookies is not None
         odd = {"authorization", "cache-control", "pragma", "upgrade", *_CONTENT, *METHOD_OVERRIDES, *_CONDITIONS}
         self._odd = frozenset(odd if self._ignores_cookies else {*odd, "cookie"})
 
-    def ask(
-        self, request: Request, now_us: int, owner: str = "", mode: str = "public", *, private: bool = False
-    ) -> Found | Awaitable[Found]:
+    def ask(self, request: Request, now_us: int, owner: Owner = EVERYBODY) -> Found | Awaitable[Found]:
         """What becomes of a request.
 
         Args:
             request: The request.
             now_us: The clock's microseconds.
-            owner: Whose a response to it is; empty where it is everybody's.
-            mode: How it is keyed.
-            private: Whether `owner` is one verified principal.
+            owner: Whose a response to it is.
 
         Returns:
             An answer; an exchange, with which it goes to the app; that it passes by; or that it is refused. An
@@ -173,18 +171,16 @@ class Lookup:
         if news is not None:
             waiting = news.synchronise(now_us)
             if waiting is not None:
-                return run(self._informed(waiting, request, now_us, owner, mode, private=private))
-        return self._look(request, now_us, owner, mode, private)
+                return run(self._informed(waiting, request, now_us, owner))
+        return self._look(request, now_us, owner)
 
-    def _informed(
-        self, waiting: Awaitable[None], request: Request, now_us: int, owner: str, mode: str, *, private: bool
-    ) -> Steps[Found]:
+    def _informed(self, waiting: Awaitable[None], request: Request, now_us: int, owner: Owner) -> Steps[Found]:
         """What becomes of a request, once it is known what other workers have invalidated."""
         yield waiting
-        found: Found = yield self._look(request, now_us, owner, mode, private)
+        found: Found = yield self._look(request, now_us, owner)
         return found
 
-    def _look(self, request: Request, now_us: int, owner: str, mode: str, private: bool) -> Found | Awaitable[Found]:
+    def _look(self, request: Request, now_us: int, owner: Owner) -> Found | Awaitable[Found]:
         method = request.method
         picked = request.reader.picked(request.native)
         if method not in self._methods:
@@ -195,20 +191,18 @@ class Lookup:
             if passing is not None:
                 return passing
         if method in KEYED_BY_CONTENT:
-            return run(self._with_content(request, picked, owner, mode, private=private))
+            return run(self._with_content(request, picked, owner))
         cache = self.cache
-        key = self._key(request, picked, owner)
+        key = self._key(request, picked, owner.name)
         if cache.searches:
-            key = self._searched(key, request, picked, owner)
+            key = self._searched(key, request, picked, owner.name)
         stored = cache.find(key, self.value_of(request), picked.get("origin"))
         if stored is not None and not odd and now_us < stored.fresh_until_us and not stored.must_validate:
-            return answer(stored, method, picked, now_us, mode)
+            return answer(stored, method, picked, now_us, owner.mode)
         directives = _directives(picked) if odd else _NOTHING
-        return self._consider(Asked(request, picked, directives, owner, private, mode, "", key), stored, now_us)
+        return self._consider(Asked(request, picked, directives, owner, "", key), stored, now_us)
 
-    def explain(
-        self, request: Request, now_us: int, owner: str = "", mode: str = "public", *, private: bool = False
-    ) -> Steps[list[str]]:
+    def explain(self, request: Request, now_us: int, owner: Owner = EVERYBODY) -> Steps[list[str]]:
         """What would become of a request, and why, in sentences; nothing is changed, and no other request waited for.
 
         What workers share is looked at too.
@@ -224,19 +218,21 @@ class Lookup:
         cache = self.cache
         if cache.news is not None:
             yield cache.news.synchronise(now_us)
-        key = self._key(request, picked, owner)
+        key = self._key(request, picked, owner.name)
         if cache.searches:
-            key = self._searched(key, request, picked, owner)
-        asked = Asked(request, picked, _directives(picked), owner, private, mode, "", key)
-        stored = self._allowed(asked, cache.find(key, self.value_of(request), picked.get("origin")))
+            key = self._searched(key, request, picked, owner.name)
+        asked = Asked(request, picked, _directives(picked), owner, "", key)
+        held = cache.find(key, self.value_of(request), picked.get("origin"))
+        stored = self._allowed(asked, held)
         verdict = None if stored is None else self._verdict(stored, asked, now_us)
         if verdict in (None, Reuse.VALIDATE) and not self._goes_alone(asked, stored, obeys=self.policy.ttl is None):
             found = yield from cache.fetch(key, self.value_of(request), now_us)
             if found is not None:
                 stored, verdict = found, self._verdict(found, asked, now_us)
         if stored is None or verdict is None:
-            return [self._missed(key, host=picked.get("host")), self._made(mode)]
-        age, said = stored.age(now_us), f"a response of {stored.status}, keyed as {mode}"
+            missed = self._missed(key, host=picked.get("host")) if held is None else _WITHHELD
+            return [missed, self._made(owner.mode)]
+        age, said = stored.age(now_us), f"a response of {stored.status}, keyed as {owner.mode}"
         standing = f"{said}, {age:.0f} s old, fresh for {stored.lifetime - age:.0f} s more"
         if age >= stored.lifetime:
             standing = f"{said}, stale for {age - stored.lifetime:.0f} s"
@@ -262,6 +258,10 @@ class Lookup:
         if known is None:
             known = self._notes[reason, detail] = (forwarded_status(reason, detail=detail if self.is_detailed else ""),)
         return known
+
+    def caches(self, method: str) -> bool:
+        """Tell whether responses of a verb are cached, so that it counts whose they are."""
+        return method in self._methods
 
     def owner(self, request: Request, principal: str | None, claims: Mapping[str, Any]) -> Owner | None:
         """As `owner_of`; None also where the policy's function fails, so that the request passes by.
@@ -298,17 +298,15 @@ class Lookup:
             return _UNKEYED
         return None
 
-    def _with_content(
-        self, request: Request, picked: Mapping[str, str], owner: str, mode: str, *, private: bool
-    ) -> Steps[Found]:
+    def _with_content(self, request: Request, picked: Mapping[str, str], owner: Owner) -> Steps[Found]:
         """A request whose content is part of the key."""
         content = None if request.read_body is None else (yield request.read_body(self.policy.max_request_bytes))
         if content is None:
             return Passing("bypass", "its content cannot be read, or is longer than max_request_bytes")
         digest = content_digest(content, request.value("content-type"), request.value("content-encoding"))
-        key = (*self._key(request, picked, owner), digest)
+        key = (*self._key(request, picked, owner.name), digest)
         stored = self.cache.find(key, self.value_of(request), picked.get("origin"))
-        asked = Asked(request, picked, _directives(picked), owner, private, mode, digest, key)
+        asked = Asked(request, picked, _directives(picked), owner, digest, key)
         found: Found = yield self._consider(asked, stored, self.clock.now_us())
         return found
 
@@ -328,7 +326,8 @@ class Lookup:
             if decided is not None:
                 return decided
             obeys = False
-        if stored is not None or asked.owner:
+        found = stored
+        if stored is not None or asked.owner.name:
             stored = self._allowed(asked, stored)
         if stored is not None:
             verdict = reuse(stored, directives, self.policy, now_us, obeys=obeys)
@@ -338,7 +337,7 @@ class Lookup:
                 return self._refreshing(stored, asked, now_us)
         if obeys and "only-if-cached" in directives:
             return Refused("NOT_CACHED", "The request takes only what is cached, and that cannot be served.")
-        reason = self._reason(asked, stored, obeys=obeys)
+        reason = self._reason(asked, found, stored, obeys=obeys)
         if self._goes_alone(asked, stored, obeys=obeys):
             return Fill(self, asked, reason, stored)
         return self._fly(asked, stored, reason, now_us)
@@ -364,29 +363,42 @@ class Lookup:
 
     def _allowed(self, asked: Asked, stored: StoredResponse | None) -> StoredResponse | None:
         """The stored response that the request may be given: its own, or one that the app lets everybody have."""
-        if stored is None and asked.owner and self.policy.per is None:
+        if stored is None and asked.owner.name and self.policy.per is None:
             found = self.cache.find(self._shared_key(asked), self.value_of(asked.request), asked.picked.get("origin"))
             return found if found is not None and self.is_for_all(found.directives) else None
-        if stored is None or asked.private or "authorization" not in asked.picked:
+        if stored is None or not self.is_restricted(asked):
             return stored
         return stored if allows_authorization(stored.directives) else None
 
-    def _reason(self, asked: Asked, stored: StoredResponse | None, *, obeys: bool) -> str:
-        """Why a request goes to the app (RFC 9211, section 2.2)."""
-        if stored is None:
+    def is_restricted(self, asked: Asked) -> bool:
+        """Tell whether the app alone may let a response to this request be shared (RFC 9111, section 3.5).
+
+        So it is with Authorization, unless a gate has verified the client before the cache was looked at, or the whole
+        field is in the key, so that each credential has copies of its own.
+        """
+        return "authorization" in asked.picked and not (asked.owner.verified or self._keys_authorization)
+
+    def _reason(self, asked: Asked, found: StoredResponse | None, stored: StoredResponse | None, *, obeys: bool) -> str:
+        """Why a request goes to the app (RFC 9211, section 2.2).
+
+        Args:
+            asked: The request.
+            found: What is selected by it.
+            stored: What of that it may be given.
+            obeys: Whether its directives count.
+        """
+        if stored is None and found is None:
             return "vary-miss" if self.cache.has(asked.key) else "uri-miss"
-        return "request" if obeys and _asks_anew(asked.directives) else "stale"
+        return "request" if stored is None or (obeys and _asks_anew(asked.directives)) else "stale"
 
     def _verdict(self, stored: StoredResponse, asked: Asked, now_us: int) -> Reuse:
         return reuse(stored, asked.directives, self.policy, now_us, obeys=self.policy.ttl is None)
 
     def _goes_alone(self, asked: Asked, stored: StoredResponse | None, *, obeys: bool) -> bool:
         """Tell whether a request waits for no other one, nor any for it, and none is looked for that workers share."""
-        if asked.request.method == "HEAD" or "no-store" in asked.directives:
+        if asked.request.method == "HEAD" or "no-store" in asked.directives or self.is_restricted(asked):
             return True
-        if ("authorization" in asked.picked and not asked.private) or (obeys and _asks_anew(asked.directives)):
-            return True
-        return stored is None and not _ALONE.isdisjoint(asked.picked)
+        return (obeys and _asks_anew(asked.directives)) or (stored is None and not _ALONE.isdisjoint(asked.picked))
 
     def _fly(self, asked: Asked, stored: StoredResponse | None, reason: str, now_us: int) -> Found | Awaitable[Found]:
         """Ask the app, or wait for whoever is asking it the same."""
@@ -481,7 +493,7 @@ class Lookup:
         return may_serve_on_error(stored, asked.directives, self.policy, now_us) and stored.fresh_until_us < now_us
 
     def _answer(self, stored: StoredResponse, asked: Asked, now_us: int) -> Answer:
-        mode = "public" if stored.shared else asked.mode
+        mode = "public" if stored.shared else asked.owner.mode
         made = answer(stored, asked.request.method, asked.picked, now_us, mode)
         return warned(made) if self._warns and _asks_anew(asked.directives) else made
 
@@ -536,8 +548,8 @@ class Lookup:
 
     def key_of(self, asked: Asked, *, shared: bool, search: SearchVariance | None) -> CacheKey:
         """The key under which a response is put."""
-        owner = "" if shared else asked.owner
-        if owner == asked.owner and search is None and not self.cache.searches:
+        owner = "" if shared else asked.owner.name
+        if owner == asked.owner.name and search is None and not self.cache.searches:
             return asked.key
         if asked.digest:
             return (*self._key(asked.request, asked.picked, owner), asked.digest)
@@ -569,7 +581,7 @@ class Lookup:
 
     def _key_where(self, asked: Asked, stored: StoredResponse) -> CacheKey:
         """The key under which a request has found a response."""
-        return self._shared_key(asked) if stored.shared and asked.owner else asked.key
+        return self._shared_key(asked) if stored.shared and asked.owner.name else asked.key
 
     def _shared_key(self, asked: Asked) -> CacheKey:
         """Where a response to the request is that everybody may have."""

@@ -11,7 +11,7 @@ from apigate.caching.exchange import Exchange
 from apigate.caching.fill import Fill
 from apigate.caching.invalidation import Invalidating, is_safe
 from apigate.caching.lookup import Found, Lookup, Passing, Refused, uncached
-from apigate.caching.owner import Owner
+from apigate.caching.owner import EVERYBODY, Owner, everybody
 from apigate.core.context import RequestContext
 from apigate.core.counters import Counters
 from apigate.core.message import Response
@@ -58,18 +58,20 @@ class CachingPolicy:
         self._hits = self._counts["hit"]
         per = lookup.policy.per
         self._by_principal = per is None
-        self._is_public = per is None or per == "public"
+        self._is_public = per == "public"
 
     def on_request(self, context: RequestContext) -> Outcome:
         """Answer the request, or send it on with an exchange."""
-        if self._is_public and (context.principal is None or not self._by_principal):
+        if self._by_principal and context.principal is None and not context.claims:
             found = self.lookup.ask(context.request, context.now_us)
-            if type(found) is Answer and found.refresh is None and self._on_look is None:
-                context.answer = found
-                next(self._hits)
-                return None
+        elif self._is_public:
+            found = self.lookup.ask(context.request, context.now_us, everybody(context.principal, context.claims))
         else:
             found = self._ask(context)
+        if type(found) is Answer and found.refresh is None and self._on_look is None:
+            context.answer = found
+            next(self._hits)
+            return None
         if isinstance(found, _KNOWN):
             return self._judge(context, found)
         return run(self._later(context, cast("Awaitable[Found]", found)))
@@ -84,20 +86,19 @@ class CachingPolicy:
 
     def explain(self, context: RequestContext) -> list[str] | Awaitable[list[str]]:
         """What would become of a request, and why, in sentences; what workers share may have to be waited for."""
-        owner = self._owner(context)
-        if owner is None:
+        request, owner = context.request, self._owner(context)
+        if owner is None and self.lookup.caches(request.method):
             return [_NOBODY]
-        lookup, private = self.lookup, owner.private
-        return run(lookup.explain(context.request, context.now_us, owner.name, owner.mode, private=private))
+        return run(self.lookup.explain(request, context.now_us, owner or EVERYBODY))
 
     def _owner(self, context: RequestContext) -> Owner | None:
         return self.lookup.owner(context.request, context.principal, context.claims)
 
     def _ask(self, context: RequestContext) -> Found | Awaitable[Found]:
-        owner = self._owner(context)
-        if owner is None:
+        request, owner = context.request, self._owner(context)
+        if owner is None and self.lookup.caches(request.method):
             return Passing("bypass", _NOBODY)
-        return self.lookup.ask(context.request, context.now_us, owner.name, owner.mode, private=owner.private)
+        return self.lookup.ask(request, context.now_us, owner or EVERYBODY)
 
     def _later(self, context: RequestContext, found: Awaitable[Found]) -> Steps[Response | None]:
         return self._judge(context, (yield found))

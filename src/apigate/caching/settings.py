@@ -42,8 +42,13 @@ UNAUTHORIZED: tuple[Unauthorized, ...] = (
     "SUCCEED_WITHOUT_RESPONSE_HEADER",
 )
 
+_UNAUTHORIZED: Unauthorized = "SUCCEED_WITH_RESPONSE_HEADER"
+
 KEYED_BY_CONTENT = frozenset({"QUERY", "POST"})
 """Verbs whose content is part of the key, and so is read before the cache is asked."""
+
+_FUNCTIONS = ("per", "tags", "invalidate")
+"""Settings that a function of the request may be."""
 
 _HINTS: Mapping[str, str] = {
     **dict.fromkeys(("timeout", "expire", "expires", "expiration", "max_age", "seconds", "lifetime"), "'ttl'"),
@@ -93,7 +98,9 @@ class KeyParts:
     Args:
         query: `"kept"` (the whole query as it was sent), `"sorted"` (the order of different names does not matter), or
             the names of the parameters that count; all others are then ignored, so the app must ignore them too.
-        headers: Request fields that the app's answer depends on though it does not say so in Vary.
+        headers: Request fields that the app's answer depends on though it does not say so in Vary. With
+            `Authorization` each credential has copies of its own, which it is given until they are stale, also where
+            the app would not accept it any more.
         path: Whether the path counts as it was sent. False takes the decoded path alone, so that `/a%62` and `/ab`
             share one response; only for apps that never look at the path as it was sent.
 
@@ -144,7 +151,9 @@ class CachePolicy:
             and 308.
         per: Whose a stored response is: `"public"`, `"principal"`, `"claim:NAME"`, or a function of the request;
             where that gives None, or fails, the request passes by the cache. Default per principal where an authorizer
-            verified one, unless the app says `public` or `s-maxage`.
+            verified one, unless the app says `public` or `s-maxage`. A response to a request with Authorization is
+            stored where an authorizer has verified the client, where `key` names the field, or where the app says
+            `public`, `s-maxage` or `must-revalidate`; a function or `"public"` verifies nobody.
         cookies: The names of cookies that the app's answer depends on, which become part of the key, or `"ignore"`
             where it depends on none. A Cookie field that is not as RFC 6265 has it counts as a whole, as apps read it
             differently. Default: with a `ttl`, a request with cookies passes by the cache.
@@ -162,7 +171,9 @@ class CachePolicy:
         invalidate: A function of the request that says whether its client may have a stored response invalidated by
             `Cache-Control: max-age=0` or `no-cache`. Without one, both directives are obeyed where there is no `ttl`
             (the throttle has counted them), and ignored where there is.
-        unauthorized: What becomes of a client that asks so and may not.
+        unauthorized: What becomes of a client that asks so and may not; only with `invalidate`.
+
+    In a table, and so in a file, `"module:name"` names the function for `per`, `tags` or `invalidate`.
 
     Raises:
         ConfigurationError: A setting cannot be used.
@@ -190,7 +201,7 @@ class CachePolicy:
     wait: float = 5.0
     max_request_bytes: int = 65_536
     invalidate: Callable[[Request], bool] | None = None
-    unauthorized: Unauthorized = "SUCCEED_WITH_RESPONSE_HEADER"
+    unauthorized: Unauthorized = _UNAUTHORIZED
 
     def __post_init__(self) -> None:
         """Check every setting."""
@@ -220,10 +231,18 @@ class CachePolicy:
         if not callable(self.tags):
             set_own(self, "tags", tuple(checked_texts(self.tags, "cache tags")))
         if self.invalidate is not None and not callable(self.invalidate):
-            raise ConfigurationError(f"cache invalidate: {self.invalidate!r} is not a function of the request")
+            raise ConfigurationError(
+                f"cache invalidate: {self.invalidate!r} is not a function of the request, nor in a table the name of "
+                f"one, such as 'shop:is_operator'"
+            )
         if self.unauthorized not in UNAUTHORIZED:
             raise ConfigurationError(
                 f"cache unauthorized: {self.unauthorized!r} is unknown; allowed are {', '.join(UNAUTHORIZED)}"
+            )
+        if self.invalidate is None and self.unauthorized != _UNAUTHORIZED:
+            raise ConfigurationError(
+                f"cache unauthorized: {self.unauthorized!r} has no effect without invalidate, a function that says who "
+                f"may"
             )
 
     @classmethod
@@ -323,11 +342,26 @@ def cache_policy(value: object, setting: str) -> CachePolicy | None:
         table = cast("Mapping[str, Any]", value)
         check_policy_settings(table, setting)
         with errors_of(setting):
-            return CachePolicy(**table)
+            return CachePolicy(**{name: _function(name, each) for name, each in table.items()})
     raise ConfigurationError(
         f"{setting}: {value!r} is not a CachePolicy, a table of its settings, a number of seconds, 'amazon', 'off' or "
         f"None"
     )
+
+
+def _function(name: str, value: object) -> Any:  # Any: a value of any setting's type
+    """A value as it stands in a table; where a function may be, `module:name` names it."""
+    if name not in _FUNCTIONS or not isinstance(value, str) or value.startswith("claim:"):
+        return value
+    if value.count(":") != 1 or not all(part.isidentifier() for part in value.replace(":", ".").split(".")):
+        return value
+    from apigate.core.loading import load
+
+    with errors_of(f"cache {name}"):
+        found: object = load(value)
+        if not callable(found):
+            raise ConfigurationError(f"{value} is a {type(found).__name__}, not a function of the request")
+        return found
 
 
 def check_policy_settings(names: Iterable[str], setting: str) -> None:

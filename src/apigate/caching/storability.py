@@ -24,6 +24,10 @@ Errors are not among them: whoever can make the app err for one URL could make i
 _UNDERSTOOD = frozenset({*HEURISTIC_STATUSES, 201, 202, 302, 303, 307, 400, 401, 402, 403, 406, 407, 408, 409, 411})
 _NEVER = frozenset({206, 304})
 _ANY_COOKIE = "*"
+_UNVERIFIED = (
+    "the request has Authorization, which no gate has verified and the key does not name, and the response is not "
+    "public, s-maxage or must-revalidate"
+)
 
 
 class StorageRules(NamedTuple):
@@ -45,7 +49,7 @@ class StorageRules(NamedTuple):
 
 
 def storage_objection(  # noqa: PLR0911 - one line for each rule
-    status: int, head: Head, rules: StorageRules, *, request_directives: Directives, authorization: bool
+    status: int, head: Head, rules: StorageRules, *, request_directives: Directives, restricted: bool
 ) -> str | None:
     """Why a response may not be stored; None if it may.
 
@@ -54,7 +58,7 @@ def storage_objection(  # noqa: PLR0911 - one line for each rule
         head: The head.
         rules: What the policy allows.
         request_directives: The Cache-Control of the request.
-        authorization: Whether the request had an Authorization field.
+        restricted: Whether the request had an Authorization field that only the app deals with.
     """
     if status in _NEVER or not 200 <= status <= 599:
         return f"status {status} is not stored"
@@ -66,8 +70,8 @@ def storage_objection(  # noqa: PLR0911 - one line for each rule
     forbidden = _forbidden(status, directives, rules)
     if forbidden is not None:
         return forbidden
-    if authorization and not rules.private and not allows_authorization(directives):
-        return "the request has Authorization, and the response is not public, s-maxage or must-revalidate"
+    if restricted and not allows_authorization(directives):
+        return _UNVERIFIED
     if head.vary is None:
         return "Vary: *"
     if head.has_cookies and (cookie := _forbidden_cookie(head.headers, rules)) is not None:

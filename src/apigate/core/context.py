@@ -28,7 +28,8 @@ class RequestContext:
     Attributes:
         request: The request as it came in.
         now_us: The gateway's clock when it came, in microseconds; read once.
-        principal: Who an authorizer verified, qualified by its issuer; None where none did.
+        principal: Who an authorizer verified, qualified by its issuer; None where none did. Where it or `claims` is
+            set, caches take the client's credential for verified.
         api_key: The id of the API key that an authorizer verified; None where none did.
         decision: What the throttle decided, or None where it was not asked.
         claims: What an authorizer knows of the principal, by name; empty where it knows nothing.
@@ -125,13 +126,13 @@ class RequestContext:
         return anew
 
     def stand_within(self, outer: "RequestContext") -> None:
-        """Note the context of a gateway further out; what that one caches must not be what this one keeps for one.
+        """Note the context of a gateway further out; what that one caches must not be what this one keeps for some.
 
         Args:
             outer: The context.
         """
         self.outer = outer
-        if self.principal is None and self.api_key is None:
+        if self.principal is None and self.api_key is None and not self.claims:
             return
         context: RequestContext | None = outer
         while context is not None:

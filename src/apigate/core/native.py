@@ -1,15 +1,16 @@
 """How native requests are read: an ASGI scope, a WSGI environ. For adapters and for readers of a framework's routes."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
-from typing import Any
+from typing import Any, TypeGuard, cast
 
 from apigate.core.errors import ConfigurationError
 from apigate.core.message import PICKED, Headers, Reader, Request, RequestFields
 
 __all__ = [
     "asgi_request",
+    "is_fields",
     "is_same_request",
     "path_below",
     "plain_environ",
@@ -225,22 +226,37 @@ def _wsgi_value(environ: Mapping[str, Any], name: str) -> str | None:
     return value if value is not None or name not in ("content-type", "content-length") else environ.get(key)
 
 
+def is_fields(headers: object) -> TypeGuard[Mapping[str, str]]:
+    """Whether a program has given request fields: a mapping of names to texts."""
+    return isinstance(headers, Mapping) and all(
+        isinstance(part, str) for pair in cast("Mapping[object, object]", headers).items() for part in pair
+    )
+
+
 def warm_requests(
     requests: "Iterable[str | tuple[str, Mapping[str, str]]]",
 ) -> Iterator[tuple[str, Mapping[str, str]]]:
     """URLs and fields of the requests that a cache is warmed with.
 
     Raises:
-        ConfigurationError: A URL has no scheme or no host, or a single one is given in place of a list.
+        ConfigurationError: A URL has no scheme or no host, what stands beside it is no mapping of texts, or a single
+            one is given in place of a list.
     """
     if isinstance(requests, str):
         raise ConfigurationError(f"warm: give a list of URLs, [{requests!r}], not a single text")
     return map(_warm_request, requests)
 
 
-def _warm_request(request: "str | tuple[str, Mapping[str, str]]") -> tuple[str, Mapping[str, str]]:
-    none: Mapping[str, str] = {}
-    url, headers = (request, none) if isinstance(request, str) else request
+def _warm_request(request: object) -> tuple[str, Mapping[str, str]]:
+    alone: tuple[object, object] = request, {}
+    parts = cast("Sequence[object]", request) if isinstance(request, (tuple, list)) else alone
+    url, headers = parts if len(parts) == 2 else alone
+    if not isinstance(url, str):
+        raise ConfigurationError(f"warm: {url!r} is neither a URL nor a pair of a URL and request fields")
+    if not is_fields(headers):
+        raise ConfigurationError(
+            f"warm: what stands beside {url!r} is not a mapping of names to texts, such as {{'Accept-Language': 'en'}}"
+        )
     scheme, _, rest = url.partition("://")
     if scheme not in ("http", "https") or not rest.partition("/")[0]:
         raise ConfigurationError(f"warm: {url!r} is not a whole URL such as 'https://shop.example/pets'")

@@ -51,7 +51,7 @@ class _Fills(Protocol):
 
 
 def open_store(store: ThrottleStore | str, on_fill: Callable[[int], None] | None = None) -> ThrottleStore:
-    """The store itself, or a new one for its address.
+    """The store itself, one that blocks with what keeps it off event loops, or a new one for its address.
 
     Args:
         store: A store, or an address: `memory://` or `file:///run/app/apigate.state`, with options as in
@@ -67,6 +67,10 @@ def open_store(store: ThrottleStore | str, on_fill: Callable[[int], None] | None
         cast("_Fills", store).on_fill = on_fill
     if not callable(getattr(store, "open", None)):
         raise ConfigurationError(f"store: {store!r} is neither an address nor a store with an `open` method")
+    if getattr(store, "offload", False):
+        from apigate.stores.offloaded import OffloadedStore
+
+        return OffloadedStore(store)
     return store
 
 

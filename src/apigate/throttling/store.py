@@ -68,6 +68,8 @@ class ThrottleStore(Protocol):
     Attribute        Of       What it says
     ===============  =======  =====================================================================================
     `shared`         store    True: other processes take from the same buckets, so whoever uses it must be named
+    `offload`        store    True: it blocks, so where an event loop runs it is asked in a thread, for 100 ms at most
+    `deadline_ms`    store    with `offload`: how many milliseconds instead
     `windows()`      store    its `WindowStore`; without it a `Window` is a `ConfigurationError`
     `windows_only`   store    True: it has windows and no buckets; an outage of it is tried by a window
     `opens_windows`  store    True: `open` is given limits with windows too; for a store around a store

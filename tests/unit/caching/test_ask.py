@@ -50,6 +50,22 @@ def test_what_was_stored_is_the_answer_with_its_age(cache, clock):
     assert isinstance(cache.ask("GET", PETS), Fill)
 
 
+@pytest.mark.parametrize("ttl", [1, 1.5, 2])
+def test_the_ttl_of_a_stale_answer_is_negative_and_that_of_a_fresh_one_is_not(cache, clock, ttl):
+    policy = CachePolicy(ttl=ttl, stale_while_revalidate=60)
+    stored(cache, policy=policy)
+    told = []
+    for _ in range(16):
+        answer = cache.ask("GET", PETS, policy=policy)
+        assert isinstance(answer, Answer)
+        told.append(int(dict(answer.text)["Cache-Status"].split("; ")[2].removeprefix("ttl=")))
+        clock.advance(0.25)
+    fresh = round(ttl / 0.25)
+    assert all(each >= 0 for each in told[:fresh])
+    assert all(each < 0 for each in told[fresh:])
+    assert told == sorted(told, reverse=True)
+
+
 @pytest.mark.parametrize(
     "other",
     [
@@ -215,6 +231,50 @@ def test_more_policies_than_are_remembered_still_work(cache):
     assert len(cache.lookups) <= 64
 
 
+ALICE, BOB = ({"Authorization": f"Bearer {name}"} for name in ("alice", "bob"))
+
+
+@pytest.mark.parametrize("per", ["public", lambda request: "all"])
+def test_the_program_says_who_was_verified_and_a_policy_does_not(cache, per):
+    policy = CachePolicy(ttl=60, per=per)
+    stored(cache, headers=ALICE, policy=policy)
+    assert isinstance(cache.ask("GET", PETS, ALICE, policy=policy), Fill)
+    stored(cache, headers=ALICE, policy=policy, principal="alice")
+    assert isinstance(cache.ask("GET", PETS, BOB, policy=policy, principal="bob"), Answer)
+    asked = cache.ask("GET", PETS, BOB, policy=policy)
+    assert isinstance(asked, Fill)
+    assert asked.reason == "request"
+
+
+def test_a_credential_in_the_key_has_copies_of_its_own(cache):
+    policy = CachePolicy(ttl=60, key={"headers": ["Authorization"]})
+    stored(cache, headers=ALICE, policy=policy)
+    assert isinstance(cache.ask("GET", PETS, ALICE, policy=policy), Answer)
+    assert isinstance(cache.ask("GET", PETS, BOB, policy=policy), Fill)
+    assert isinstance(cache.ask("GET", PETS, policy=policy), Fill)
+    assert isinstance(cache.ask("GET", PETS, ALICE), Fill)
+
+
+def test_what_one_policy_has_stored_for_all_another_does_not_give_to_a_credential(cache):
+    stored(cache)
+    for policy in (
+        CachePolicy(ttl=60, vary=["Authorization"]),
+        CachePolicy(ttl=60, key={"headers": ["Authorization"]}),
+    ):
+        assert isinstance(cache.ask("GET", PETS, ALICE, policy=policy), Fill)
+
+
+def test_an_unsafe_request_invalidates_whoever_sends_it(cache):
+    policy = CachePolicy(ttl=60, per="principal")
+    stored(cache, policy=policy, principal="alice")
+    assert isinstance(cache.ask("GET", PETS, policy=policy, principal="alice"), Answer)
+    exchange = cache.ask("DELETE", PETS, policy=policy)
+    exchange.begin(204, [])
+    exchange.publish()
+    exchange.finish()
+    assert isinstance(cache.ask("GET", PETS, policy=policy, principal="alice"), Fill)
+
+
 @pytest.mark.parametrize(("forgets", "reason"), [(True, "uri-miss"), (False, "vary-miss")])
 def test_what_was_invalidated_is_no_variant(cache, forgets, reason):
     exchange = cache.ask("GET", PETS, {"Accept": "text/plain"})
@@ -259,6 +319,42 @@ def test_a_request_of_no_host_is_an_error(cache, url, headers):
 def test_fields_that_are_no_mapping_of_texts_are_an_error(cache, headers):
     with pytest.raises(ConfigurationError, match=r"^ask headers: they are not a mapping of names to texts"):
         cache.ask("GET", PETS, headers)
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+@pytest.mark.parametrize(
+    ("status", "fields", "said"),
+    [
+        ("200", [], "the status '200' is not a whole number, such as 200"),
+        (200, [("Location", 1)], r"\('Location', 1\) is no field line, a pair of texts such as"),
+        (200, ["Location: /pets"], "'Location: /pets' is no field line"),
+        (200, None, "None is no field line"),
+    ],
+)
+def test_a_head_that_is_none_is_an_error_that_says_what_one_is(cache, method, status, fields, said):
+    with pytest.raises(ProtocolError, match=f"^begin: {said}"):
+        cache.ask(method, PETS).begin(status, fields)
+
+
+@pytest.mark.parametrize("chunk", ["text", 7, None])
+def test_content_that_is_no_bytes_is_an_error_and_nothing_is_stored(cache, chunk):
+    exchange = cache.ask("GET", PETS)
+    exchange.begin(200, [])
+    with pytest.raises(ProtocolError, match=f"^feed: {type(chunk).__name__} is no bytes; texts have to be encoded"):
+        exchange.feed(chunk)
+    exchange.finish()
+    assert (exchange.has_stored, exchange.objection) == (False, "a part of its content was no bytes")
+
+
+def test_a_fill_says_why_its_response_was_not_stored(cache):
+    exchange = cache.ask("GET", PETS)
+    exchange.begin(200, [("Cache-Control", "no-store")])
+    exchange.finish()
+    assert exchange.objection == "the response says no-store"
+    kept = cache.ask("GET", PETS)
+    kept.begin(200, [])
+    kept.finish()
+    assert (kept.has_stored, kept.objection) == (True, "")
 
 
 @pytest.mark.parametrize("method", ["GET", "DELETE"])

@@ -1,0 +1,35 @@
+"""A gateway within another one, each with a cache: what the inner one keeps for some, the outer one must not have."""
+
+import pytest
+
+from apigate import CachePolicy, Gateway, Method, ResponseCache
+from apigate.core.policy import Phase
+from tests.caching.asking import Reply
+
+
+class Keys:
+    """Verifies by another field than Authorization, of which a cache further out knows nothing."""
+
+    phase = Phase.AUTHORIZE
+
+    def __init__(self, tells):
+        self.tells = tells
+
+    def on_request(self, context):
+        name = context.request.headers.get("x-api-key")
+        setattr(context, self.tells, name if self.tells == "principal" else {"name": name})
+
+
+@pytest.mark.parametrize(("tells", "per"), [("principal", None), ("claims", "claim:name")])
+def test_what_a_gate_further_in_answers_for_one_a_cache_further_out_does_not_keep(world, tells, per):
+    shop = world(
+        lambda seen: Reply(200, (), (seen.fields["x-api-key"].encode(),)),
+        CachePolicy(ttl=60, per=per),
+        policies=[Keys(tells)],
+    )
+    outer = Gateway(name="outer", cache=ResponseCache(), methods={"*": Method(cache=CachePolicy(ttl=60))})
+    shop.wrapped = type(shop.wrapped)(shop.wrapped, outer)
+    for who in ("alice", "alice", "alice", "bob", "bob"):  # asked of the app, and answered by the gate further in
+        assert shop.ask(x_api_key=who).body == who.encode()
+    assert shop.calls == 2
+    assert outer.stage("default").cache.stats()["entries"] == 0
