@@ -8,9 +8,8 @@ from collections.abc import Awaitable, Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from apigate.caching.lookup import Found, Lookup, Passing
-from apigate.caching.owner import EVERYBODY
-from apigate.caching.settings import CachePolicy
+from apigate.caching.lookup import NOBODY, Found, Lookup, Passing
+from apigate.caching.settings import CachePolicy, cache_policy
 from apigate.core.errors import ConfigurationError
 from apigate.core.message import Request
 from apigate.core.native import is_fields, plain_request
@@ -64,15 +63,15 @@ def asked(
             f"cache shared: {_told(cache.sharing)} has no effect without a gateway; leave it out, or give the cache to "
             f"a Gateway(cache=...)"
         )
-    policy = policy or cache.policy
+    policy = cache.policy if policy is None else cache_policy(policy, "ask policy")
     if policy is None:
         return Passing("bypass", "the cache has no policy")
     request.read_body = lambda most: content if len(content) <= most else None
     lookup, now_us = _lookup(cache, policy), cache.clock.now_us()
     owner = lookup.owner(request, principal, _NO_CLAIMS)
-    if owner is None and lookup.caches(request.method):
-        return Passing("bypass", "nobody tells whose the response is")
-    return lookup.ask(request, now_us, owner or EVERYBODY)
+    if owner is None:
+        return NOBODY
+    return lookup.ask(request, now_us, owner)
 
 
 def _told(sharing: object) -> str:

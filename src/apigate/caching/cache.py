@@ -30,7 +30,6 @@ ITEM_BYTES = 1_048_576
 """The longest content that is stored where nobody says otherwise: that of Amazon API Gateway."""
 
 _SO_FAR = "; this process has forgotten it all the same, and the others will when it next asks the store"
-_TOO_LONG = "it is longer than max_item_bytes"
 _LEAST_BYTES = 2_400  # with its key, as they account for themselves: a 204 without fields takes 2,424
 _MOST_SEARCHES = 1_024
 _MOST_OBJECTIONS = 256
@@ -68,7 +67,6 @@ class ResponseCache:
         lookups: The policies of `ask`, each worked out once.
         sharing: The setting `shared`, as it was given.
         longest: Bytes of the longest content that may be stored.
-        too_long: Why one that is longer is not.
         news: What keeps up with the invalidations of other workers; None where nothing is shared.
         shared: What has the responses of other workers; None where these are not shared.
 
@@ -95,14 +93,12 @@ class ResponseCache:
         """Check every setting; nothing is stored yet."""
         from apigate.caching.coalescing import Flights
         from apigate.caching.generations import Generations
-        from apigate.caching.memory import NO_ROOM, MemoryTier
+        from apigate.caching.memory import MemoryTier
         from apigate.caching.variance import NO_ORIGIN, matches, selected_fields
 
         self.max_bytes: int = _checked_budget(max_bytes)
         self.max_item_bytes: int = parse_size(max_item_bytes, "cache max_item_bytes")
-        room = self.max_bytes - _LEAST_BYTES
-        self.longest: int = min(self.max_item_bytes, room)
-        self.too_long: str = _TOO_LONG if self.max_item_bytes <= room else NO_ROOM
+        self.longest: int = min(self.max_item_bytes, self.max_bytes - _LEAST_BYTES)
         self.policy: CachePolicy | None = cache_policy(policy, "cache policy")
         self.clock: Clock = clock or SystemClock()
         self.is_detailed: bool = is_detailed

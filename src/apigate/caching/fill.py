@@ -18,7 +18,6 @@ from apigate.caching.entry import CacheKey, StoredResponse
 from apigate.caching.exchange import UNSEEN, Asked, check_head, check_lines
 from apigate.caching.freshness import initial_age
 from apigate.caching.head import Head, head_of
-from apigate.caching.memory import NO_ROOM
 from apigate.caching.reuse import Reuse, may_serve_on_error, reuse, stale_windows
 from apigate.caching.status import forwarded_status
 from apigate.caching.storability import storage_objection
@@ -35,6 +34,8 @@ __all__ = ["Fill"]
 
 _SERVER_ERRORS = frozenset({500, 502, 503, 504})  # RFC 5861, section 4
 _CONDITIONS = ("if-none-match", "if-modified-since", "if-range", "range")
+_TOO_LONG = "it is longer than max_item_bytes"
+_NO_ROOM = "there is no room for it in max_bytes"
 _ANOTHER = "the app's 304 has the ETag of another one"
 _NO_CONTENT = frozenset({204, 205, 304})
 _KEPT_FOR_VALIDATION = 3_600.0  # seconds a stale response with a validator is kept, as the app may still answer 304
@@ -152,9 +153,8 @@ class Fill:
             return
         try:
             self._length += len(chunk)
-            cache = self._lookup.cache
-            if self._length > cache.longest:
-                self._refuse(cache.too_long)
+            if self._length > self._lookup.cache.longest:
+                self._refuse(self._too_long(self._length))
             elif chunk:
                 self._chunks.append(bytes(chunk))  # a copy of a buffer, which the app may use again
         except TypeError as error:
@@ -260,7 +260,7 @@ class Fill:
         if self._waived:
             return self._waived
         if head.length is not None and head.length > self._lookup.cache.longest:
-            return self._lookup.cache.too_long
+            return self._too_long(head.length)
         objection = storage_objection(
             status,
             head,
@@ -275,6 +275,10 @@ class Fill:
             return "its tags cannot be told"
         self._tags = tags
         return None
+
+    def _too_long(self, length: int) -> str:
+        """Which bound a content of this length is over."""
+        return _TOO_LONG if length > self._lookup.cache.max_item_bytes else _NO_ROOM
 
     def _may_answer_stale(self, now_us: int) -> bool:
         stored = self._stored
@@ -331,7 +335,7 @@ class Fill:
             else:
                 self._refuse("it is of another query than those who wait have")
         else:
-            self._refuse(NO_ROOM)
+            self._refuse(_NO_ROOM)
         self._answer = response
 
     def _selected(self, head: Head) -> Selected:

@@ -45,7 +45,7 @@ from apigate.core.steps import Pause, Steps, run
 if TYPE_CHECKING:
     from apigate.caching.cache import ResponseCache
 
-__all__ = ["REASONS", "Found", "Lookup", "Passing", "Refused", "uncached"]
+__all__ = ["NOBODY", "REASONS", "Found", "Lookup", "Passing", "Refused", "uncached"]
 
 REASONS = ("request", "stale", "uri-miss", "vary-miss")
 """Why a request goes to the app and its answer may be stored (RFC 9211, section 2.2)."""
@@ -91,6 +91,9 @@ _CONDITION = Passing("bypass", "its condition is for the app to judge")  # RFC 9
 _UNKEYED = Passing("bypass", "it has content, which is no part of its key")
 _COOKIES = Passing("bypass", "it has cookies, and the policy has a ttl and names none")
 _METHOD = Passing("method", "its method is not cached here")
+NOBODY = Passing("bypass", "nobody can tell whose the response would be")
+"""A request of which nobody can tell whose the response to it would be, as the policy says it has to be somebody's."""
+
 _WITHHELD = "what is stored is not for a request with Authorization, so the app is asked"
 
 Found: TypeAlias = Answer | Exchange | Passing | Refused
@@ -259,10 +262,6 @@ class Lookup:
             known = self._notes[reason, detail] = (forwarded_status(reason, detail=detail if self.is_detailed else ""),)
         return known
 
-    def caches(self, method: str) -> bool:
-        """Tell whether responses of a verb are cached, so that it counts whose they are."""
-        return method in self._methods
-
     def owner(self, request: Request, principal: str | None, claims: Mapping[str, Any]) -> Owner | None:
         """As `owner_of`; None also where the policy's function fails, so that the request passes by.
 
@@ -271,6 +270,8 @@ class Lookup:
             principal: Whoever was verified to send it.
             claims: What is known of the principal. Any: as a token has them.
         """
+        if request.method not in self._methods:
+            return EVERYBODY  # nothing is stored, so nobody's
         try:
             return owner_of(self.policy.per, request, principal, claims)
         except Exception as error:  # noqa: BLE001 - a function of the user's may raise anything

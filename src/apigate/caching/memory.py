@@ -26,10 +26,7 @@ from apigate.caching.generations import Generations
 from apigate.core.errors import ConfigurationError
 from apigate.core.forks import renew_after_fork
 
-__all__ = ["NO_ROOM", "MemoryTier", "is_useless", "key_bytes"]
-
-NO_ROOM = "there is no room for it in max_bytes"
-"""Why a response is not stored that is too large."""
+__all__ = ["MemoryTier", "is_useless", "key_bytes"]
 
 _KEY_BYTES = 390  # measured 348 to 372, which is right after the table has grown and while random keys drive others out
 _PART_BYTES = 64  # a text's head, 49, its place in the tuple, 8, and what rounding up to 16 adds, 7

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from apigate.caching.settings import Per
 from apigate.core.message import Request
 
-__all__ = ["EVERYBODY", "Owner", "everybody", "owner_of"]
+__all__ = ["EVERYBODY", "Owner", "owner_of"]
 
 _CLAIM = "claim:"
 
@@ -38,16 +38,6 @@ EVERYBODY = Owner("", "public", private=False, verified=False)
 _PUBLIC = Owner("", "public", private=False, verified=True)
 
 
-def everybody(principal: str | None, claims: Mapping[str, Any]) -> Owner:
-    """Everybody, where the policy says `public`.
-
-    Args:
-        principal: Whoever was verified to send the request; None where nobody was.
-        claims: What was verified of the client. Any: as a token has them.
-    """
-    return EVERYBODY if principal is None and not claims else _PUBLIC
-
-
 def owner_of(per: Per | None, request: Request, principal: str | None, claims: Mapping[str, Any]) -> Owner | None:
     """Whose the response to a request is; None where nobody can tell.
 
@@ -67,13 +57,13 @@ def owner_of(per: Per | None, request: Request, principal: str | None, claims: M
     """
     if per is None and principal is None:
         return None if claims else EVERYBODY  # whoever was verified without a principal: it may be any one's
+    verified = principal is not None or bool(claims)
     if per == "public":
-        return everybody(principal, claims)
+        return _PUBLIC if verified else EVERYBODY
     if callable(per):
         own: object = per(request)
         if own is not None and not isinstance(own, str):
             raise ValueError(f"cache per: {own!r} is neither a text nor None")
-        verified = everybody(principal, claims).verified
         return None if own is None else Owner(f"function:{own}", "function", private=False, verified=verified)
     if per is None or per == "principal":
         return None if principal is None else Owner(f"principal:{principal}", "principal", private=True, verified=True)

@@ -10,8 +10,8 @@ from apigate.caching.answer import Answer
 from apigate.caching.exchange import Exchange
 from apigate.caching.fill import Fill
 from apigate.caching.invalidation import Invalidating, is_safe
-from apigate.caching.lookup import Found, Lookup, Passing, Refused, uncached
-from apigate.caching.owner import EVERYBODY, Owner, everybody
+from apigate.caching.lookup import NOBODY, Found, Lookup, Passing, Refused, uncached
+from apigate.caching.owner import Owner
 from apigate.core.context import RequestContext
 from apigate.core.counters import Counters
 from apigate.core.message import Response
@@ -26,8 +26,6 @@ OUTCOMES = ("hit", "stale", "miss", "bypass")
 
 _KNOWN = (Answer, Fill, Invalidating, Passing, Refused)
 """What may become of a request that need not wait: all that `Found` is. To ask for `Awaitable` takes 0.1 us more."""
-
-_NOBODY = "nobody can tell whose the response would be, so it passes by the cache"
 
 
 @final
@@ -58,14 +56,11 @@ class CachingPolicy:
         self._hits = self._counts["hit"]
         per = lookup.policy.per
         self._by_principal = per is None
-        self._is_public = per == "public"
 
     def on_request(self, context: RequestContext) -> Outcome:
         """Answer the request, or send it on with an exchange."""
         if self._by_principal and context.principal is None and not context.claims:
             found = self.lookup.ask(context.request, context.now_us)
-        elif self._is_public:
-            found = self.lookup.ask(context.request, context.now_us, everybody(context.principal, context.claims))
         else:
             found = self._ask(context)
         if type(found) is Answer and found.refresh is None and self._on_look is None:
@@ -87,18 +82,18 @@ class CachingPolicy:
     def explain(self, context: RequestContext) -> list[str] | Awaitable[list[str]]:
         """What would become of a request, and why, in sentences; what workers share may have to be waited for."""
         request, owner = context.request, self._owner(context)
-        if owner is None and self.lookup.caches(request.method):
-            return [_NOBODY]
-        return run(self.lookup.explain(request, context.now_us, owner or EVERYBODY))
+        if owner is None:
+            return [f"it passes by: {NOBODY.detail}"]
+        return run(self.lookup.explain(request, context.now_us, owner))
 
     def _owner(self, context: RequestContext) -> Owner | None:
         return self.lookup.owner(context.request, context.principal, context.claims)
 
     def _ask(self, context: RequestContext) -> Found | Awaitable[Found]:
         request, owner = context.request, self._owner(context)
-        if owner is None and self.lookup.caches(request.method):
-            return Passing("bypass", _NOBODY)
-        return self.lookup.ask(request, context.now_us, owner or EVERYBODY)
+        if owner is None:
+            return NOBODY
+        return self.lookup.ask(request, context.now_us, owner)
 
     def _later(self, context: RequestContext, found: Awaitable[Found]) -> Steps[Response | None]:
         return self._judge(context, (yield found))

@@ -147,7 +147,7 @@ def test_public_policy_knows_no_principal(cache):
 
 def test_policy_per_principal_passes_by_who_is_nobody(cache):
     assert cache.ask("GET", PETS, policy=CachePolicy(ttl=60, per="principal")) == Passing(
-        "bypass", "nobody tells whose the response is"
+        "bypass", "nobody can tell whose the response would be"
     )
 
 

@@ -195,7 +195,6 @@ def test_a_fork_in_the_middle_of_another_threads_decision_neither_waits_nor_keep
 
 APP = """
 from apigate import Throttle
-from apigate.stores import file_opened
 from apigate.stores.file import FileStore
 limits = Throttle({{"client": "50/day"}}, store=FileStore({path!r}, deadline_ms=20_000), name="shop")
 limits.acquire({{"client": "alice"}})  # the parent uses it before it forks its workers
@@ -249,7 +248,6 @@ def test_gunicorn_workers_that_were_preloaded_share_one_limit(path, tmp_path):
 
 STOPPED = """
 import os, signal
-from apigate.stores import file_opened
 from apigate.stores.file import FileStore
 store = FileStore({path!r})
 store.hold("test", 0)
