@@ -400,7 +400,7 @@ def without_outages(gateway: "Gateway") -> Iterator[Finding]:
 
 def store_unreachable(gateway: "Gateway") -> Iterator[Finding]:
     """A store that does not do what it is asked: a wrong address or password is an outage to requests, and no error."""
-    from apigate.stores.breaker import begin
+    from apigate.stores.breaker import ask_once
     from apigate.stores.cache_guarded import GuardedResponses
     from apigate.stores.guarded import GuardedStore
 
@@ -415,7 +415,7 @@ def store_unreachable(gateway: "Gateway") -> Iterator[Finding]:
     for setting, store in stores:
         if isinstance(store, GuardedResponses | GuardedStore):
             try:
-                begin(store)
+                ask_once(store)
             except StoreError as error:
                 told = str(error).removeprefix(f"{error.operation}: ")
                 yield Finding(

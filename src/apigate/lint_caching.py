@@ -1,7 +1,7 @@
 """What is allowed of a cache and yet hardly meant: checks of `Gateway.lint`, each from a gateway to its findings."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple
 
 from apigate.caching.cache import ITEM_BYTES, ResponseCache
 from apigate.caching.mark import CacheMark
@@ -20,10 +20,16 @@ if TYPE_CHECKING:
 
 __all__ = ["CACHE_CHECKS"]
 
-Asked: TypeAlias = tuple[RunningStage, str, CachePolicy, str]
-"""Where a policy is asked for, for which verb, the policy, and what to call the place."""
-
 _CACHEABLE = ("GET", "HEAD", "QUERY", "POST")
+
+
+class _Policed(NamedTuple):
+    """A policy, the stage and the verb that it is asked for, and what to call the place."""
+
+    stage: RunningStage
+    verb: str
+    policy: CachePolicy
+    where: str
 
 
 def cache_of_one_worker(gateway: "Gateway") -> Iterator[Finding]:
@@ -115,15 +121,15 @@ def _is_verified(policy: CachePolicy) -> bool:
     return policy.stores and isinstance(per, str) and per.partition(":")[0] in ("principal", "claim")
 
 
-def _methods(gateway: "Gateway") -> Iterator[Asked]:
+def _methods(gateway: "Gateway") -> Iterator[_Policed]:
     """What the methods ask for themselves."""
     for stage, name, where in methods_of(gateway):
         own = stage.settings.methods.get(name or ANY)
         if own is not None and isinstance(own.cache, CachePolicy):
-            yield stage, ANY if name is None else method_key(name)[0], own.cache, where
+            yield _Policed(stage, ANY if name is None else method_key(name)[0], own.cache, where)
 
 
-def _marks(gateway: "Gateway") -> Iterator[Asked]:
+def _marks(gateway: "Gateway") -> Iterator[_Policed]:
     """What decorators ask for their views, where no method says otherwise; of several verbs, one that is cached."""
     views: dict[tuple[int, str, CacheMark], list[Endpoint]] = {}
     for endpoint in endpoints_of(gateway):
@@ -137,7 +143,7 @@ def _marks(gateway: "Gateway") -> Iterator[Asked]:
             name = stage.compiled_for(endpoint).method
             own = stage.settings.methods.get(name or ANY)
             if own is None or own.cache is UNSET:
-                yield stage, _parts(endpoint)[0], mark.policy, f'stages.{stage.name}.methods."{name}"'
+                yield _Policed(stage, _parts(endpoint)[0], mark.policy, f'stages.{stage.name}.methods."{name}"')
 
 
 def _parts(endpoint: Endpoint) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """A store that blocks and says so: under an event loop it is asked in threads, elsewhere as any store."""
 
 import asyncio
+import copy
 import http.client
 import os
 import socket
@@ -14,6 +15,7 @@ from contextlib import closing
 import pytest
 
 from apigate import ConfigurationError, Gateway, Method, ProtocolError, Throttle, Window
+from apigate.core.closing import close
 from apigate.core.events import StoreOutage, StoreRecovered
 from apigate.stores.address import open_store
 from apigate.stores.memory import MemoryStore
@@ -267,3 +269,22 @@ def test_what_else_the_store_has_is_had_through_it():
         Gateway(store=store)
     with pytest.raises(ConfigurationError, match="<the store> holds no windows"):
         Gateway(store=store, name="shop", client_throttle=Window("1/hour", kind="fixed"))
+
+
+def test_closing_lets_its_threads_end_and_a_closed_one_is_asked_again():
+    store = Blocking()
+    gateway = built(store=store, client_throttle="2/hour")
+    before = set(threading.enumerate())
+    for status in (200, 200, 429):
+        assert ask_in_task(gateway).status == status
+        asking = set(threading.enumerate()) - before
+        close(gateway.store)
+        for thread in asking:
+            thread.join(PATIENCE)
+        assert asking
+        assert not any(thread.is_alive() for thread in asking)
+
+
+def test_it_can_be_copied():
+    limits = Throttle({"client": "1/hour"}, store=copy.copy(open_store(Blocking())))
+    assert [limits.acquire({"client": "alice"}).allowed for _ in range(2)] == [True, False]

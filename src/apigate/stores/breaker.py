@@ -21,7 +21,16 @@ from apigate.core.steps import let_go
 if TYPE_CHECKING:
     from asyncio import Task
 
-__all__ = ["FIRST_PROBE_US", "LONGEST_PROBE_US", "STEADY_US", "Breaker", "Recovery", "StoreChange", "Watched", "begin"]
+__all__ = [
+    "FIRST_PROBE_US",
+    "LONGEST_PROBE_US",
+    "STEADY_US",
+    "Breaker",
+    "Recovery",
+    "StoreChange",
+    "Watched",
+    "ask_once",
+]
 
 T = TypeVar("T")
 
@@ -56,8 +65,8 @@ class Recovery(Protocol):
         ...
 
 
-def begin(recovery: Recovery) -> None:
-    """Take the first step of an attempt in this thread, for whoever asks whether a store works before requests do.
+def ask_once(recovery: Recovery) -> None:
+    """Ask a store once, by the first step of an attempt, in this thread: to know whether it works before requests do.
 
     Raises:
         StoreError: It does not.

@@ -12,6 +12,7 @@ from functools import partial
 from threading import Lock
 from typing import Any, final
 
+from apigate.core.closing import close, close_async
 from apigate.core.forks import renew_after_fork
 from apigate.core.loops import running_loop
 from apigate.stores.deadline import DEFAULT_DEADLINE_MS, checked_deadline_ms
@@ -54,7 +55,7 @@ class OffloadedStore:
     def renew(self) -> None:
         """Take threads and a lock of its own in a process that was forked off."""
         self._opening = Lock()
-        self._threads = ThreadPoolExecutor(_MOST_THREADS, "apigate-store")
+        self._threads = _threads()
 
     def open(self, limits: Sequence[Limit], now: int) -> "_Buckets":
         """The buckets of these limits; under a loop those within are opened by the next question, in its thread."""
@@ -103,13 +104,34 @@ class OffloadedStore:
             raise error
         return answer
 
+    def close(self) -> None:
+        """Close the store within, and let the threads end; whoever asks again has new ones."""
+        self._end_threads()
+        close(self.store)
+
+    async def close_async(self) -> None:
+        """Close the store within for the running event loop, and let the threads end."""
+        self._end_threads()
+        await close_async(self.store)
+
+    def _end_threads(self) -> None:
+        ended, self._threads = self._threads, _threads()
+        ended.shutdown(wait=False)
+
     def __getattr__(self, name: str) -> Any:
-        """What else the store has: whether it is shared, how it is closed."""
+        """What else the store has, such as whether it is shared."""
+        if name == "store":
+            raise AttributeError(name)  # of one that is being copied, and has nothing yet
         return getattr(self.store, name)
 
     def __repr__(self) -> str:
         """The store within."""
         return repr(self.store)
+
+
+def _threads() -> ThreadPoolExecutor:
+    """Threads that start when they are asked to do something."""
+    return ThreadPoolExecutor(_MOST_THREADS, "apigate-store")
 
 
 class _Asked:
