@@ -32,7 +32,7 @@ from apigate.throttling.settlement import parse_statuses
 from apigate.throttling.store import ThrottleStore
 from apigate.throttling.window import Window
 
-__all__ = ["Compiler", "GlobalSettings", "RefusalPolicy"]
+__all__ = ["ClockPolicy", "Compiler", "GlobalSettings", "RefusalPolicy"]
 
 
 @final
@@ -50,6 +50,23 @@ class RefusalPolicy:
     def on_request(self, context: RequestContext) -> Response:
         """Refuse."""
         return self._responses.make(self.kind, context, self.detail)
+
+
+@final
+class ClockPolicy:
+    """Reads the clock anew after a policy of the user's own, which may have waited or worked for as long as it liked.
+
+    A bucket that was asked by the time before it, after others by a later one, would be paid for that time twice.
+    """
+
+    def __init__(self, phase: Phase, clock: Clock) -> None:
+        """Stand in the phase of the other policy, right after it."""
+        self.phase: Phase = phase
+        self._clock = clock
+
+    def on_request(self, context: RequestContext) -> None:
+        """Note what time it is by now."""
+        context.now_us = self._clock.now_us()
 
 
 class GlobalSettings(NamedTuple):
@@ -124,7 +141,11 @@ class Compiler:
         self._x_clock = clock if x_rate_limit else None
         self.refusals: ThrottleRefusals = ThrottleRefusals(responses, draft, self._x_clock)
         self.on_change: Callable[[], None] = lambda: None
-        self._policies = tuple(policies)
+        self._policies: list[Policy] = []
+        for policy in policies:
+            self._policies.append(policy)
+            if hasattr(policy, "on_request") and hasattr(policy, "phase"):  # without one it is refused further on
+                self._policies.append(ClockPolicy(policy.phase, clock))
         self._on_shadow = on_shadow
         self._lock = Lock()
         self._limits: dict[str, Limit] = {}

@@ -24,7 +24,7 @@ from apigate.core.routes import (
     method_key,
     shape_of,
 )
-from apigate.pipeline import Compiler
+from apigate.pipeline import ClockPolicy, Compiler
 from apigate.throttling.in_flight import InFlightPolicy
 from apigate.throttling.policy import ThrottlePolicy
 
@@ -272,6 +272,8 @@ def _described(compiled: CompiledMethod) -> Iterator[str]:
 
     for policy in compiled.policies:
         phase = policy.phase.name
+        if isinstance(policy, ClockPolicy):
+            continue
         if isinstance(policy, ThrottlePolicy):
             for limit in policy.limits:
                 yield f"{phase:<9} {limit.policy} {limit.rate}{'' if limit.enforced else ' (shadow)'}"

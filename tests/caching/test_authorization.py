@@ -8,8 +8,9 @@ from itertools import count
 
 import pytest
 
-from apigate import CachePolicy
+from apigate import CachePolicy, Gateway, ResponseCache, wsgi
 from apigate.core.policy import Phase
+from apigate.testing import FakeClock
 from tests.caching.asking import Reply, cached
 
 TENANTS = {"alice": "red", "ann": "red", "bob": "blue"}
@@ -404,3 +405,45 @@ def test_explain_knows_a_principal_for_verified_and_a_credential_in_the_key(worl
         sent = {"Authorization": "Bearer alice"}
         notes = shop.gateway.explain("GET", "http://shop.example/", sent, principal=principal).notes
         assert "it is served" in " ".join(notes)
+
+
+# ---- more than one line, or none
+
+
+def test_of_two_lines_a_gate_may_have_verified_one_and_the_app_may_read_the_other(world):
+    shop = world(echo(), CachePolicy(ttl=60, per="claim:tenant"), policies=[Tokens()])
+    shop.ask(fields=[("authorization", "Bearer ann"), ("authorization", "Bearer mallory")])
+    assert shop.ask(authorization="Bearer alice").body.endswith(b" Bearer alice")
+    assert shop.ask(authorization="Bearer ann").hit
+
+
+def test_a_key_that_names_the_field_is_no_key_where_the_server_keeps_the_field_to_itself():
+    def app(environ, start_response):
+        start_response("200 OK", [])
+        return [environ.get("REMOTE_USER", "nobody").encode()]
+
+    policy = CachePolicy(ttl=60, key={"headers": ["Authorization"]})
+    wrapped = wsgi.GatewayMiddleware(app, Gateway(cache=ResponseCache(policy=policy), clock=FakeClock()))
+
+    def ask(**more):
+        environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/me", "HTTP_HOST": "shop", "wsgi.url_scheme": "http", **more}
+        return b"".join(wrapped(environ, lambda *_: None))
+
+    assert [ask(REMOTE_USER=name) for name in ("alice", "bob", "alice")] == [b"alice", b"bob", b"alice"]
+    assert ask() == b"nobody"
+
+
+# ---- slowly
+
+
+def test_who_is_verified_slowly_gets_nothing_that_has_become_stale_meanwhile(world):
+    class Slow(Tokens):
+        def on_request(self, context):
+            super().on_request(context)
+            if "x-slow" in context.request.headers:
+                shop.clock.advance(100)
+
+    shop = world(echo(), CachePolicy(ttl=60), policies=[Slow()])
+    shop.ask(authorization="Bearer alice")
+    assert shop.ask(authorization="Bearer alice").hit
+    assert not shop.ask(authorization="Bearer alice", x_slow="yes").hit

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from apigate import ConfigurationError, ProtocolError, Rate
+from apigate import ConfigurationError, ProtocolError, Rate, Window
 from apigate.core.message import Response, field
 from apigate.core.policy import Phase
 from tests.gateway.asking import ask, ask_in_task, built, held
@@ -253,3 +253,50 @@ def test_what_is_no_policy_is_refused_by_name(policy, said):
         built(policies=[policy])
     assert str(caught.value).startswith("policies: ")
     assert repr(policy) in str(caught.value)
+
+
+class Slow:
+    """Verifies by asking somebody, which takes 100 s for whoever is slow; meanwhile others take all that there is."""
+
+    phase = Phase.AUTHORIZE
+
+    def __init__(self, asks_anew: Any) -> None:
+        self.asks_anew = asks_anew
+        self.meanwhile: list[int] = []
+
+    def on_request(self, context: Any) -> Any:
+        if "x-slow" in context.request.headers:
+            self.asks_anew.clock.advance(100)
+            self.meanwhile += [ask(self.asks_anew).status for _ in range(11)]
+
+
+class SlowTask(Slow):
+    """The same, to be awaited."""
+
+    def on_request(self, context: Any) -> Any:
+        async def answer() -> Any:
+            await asyncio.sleep(0)
+            return Slow.on_request(self, context)
+
+        return answer() if "x-slow" in context.request.headers else None
+
+
+@pytest.mark.parametrize(
+    ("kind", "asking"),
+    [(Slow, ask), (Slow, ask_in_task), (SlowTask, ask_in_task)],
+    ids=["thread", "task", "task waits"],
+)
+@pytest.mark.parametrize(
+    "limit",
+    [Rate(10, per=10), *[Window("10/10 seconds", kind=kind) for kind in ("fixed", "sliding", "moving")]],
+    ids=str,
+)
+def test_who_is_verified_slowly_is_counted_at_the_time_at_which_that_ended(kind, asking, limit):
+    """By the time at which it came, its bucket would be filled a second time."""
+    slow = kind(None)
+    gateway = slow.asks_anew = built(policies=[slow], throttle=limit)
+    for _ in range(10):
+        ask(gateway)
+    assert asking(gateway, x_slow="yes").status == 429
+    assert slow.meanwhile == [200] * 10 + [429]
+    assert ask(gateway).status == 429

@@ -375,9 +375,13 @@ class Lookup:
         """Tell whether the app alone may let a response to this request be shared (RFC 9111, section 3.5).
 
         So it is with Authorization, unless a gate has verified the client before the cache was looked at, or the whole
-        field is in the key, so that each credential has copies of its own.
+        field is in the key, so that each credential has copies of its own. Of several lines a gate may have verified
+        one, and the app may read another; a server that tells who asks may keep the field to itself.
         """
-        return "authorization" in asked.picked and not (asked.owner.verified or self._keys_authorization)
+        credential = asked.picked.get("authorization")
+        if credential is None or (credential and self._keys_authorization):
+            return False
+        return not asked.owner.verified or len(asked.request.headers.get_all("authorization")) > 1
 
     def _reason(self, asked: Asked, found: StoredResponse | None, stored: StoredResponse | None, *, obeys: bool) -> str:
         """Why a request goes to the app (RFC 9211, section 2.2).

@@ -27,7 +27,7 @@ class RequestContext:
 
     Attributes:
         request: The request as it came in.
-        now_us: The gateway's clock when it came, in microseconds; read once.
+        now_us: The gateway's clock when it came, in microseconds; read anew after each policy of the user's own.
         principal: Who an authorizer verified, qualified by its issuer; None where none did. Where it or `claims` is
             set, caches take the client's credential for verified.
         api_key: The id of the API key that an authorizer verified; None where none did.
