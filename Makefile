@@ -27,13 +27,13 @@ demo: $(VENV)/$(if $(findstring --framework,$(ARGS)),.demo,.package) ## see the 
 test: $(VENV)/.dev ## unit, property, adapter and documentation tests, doctests
 	$(BIN)/python -m pytest $(ARGS)
 
-# What a server does does not depend on the Python that asks it, so its faults are tried on one.
-FAULTS := tests/workers tests/properties/test_processes.py $(filter-out %_contract.py %_loops.py %_leases.py,\
+# What a server does does not depend on the Python that asks it, nor what comes of 100,000 random fields: tried on one.
+ON_ONE := tests/workers tests/fuzz tests/conformance/test_over_http.py tests/properties/test_processes.py $(filter-out %_contract.py %_loops.py %_leases.py,\
             $(wildcard tests/stores/test_*.py))
 
-test-3.13: ## the same on Python 3.13, where there is one, but for the faults of servers
+test-3.13: ## the same on Python 3.13, where there is one, but for the faults of servers and the fuzz
 	@$(if $(PYTHON313),\
-	  $(MAKE) $(VENV313)/.test && $(VENV313)/bin/python -m pytest $(or $(ARGS),$(FAULTS:%=--ignore=%)),\
+	  $(MAKE) $(VENV313)/.test && $(VENV313)/bin/python -m pytest $(or $(ARGS),$(ON_ONE:%=--ignore=%)),\
 	  echo 'test-3.13: SKIPPED, found no Python 3.13 that runs (make test-3.13 PYTHON313=/path/to/it)')
 
 RELEASES := $(wildcard tests/releases/*.txt)

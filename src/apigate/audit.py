@@ -8,6 +8,7 @@ from apigate.config import UNSET
 from apigate.core.endpoints import Endpoint
 from apigate.core.policy import CompiledMethod
 from apigate.core.routes import ANY
+from apigate.pipeline import ClockPolicy
 from apigate.running_stage import RunningStage
 from apigate.throttling.in_flight import InFlightPolicy
 from apigate.throttling.policy import ExemptPolicy, RateLimitFieldsPolicy, SettlementPolicy, ThrottlePolicy
@@ -66,7 +67,7 @@ def _limits(stage: RunningStage, compiled: CompiledMethod) -> Iterator[tuple[str
                 yield "cache", policy.lookup.policy.terms, ""
             case InvalidatingPolicy():
                 yield "cache", policy.terms, ""
-            case ExemptPolicy() | RateLimitFieldsPolicy() | SettlementPolicy():
+            case ClockPolicy() | ExemptPolicy() | RateLimitFieldsPolicy() | SettlementPolicy():
                 pass
             case _:
                 yield "-", f"{type(policy).__name__}, in phase {policy.phase.name}", ""
