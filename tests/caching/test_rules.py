@@ -1217,3 +1217,22 @@ def test_two_policies_of_one_cache_do_not_meet_in_a_key(world):
     assert shop.ask(x_a="v").body == b"1"
     shop.gateway.stage().update("*", cache=CachePolicy(ttl=60, key={"headers": ["x-b"]}))
     assert shop.ask(x_b="v").body == b"2"
+
+
+@pytest.mark.parametrize("status", [200, 204])
+@pytest.mark.parametrize("why", ["no-store", "private"])
+def test_what_a_304_takes_back_is_stored_no_more_though_it_has_all_fields_of_the_response(world, status, why):
+    """A 204 has no Content-Length, so a 304 may bring the very fields that the stored response is to have then."""
+    modified = [("Last-Modified", "Wed, 31 Dec 2025 23:40:00 GMT")]
+
+    def app(seen):
+        if "if-modified-since" in seen.fields:
+            return Reply(304, [("Cache-Control", f"max-age=60, {why}"), *modified])
+        return Reply(status, [("Cache-Control", "max-age=60"), *modified])
+
+    shop = world(app)
+    shop.ask()
+    shop.clock.advance(60)
+    assert shop.ask().status == status
+    assert shop.cache.stats()["entries"] == 0
+    assert not shop.ask().hit

@@ -170,7 +170,7 @@ class Fill:
             if head.length is not None and head.length != self._length:
                 return self.fail()
             self._has_ended = True
-            self._keep(status, head, head, b"".join(self._chunks), wall)
+            self._keep(status, head, head, b"".join(self._chunks), wall, None)
             return None
         self._has_ended = True
         if self.lead is not None:
@@ -238,7 +238,8 @@ class Fill:
             return
         left_out = connection_fields(head.headers) | withheld_fields(head.headers, head.directives)
         merged = head_of(freshened_fields(stored, head.lines, left_out))
-        self._keep(stored.status, merged, head, stored.body, self._lookup.clock.wall())
+        objection = self._objection(stored.status, merged)
+        self._keep(stored.status, merged, head, stored.body, self._lookup.clock.wall(), objection)
 
     def _record(self, status: int, head: Head) -> tuple[Field, ...]:
         """Pass it on, and keep it as it passes if it may be stored."""
@@ -288,20 +289,20 @@ class Fill:
 
     # ---- storing
 
-    def _keep(self, status: int, head: Head, came: Head, body: bytes, wall: float) -> None:
+    def _keep(self, status: int, head: Head, came: Head, body: bytes, wall: float, objection: str | None) -> None:
         """Make a stored response of it, put it where it is found, and give it to who waits.
 
         Args:
             status: Its status.
             head: Its head.
-            came: The head that came now, of the response itself or of a 304, which may bring an objection.
+            came: The head that came now, of the response itself or of a 304.
             body: The content.
             wall: When that came, in seconds since 1970-01-01 UTC; 0.0 where nothing goes by it.
+            objection: Why it may not be kept, as a 304 may bring one.
         """
         lookup, asked = self._lookup, self._asked
         shared = not asked.owner.name or lookup.is_for_all(head.directives)
         self.key = lookup.key_of(asked, shared=shared, search=head.search)
-        objection = None if came is head else self._objection(status, head)
         waited = (self._came_us - self._sent_us) / 1_000_000
         lines = head.kept if status in _NO_CONTENT else (*head.kept, ("Content-Length", str(len(body))))
         response = StoredResponse(
