@@ -102,6 +102,7 @@ class GatewayMiddleware:
         entered = gateway.enter_soon(request, self.stage, self._find)
         context = entered if type(entered) is RequestContext else await entered
         if context.refusal is not None:
+            _link(context, outer)
             await _refuse(self, context, context.refusal, receive, send)
             return
         if context.answer is not None:
@@ -149,8 +150,7 @@ class GatewayMiddleware:
             root = scope.get("root_path") or ""
             path = staged_path(root, scope["path"], prefix, has_root=getattr(self.routing, "path_has_root", True))
             scope = {**scope, "root_path": root + prefix, "path": path}
-        if outer is not None:
-            context.stand_within(outer)
+        _link(context, outer)
         scope["apigate"] = context
         return scope
 
@@ -158,8 +158,7 @@ class GatewayMiddleware:
         self, context: RequestContext, answer: Answer, scope: Scope, outer: RequestContext | None, send: Send
     ) -> None:
         """Send what the cache answers in the app's place, with the gateway's fields."""
-        if outer is not None:
-            context.stand_within(outer)
+        _link(context, outer)
         gateway, compiled = self.gateway, context.compiled
         headers = answer.raw.copy()  # what stands further out may add to it, and the next hit is made of the same
         if compiled.on_response:
@@ -231,6 +230,12 @@ def _until_shutdown(receive: Receive) -> Receive:
         return message
 
     return hear
+
+
+def _link(context: RequestContext, outer: RequestContext | None) -> None:
+    """Note a gate further out, if there is one."""
+    if outer is not None:
+        context.stand_within(outer)
 
 
 async def _refuse(

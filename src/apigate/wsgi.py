@@ -93,10 +93,10 @@ class GatewayMiddleware:
             request.read_body = partial(read_body, environ)
         context = gateway.enter(request, self.stage, self._find)
         passage = _Passage(self, context, start_response)
-        if context.refusal is not None:
-            return passage.send(context.refusal)
         if outer is not None:
             context.stand_within(outer)
+        if context.refusal is not None:
+            return passage.send(context.refusal)
         if context.answer is not None:
             return self._answer(context, context.answer, environ, passage)
         return self._serve(context, _inner(context, environ), passage)

@@ -3,6 +3,7 @@
 import pytest
 
 from apigate import CachePolicy, Gateway, Method, ResponseCache
+from apigate.core.message import Response
 from apigate.core.policy import Phase
 from tests.caching.asking import Reply
 
@@ -33,3 +34,24 @@ def test_what_a_gate_further_in_answers_for_one_a_cache_further_out_does_not_kee
         assert shop.ask(x_api_key=who).body == who.encode()
     assert shop.calls == 2
     assert outer.stage("default").cache.stats()["entries"] == 0
+
+
+class Profiles(Keys):
+    """Answers by itself for whom it has verified."""
+
+    def on_request(self, context):
+        name = context.request.headers.get("x-api-key")
+        if name is None:
+            return None
+        super().on_request(context)
+        return Response("PROFILE", 200, [], name.encode())
+
+
+@pytest.mark.parametrize("tells", ["principal", "claims"])
+def test_nor_what_a_policy_further_in_answers_by_itself(world, tells):
+    shop = world(lambda seen: Reply(200, (), (b"nobody",)), policies=[Profiles(tells)])
+    outer = Gateway(name="outer", cache=ResponseCache(), methods={"*": Method(cache=CachePolicy(ttl=60))})
+    shop.wrapped = type(shop.wrapped)(shop.wrapped, outer)
+    assert [shop.ask(x_api_key=who).body for who in ("alice", "bob")] == [b"alice", b"bob"]
+    assert shop.ask().body == b"nobody"
+    assert shop.ask().hit

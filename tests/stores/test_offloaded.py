@@ -231,6 +231,32 @@ def test_an_answer_that_does_not_come_by_the_deadline_is_an_outage_and_a_task_fi
     assert asyncio.run(serve()) in (200, 429)
 
 
+@pytest.mark.parametrize("answers_others", [True, False])
+def test_only_a_store_that_has_answered_nobody_is_to_blame_for_an_answer_that_does_not_come(answers_others):
+    """Where there is too much to ask it, a burst would make an outage of that, in which more may be admitted."""
+    events = []
+    store = Held("acquire")
+    gateway = built(store=store, name="shop", client_throttle="9/hour", outage="closed", on_event=events.append)
+
+    async def serve():
+        loop = asyncio.get_running_loop()
+        time = loop.time()
+        loop.time = lambda: time  # the deadline comes when the test says so
+        first = asyncio.ensure_future(task_asks(gateway))
+        assert await asyncio.to_thread(store.is_held.wait, PATIENCE)
+        store.held_at = ""
+        if answers_others:
+            assert (await task_asks(gateway)).status == 200
+        time += PATIENCE + 0.001
+        try:
+            return (await first).status
+        finally:
+            store.goes_on.set()
+
+    assert asyncio.run(serve()) == 503
+    assert [type(event) for event in events if isinstance(event, StoreOutage)] == [StoreOutage] * (not answers_others)
+
+
 def test_a_failure_goes_by_the_outage_policy_and_another_exception_reaches_the_app():
     store = Held()
     gateway = built(store=store, name="shop", client_throttle="1/hour", outage="closed")

@@ -55,6 +55,8 @@ class OffloadedStore:
     def renew(self) -> None:
         """Take threads and a lock of its own in a process that was forked off."""
         self._opening = Lock()
+        self._working: set[object] = set()  # what threads are at
+        self._latest_answer: object = None  # another one each time
         self._threads = _threads()
 
     def open(self, limits: Sequence[Limit], now: int) -> "_Buckets":
@@ -88,17 +90,24 @@ class OffloadedStore:
     async def _in_thread(self, operation: str, work: Callable[[], Any]) -> Any:
         import asyncio
 
-        begun: list[bool] = []
+        question, before = object(), self._latest_answer
 
         def outcome() -> tuple[Any, Exception | None]:
-            begun.append(True)
+            self._working.add(question)
             try:
                 return self._answer(work), None
             except Exception as error:  # noqa: BLE001 - raised again below, as it is
                 return None, error
+            finally:
+                self._working.discard(question)
+                self._latest_answer = question
+
+        def had_time() -> bool:
+            """Whether it was asked something and answered nobody meanwhile; else there was only too much to ask."""
+            return bool(self._working) and self._latest_answer is before
 
         ask = partial(asyncio.get_running_loop().run_in_executor, self._threads, outcome)
-        waiting: Any = bounded(operation, self._deadline_ms, ask, lambda: bool(begun))
+        waiting: Any = bounded(operation, self._deadline_ms, ask, had_time)
         answer, error = await waiting
         if error is not None:
             raise error
@@ -137,12 +146,10 @@ def _threads() -> ThreadPoolExecutor:
 class _Asked:
     """What is asked of buckets and of windows alike, each with arguments of its own."""
 
-    def __init__(self, store: OffloadedStore) -> None:
+    def __init__(self, store: OffloadedStore, inner: Callable[[], Any]) -> None:
+        """Ask what `inner` gives; that is called in a thread."""
         self._store = store
-
-    def inner(self) -> Any:
-        """What is within; asked for in a thread."""
-        raise NotImplementedError
+        self._inner = inner
 
     def acquire(self, *given: Any, **named: Any) -> Any:
         return self._asked("acquire", given, named)
@@ -157,22 +164,22 @@ class _Asked:
         return self._asked("reset", given, named)
 
     def _asked(self, operation: str, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
-        return self._store.asked(operation, lambda: getattr(self.inner(), operation)(*given, **named))
+        return self._store.asked(operation, lambda: getattr(self._inner(), operation)(*given, **named))
 
 
 @final
 class _Buckets(_Asked):
     def __init__(self, store: OffloadedStore, limits: Sequence[Limit], now: int) -> None:
-        super().__init__(store)
+        super().__init__(store, self.inner)
         self._limits = limits
         self._now = now
-        self._inner: Buckets | None = None
+        self._opened: Buckets | None = None
 
     def inner(self) -> Buckets:
         """The buckets within, opened by whoever comes first."""
-        if self._inner is None:
-            self._inner = self._store.open_within(self._limits, self._now)
-        return self._inner
+        if self._opened is None:
+            self._opened = self._store.open_within(self._limits, self._now)
+        return self._opened
 
     def settle(self, *given: Any) -> Any:
         return self._store.asked("adjust", lambda: settle(self.inner(), *given))
@@ -183,11 +190,8 @@ class _Windows(_Asked):
     """Also windows that answer at once count as such that do not: nobody may hold them while others are awaited."""
 
     def __init__(self, store: OffloadedStore, windows: WindowStore) -> None:
-        super().__init__(store)
+        super().__init__(store, lambda: windows)
         self._windows = windows
-
-    def inner(self) -> WindowStore:
-        return self._windows
 
     def check(self, window: Window) -> None:
         self._windows.check(window)
