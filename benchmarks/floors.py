@@ -53,11 +53,10 @@ def one_bucket(rate: Rate) -> Callable[[str], Result]:
             arrival = arrivals.get(key, now)
             if arrival < now:
                 arrival = now
-            arrival += interval
-            spare = capacity - (arrival - now)
+            spare = capacity - interval - (arrival - now)
             if spare < 0:
                 return False, 0, -spare
-            arrivals[key] = arrival
+            arrivals[key] = arrival + interval
         return True, int(spare / interval), 0.0
 
     return acquire
