@@ -18,12 +18,14 @@ from typing import Any
 
 import pytest
 
-from tests.browser.apis import API, all_of_them
+from apigate.demo.server import served
+from tests.browser.apis import all_of_them
 
 CHROMIUM = os.environ.get("CHROMIUM") or next(
     filter(None, map(shutil.which, ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable"])), None
 )
 DEADLINE = 60.0
+SERVERS = {"asgi": "uvicorn", "wsgi": "waitress"}
 READABLE = [
     "flask-cors",
     "flask by hand",
@@ -39,40 +41,6 @@ READABLE = [
 pytestmark = pytest.mark.skipif(
     CHROMIUM is None, reason="no Chromium on the path: install it (Debian: apt-get install chromium) or set CHROMIUM"
 )
-
-
-@contextmanager
-def serving(api: API) -> Iterator[str]:
-    """The URL of an API behind a real server, in a thread."""
-    if api.protocol == "wsgi":
-        from waitress.server import create_server
-
-        server: Any = create_server(api.app, host="127.0.0.1", port=0)
-        port, run, stop = server.effective_port, server.run, server.close
-    else:
-        import socket
-
-        from uvicorn import Config, Server
-
-        listener = socket.socket()
-        listener.bind(("127.0.0.1", 0))
-        server = Server(Config(api.app, lifespan="off", log_level="warning"))
-        port = listener.getsockname()[1]
-
-        def run() -> None:
-            with listener:
-                server.run(sockets=[listener])
-
-        def stop() -> None:
-            server.should_exit = True
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        stop()
-        thread.join(DEADLINE)
 
 
 class Site(ThreadingHTTPServer):
@@ -142,7 +110,10 @@ def seen() -> Iterator[dict[str, list[dict[str, Any]]]]:
         stack.callback(thread.join)
         stack.callback(site.shutdown)
         apis = stack.enter_context(all_of_them(site.origin))
-        site.apis = {name: stack.enter_context(serving(api)) for name, api in apis.items()}
+        site.apis = {
+            name: f"http://127.0.0.1:{stack.enter_context(served(api.app, 0, SERVERS[api.protocol]))}"
+            for name, api in apis.items()
+        }
         stack.enter_context(browsing(site.origin))
         yield site.reports.get(timeout=DEADLINE)
 
