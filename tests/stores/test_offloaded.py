@@ -56,6 +56,18 @@ class Held(WindowsToo):
         self.held_at = held_at
 
 
+class Hold:
+    """Where one question waits in its thread until it is let go."""
+
+    def __init__(self):
+        self.entered, self.ends, self.left = threading.Event(), threading.Event(), threading.Event()
+
+    def keep(self):
+        self.entered.set()
+        assert self.ends.wait(PATIENCE)
+        self.left.set()
+
+
 class InALoop:
     """A store and its buckets, asked where an event loop runs."""
 
@@ -255,6 +267,56 @@ def test_only_a_store_that_has_answered_nobody_is_to_blame_for_an_answer_that_do
 
     assert asyncio.run(serve()) == 503
     assert [type(event) for event in events if isinstance(event, StoreOutage)] == [StoreOutage] * (not answers_others)
+
+
+def test_a_store_that_is_too_slow_for_everybody_is_to_blame_though_it_answers_all_the_while():
+    events = []
+    holds = [Hold(), Hold(), Hold()]
+
+    class Slower(FailingStore):
+        offload = True
+        deadline_ms = PATIENCE * 1_000
+        asked = iter(holds)
+
+        def check(self, operation):
+            super().check(operation)
+            if operation == "acquire":
+                next(self.asked).keep()
+
+    gateway = built(store=Slower(), name="shop", client_throttle="9/hour", outage="closed", on_event=events.append)
+
+    async def serve():
+        loop = asyncio.get_running_loop()
+        time = loop.time()
+        loop.time = lambda: time
+        statuses = []
+        early, late, later = holds
+        tasks = []
+        try:
+            for hold in (early, late):
+                tasks.append(asyncio.ensure_future(task_asks(gateway)))
+                assert await asyncio.to_thread(hold.entered.wait, PATIENCE)
+            early.ends.set()
+            statuses.append((await tasks[0]).status)
+            time += PATIENCE + 0.001
+            statuses.append((await tasks[1]).status)  # the early one was answered meanwhile
+            tasks.append(asyncio.ensure_future(task_asks(gateway)))
+            assert await asyncio.to_thread(later.entered.wait, PATIENCE)
+            assert not outages()
+            late.ends.set()
+            assert await asyncio.to_thread(late.left.wait, PATIENCE)
+            time += PATIENCE + 0.001
+            statuses.append((await tasks[2]).status)  # and meanwhile only the late one was, which came to nobody
+        finally:
+            for hold in holds:
+                hold.ends.set()
+        return statuses
+
+    def outages():
+        return [event for event in events if isinstance(event, StoreOutage)]
+
+    assert asyncio.run(serve()) == [200, 503, 503]
+    assert len(outages()) == 1
 
 
 def test_a_failure_goes_by_the_outage_policy_and_another_exception_reaches_the_app():

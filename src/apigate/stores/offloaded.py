@@ -56,7 +56,7 @@ class OffloadedStore:
         """Take threads and a lock of its own in a process that was forked off."""
         self._opening = Lock()
         self._working: set[object] = set()  # what threads are at
-        self._latest_answer: object = None  # another one each time
+        self._latest_answer: object = None  # in time, by the thread's own time; another one each time
         self._threads = _threads()
 
     def open(self, limits: Sequence[Limit], now: int) -> "_Buckets":
@@ -91,22 +91,26 @@ class OffloadedStore:
         import asyncio
 
         question, before = object(), self._latest_answer
+        loop = asyncio.get_running_loop()
+        deadline = self._deadline_ms / 1_000
 
         def outcome() -> tuple[Any, Exception | None]:
             self._working.add(question)
+            begun = loop.time()
             try:
                 return self._answer(work), None
             except Exception as error:  # noqa: BLE001 - raised again below, as it is
                 return None, error
             finally:
                 self._working.discard(question)
-                self._latest_answer = question
+                if loop.time() - begun <= deadline:  # else a store too slow for everybody would look as if it worked
+                    self._latest_answer = question
 
         def had_time() -> bool:
-            """Whether it was asked something and answered nobody meanwhile; else there was only too much to ask."""
+            """Whether it worked at something and gave no answer in time; else there was only too much to ask."""
             return bool(self._working) and self._latest_answer is before
 
-        ask = partial(asyncio.get_running_loop().run_in_executor, self._threads, outcome)
+        ask = partial(loop.run_in_executor, self._threads, outcome)
         waiting: Any = bounded(operation, self._deadline_ms, ask, had_time)
         answer, error = await waiting
         if error is not None:
