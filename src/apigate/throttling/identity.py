@@ -81,8 +81,11 @@ class ClientIdentity:
         together = (peer, ",".join(values))
         name = self._names.get(together)
         if name is None:
-            chain = forwarded_for(values) if self.forwarding_header == "forwarded" else together[1].split(",")
-            name = _named(peer, chain if values else (), self.trusted_hops)
+            hops = self.trusted_hops
+            chain = (
+                forwarded_for(values, hops) if self.forwarding_header == "forwarded" else together[1].rsplit(",", hops)
+            )
+            name = _named(peer, chain if values else (), hops)
             if len(together[1]) < 200:  # no client may make us remember long texts
                 self._remember(together, name)
         return name

@@ -7,7 +7,8 @@ by somebody else and is never read.
 Source: RFC 7239, section 5.2 and 8.1; the /64 of an IPv6 address is what one subscriber is given (RFC 6177).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -70,26 +71,29 @@ def network_of(address: "IPv4Address | IPv6Address") -> str:
     return f"{type(address)(int(address) >> 64 << 64)}/64"
 
 
-def forwarded_for(values: Sequence[str]) -> list[str]:
+def forwarded_for(values: Sequence[str], most: int) -> list[str]:
     """The `for` parameters of a `Forwarded` field, in order; an element without one, or with two, counts as unknown.
 
     Read from the right, as only the right end was written by proxies of ours: a quote that a client left open on the
-    left can then not swallow what they appended.
+    left can then not swallow what they appended, nor does what it wrote there cost time.
 
-    >>> forwarded_for(['for=192.0.2.1;proto=https, for="[2001:db8::1]:80";host="a,for=198.51.100.1"'])
+    Args:
+        values: The field's values.
+        most: How many elements are read, from the right.
+
+    >>> forwarded_for(['for=192.0.2.1;proto=https, for="[2001:db8::1]:80";host="a,for=198.51.100.1"'], 2)
     ['192.0.2.1', '[2001:db8::1]:80']
     """
     found: list[str] = []
-    for element in _unquoted_split(",".join(values), ","):
+    for element in islice(_unquoted_split(",".join(values), ","), most):
         parameters = [part.partition("=") for part in _unquoted_split(element, ";")]
         names = [value.strip().strip('"') for name, _, value in parameters if name.strip().lower() == "for"]
         found.append(names[0] if len(names) == 1 else "unknown")
-    return found
+    return found[::-1]
 
 
-def _unquoted_split(text: str, separator: str) -> list[str]:
-    """Split at separators outside of quoted strings (RFC 9110, section 5.6.4), scanning from the right."""
-    parts: list[str] = []
+def _unquoted_split(text: str, separator: str) -> Iterator[str]:
+    """What stands between separators outside of quoted strings (RFC 9110, section 5.6.4), from the right."""
     end = len(text)
     quoted = False
     for place in range(len(text) - 1, -1, -1):
@@ -101,9 +105,9 @@ def _unquoted_split(text: str, separator: str) -> list[str]:
             escaped = (place - first) % 2 == 1
             quoted = quoted if escaped and quoted else not quoted
         elif character == separator and not quoted:
-            parts.append(text[place + 1 : end])
+            yield text[place + 1 : end]
             end = place
-    return [*parts, text[:end]][::-1]
+    yield text[:end]
 
 
 def crowd_of(key: Key) -> Key:

@@ -118,13 +118,14 @@ def test_a_client_is_an_ipv4_address_or_the_64_of_an_ipv6_address(address, netwo
     ],
 )
 def test_the_for_parameters_of_forwarded_in_order(values, members):
-    assert forwarded_for(values) == members
+    assert forwarded_for(values, 9) == members
+    assert forwarded_for(values, 1) == members[-1:]
 
 
 def test_an_open_quote_of_a_client_swallows_nothing_that_a_proxy_wrote_after_it():
     """RFC 7239 says quoted strings may hold commas; a proxy that appends to what a forger sent must still be read."""
-    assert forwarded_for(['for="203.0.113.1', "for=198.51.100.7"])[-1] == "198.51.100.7"
-    assert forwarded_for(['for="203.0.113.1, for=198.51.100.7'])[-1] == "198.51.100.7"
+    assert forwarded_for(['for="203.0.113.1', "for=198.51.100.7"], 9)[-1] == "198.51.100.7"
+    assert forwarded_for(['for="203.0.113.1, for=198.51.100.7'], 9)[-1] == "198.51.100.7"
 
 
 @pytest.mark.parametrize(
