@@ -18,7 +18,8 @@ from apigate.caching.settings import CachePolicy, CacheSettings, check_policy_se
 from apigate.core.context import RequestContext, current_context
 from apigate.core.endpoints import Served, set_mark
 from apigate.core.errors import ConfigurationError
-from apigate.decorators import is_coroutine_function, name_of
+from apigate.core.functions import is_coroutine_function
+from apigate.decorators import name_of
 from apigate.endpoint_gate import MISSING_GATE, EndpointGate
 
 if TYPE_CHECKING:

@@ -16,6 +16,7 @@ from apigate.caching.settings import TABLE_HINTS, CachePolicy, cache_policy
 from apigate.core.context import RequestContext
 from apigate.core.cors import CORS
 from apigate.core.errors import ConfigurationError
+from apigate.core.functions import is_function
 from apigate.core.message import Request
 from apigate.core.names import check_settings, checked_name, errors_of, known_keywords
 from apigate.core.responses import GatewayResponse
@@ -263,15 +264,15 @@ def checked_in_flight(value: Any, setting: str) -> int | None:
 
 
 def _checked_cost(value: Any, setting: str) -> Cost:
-    if not callable(value) and not _is_whole(value, 0):
+    if not is_function(value, setting) and not _is_whole(value, 0):
         raise ConfigurationError(f"{setting}: {value!r} is not a whole number of at least 0, nor a function")
     return value  # type: ignore[no-any-return]  # one of the two
 
 
 def _checked_exempt(value: Any, setting: str) -> Exempt:
-    if not callable(value) and not isinstance(value, bool):
+    if not is_function(value, setting) and not isinstance(value, bool):
         raise ConfigurationError(f"{setting}: {value!r} is not True, False or a function of the request")
-    return value  # type: ignore[no-any-return]  # one of the two
+    return value
 
 
 def _checked_refund(value: Any, setting: str) -> str | None:
@@ -281,9 +282,9 @@ def _checked_refund(value: Any, setting: str) -> str | None:
 
 
 def _checked_final_cost(value: Any, setting: str) -> FinalCost | None:
-    if value is not None and not callable(value):
+    if value is not None and not is_function(value, setting):
         raise ConfigurationError(f"{setting}: {value!r} is not a function of context and status")
-    return value  # type: ignore[no-any-return]  # a function, or nothing
+    return value
 
 
 def checked_modes(modes: Any, setting: str) -> Mapping[str, Mode]:

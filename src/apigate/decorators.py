@@ -9,13 +9,14 @@ a 429, or a 503 where the store cannot be asked.
 
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
-from inspect import isasyncgenfunction, iscoroutinefunction
+from inspect import isasyncgenfunction
 from threading import Lock
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, final
 
 from apigate.core.context import RequestContext, current_context
 from apigate.core.endpoints import Served, is_partial, marks_on, place_of, set_mark
 from apigate.core.errors import ConfigurationError, ProtocolError
+from apigate.core.functions import is_coroutine_function, is_function
 from apigate.endpoint_gate import MISSING_GATE, EndpointGate
 from apigate.routing import answered_by_framework, any_framework
 from apigate.throttling.decision import Decision, Throttled, longest_wait
@@ -27,7 +28,7 @@ from apigate.throttling.throttle import Throttle
 if TYPE_CHECKING:
     from apigate.gateway import Gateway
 
-__all__ = ["ThrottleDecorator", "is_coroutine_function", "name_of"]
+__all__ = ["ThrottleDecorator", "name_of"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -63,11 +64,11 @@ class ThrottleDecorator:
             )
         if key is not None and per != "method":
             raise ConfigurationError("throttle: give key= or per=, not both")
-        if key is not None and not callable(key):
+        if key is not None and not is_function(key, "throttle key"):
             raise ConfigurationError(f"throttle key: {key!r} is not a function of the call's arguments")
-        if not callable(per) and per not in ("method", "client"):
+        if not is_function(per, "throttle per") and per not in ("method", "client"):
             raise ConfigurationError(f"throttle per: {per!r} is unknown; allowed are 'method', 'client' or a function")
-        if not callable(cost) and (not isinstance(cost, int) or isinstance(cost, bool) or cost < 0):
+        if not is_function(cost, "throttle cost") and (not isinstance(cost, int) or isinstance(cost, bool) or cost < 0):
             raise ConfigurationError(f"throttle cost: {cost!r} is not a whole number of at least 0, nor a function")
         self._gateway = gateway
         self._rates = parse_rates(rate, "throttle rate")
@@ -140,11 +141,6 @@ def name_of(function: Any) -> str:  # Any: whatever is decorated
         return f"{view_class.__module__}.{view_class.__name__}"  # not the qualified one: `api_view` sets only this
     named = cast("type", function if hasattr(function, "__qualname__") else type(function))
     return f"{named.__module__}.{named.__qualname__}"
-
-
-def is_coroutine_function(function: object) -> bool:
-    """Tell whether calling it gives a coroutine; before Python 3.12, asyncio had a marker of its own for saying so."""
-    return iscoroutinefunction(function) or type(getattr(function, "_is_coroutine", None)) is object
 
 
 class _Limited:

@@ -40,6 +40,7 @@ from apigate.core.cors import CORS
 from apigate.core.counters import Counters
 from apigate.core.endpoints import Decorated, Endpoint, FindEndpoint, Mark, Routing
 from apigate.core.errors import ConfigurationError
+from apigate.core.functions import is_function
 from apigate.core.message import Request, Response
 from apigate.core.names import known_keywords
 from apigate.core.native import is_same_request, warm_requests
@@ -203,7 +204,7 @@ class Gateway:
         given = {setting: value for setting, value in own.items() if value is not UNSET}
         if stages and given:
             raise ConfigurationError(f"Gateway: with stages, {', '.join(given)} must stand in a Stage")
-        if on_event is not None and not callable(on_event):
+        if on_event is not None and not is_function(on_event, "on_event"):
             raise ConfigurationError(f"on_event: {on_event!r} is not a function of an event")
         self.clock: Clock = _checked_clock(clock)
         opened = open_store(store, self._store_full)

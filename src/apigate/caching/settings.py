@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, Self, TypeAlias, TypedDict, cast, final
 
 from apigate.core.errors import ConfigurationError
+from apigate.core.functions import is_function
 from apigate.core.message import Request
 from apigate.core.names import check_settings, errors_of, known_keywords
 
@@ -228,9 +229,9 @@ class CachePolicy:
             set_own(self, "cookies", tuple(sorted(checked_texts(self.cookies, "cache cookies"))))
         set_cookies = ("*",) if self.set_cookies == "*" else checked_texts(self.set_cookies, "cache set_cookies")
         set_own(self, "set_cookies", frozenset(set_cookies))
-        if not callable(self.tags):
+        if not is_function(self.tags, "cache tags"):
             set_own(self, "tags", tuple(checked_texts(self.tags, "cache tags")))
-        if self.invalidate is not None and not callable(self.invalidate):
+        if self.invalidate is not None and not is_function(self.invalidate, "cache invalidate"):
             raise ConfigurationError(
                 f"cache invalidate: {self.invalidate!r} is not a function of the request, nor in a table the name of "
                 f"one, such as 'shop:is_operator'"
@@ -411,7 +412,7 @@ def _checked_statuses(statuses: object) -> frozenset[int]:
 
 
 def _check_per(per: object) -> None:
-    if per is None or callable(per) or per in ("public", "principal"):
+    if per is None or is_function(per, "cache per") or per in ("public", "principal"):
         return
     if not isinstance(per, str) or not per.startswith("claim:") or per == "claim:":
         raise ConfigurationError(

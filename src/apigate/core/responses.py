@@ -15,6 +15,7 @@ from typing import Any, Literal, final
 
 from apigate.core.context import RequestContext
 from apigate.core.errors import ConfigurationError
+from apigate.core.functions import is_function
 from apigate.core.message import Field, Response, field
 from apigate.core.names import known_keywords
 
@@ -78,7 +79,7 @@ class GatewayResponse:
         """Check what a client would choke on."""
         if self.status is not None and not (isinstance(self.status, int) and 400 <= self.status <= 599):
             raise ConfigurationError(f"GatewayResponse status: {self.status!r} is not a status from 400 to 599")
-        if self.body is not None and not isinstance(self.body, str) and not callable(self.body):
+        if not (self.body is None or isinstance(self.body, str) or is_function(self.body, "GatewayResponse body")):
             raise ConfigurationError(
                 f"GatewayResponse body: {self.body!r} is neither a text nor a function of the request's context"
             )

@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any, Protocol, cast, final
 
 from apigate.core.errors import ConfigurationError
+from apigate.core.functions import is_function
 from apigate.core.message import Request
 
 __all__ = ["Header", "Host", "PathPrefix", "StageSelector", "parse_selector"]
@@ -150,7 +151,7 @@ def _described(selector: Any) -> StageSelector | None:  # Any: whatever a user w
             return Host(table["host"])
         if "header" in table and set(table) <= {"header", "default"}:
             return Header(table["header"], table.get("default"))
-    if not isinstance(selector, type) and callable(getattr(cast("object", selector), "select", None)):
+    if not isinstance(selector, type) and is_function(getattr(cast("object", selector), "select", None), "stage_by"):
         return selector  # type: ignore[no-any-return]  # one of the user's own
     raise ConfigurationError(
         f"stage_by: {selector!r} is unknown; allowed are PathPrefix(), Host({{...}}) and Header(...), in a file "

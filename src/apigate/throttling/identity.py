@@ -5,6 +5,7 @@ from typing import final
 
 from apigate.core.context import RequestContext
 from apigate.core.errors import ConfigurationError
+from apigate.core.functions import is_function
 from apigate.core.message import Request
 from apigate.throttling.keys import address_of, forwarded_for, hop_address, network_of
 
@@ -48,7 +49,7 @@ class ClientIdentity:
         if not isinstance(forwarding_header, str) or forwarding_header.lower() not in FORWARDING_HEADERS:
             allowed = ", ".join(FORWARDING_HEADERS)
             raise ConfigurationError(f"forwarding_header: {forwarding_header!r} is unknown; allowed are {allowed}")
-        if rule is not None and not callable(rule):
+        if rule is not None and not is_function(rule, "client"):
             raise ConfigurationError(f"client: {rule!r} is not a function of the request")
         self.trusted_hops: int = trusted_hops
         self.forwarding_header: str = forwarding_header.lower()
@@ -57,10 +58,16 @@ class ClientIdentity:
         self._names: dict[str | tuple[str | None, str] | None, str] = {}
 
     def __call__(self, context: RequestContext) -> str:
-        """The name of the request's client."""
+        """The name of the request's client.
+
+        Raises:
+            ValueError: The function gave something else than a text or None.
+        """
         if self.rule is not None:
-            own = self.rule(context.request)
+            own: object = self.rule(context.request)
             if own is not None:
+                if not isinstance(own, str):
+                    raise ValueError(f"client: {own!r} is neither a text nor None")
                 return f"client:{own}"
         if context.api_key is not None:
             return f"key:{context.api_key}"

@@ -92,7 +92,7 @@ class ThrottleMark:
             return bucket_key(context.client)
         if not isinstance(own, str):
             raise ValueError(f"throttle per: {own!r} is neither a text nor None")  # noqa: TRY004 - as for costs
-        return bucket_key(own)
+        return bucket_key(f"per:{own}")  # or it could be the name of a client, whose bucket stands beside it
 
     def cost(self, request: Request) -> int:
         """What a request takes.
