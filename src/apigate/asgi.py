@@ -161,19 +161,21 @@ class GatewayMiddleware:
         _link(context, outer)
         gateway, compiled = self.gateway, context.compiled
         headers = answer.raw.copy()  # what stands further out may add to it, and the next hit is made of the same
-        if compiled.on_response:
-            head = ResponseHead(answer.status)
-            for hook in compiled.on_response:
-                hook(context, head)
-            for added in head.added:  # as in `_Passage.begin`
-                headers.append(added.raw)
+        status = _SERVER_ERROR  # where a hook raises
         try:
-            await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+            if compiled.on_response:
+                head = ResponseHead(answer.status)
+                for hook in compiled.on_response:
+                    hook(context, head)
+                for added in head.added:  # as in `_Passage.begin`
+                    headers.append(added.raw)
+            status = answer.status
+            await send({"type": "http.response.start", "status": status, "headers": headers})
             await send({"type": "http.response.body", "body": answer.body})
         finally:
             context.ended = True
             if compiled.on_complete:
-                await gateway.complete_async(context, answer.status)
+                await gateway.complete_async(context, status)
             if answer.refresh is not None:
                 self._refresh(context, answer.refresh, scope)
 
@@ -391,8 +393,12 @@ class _Passage:
             return message
         self.trailers = message.get("trailers", False)
         head = ResponseHead(status, context.added)
-        for hook in context.compiled.on_response:
-            hook(context, head)
+        try:
+            for hook in context.compiled.on_response:
+                hook(context, head)
+        except Exception:
+            self.status = _SERVER_ERROR
+            raise
         if not head.added:
             return message
         begun = dict(message)

@@ -1,8 +1,8 @@
 """The gate around a WSGI app.
 
 Rule: what the app returns goes to the server as it is. Fields are added when the app calls `start_response`, however
-late that is; only where a gate must know when the response has ended is the iterable wrapped, and never a
-`wsgi.file_wrapper`, which would lose the server's sendfile.
+late that is; only where a gate must know when the response has ended is the iterable wrapped. Never so a
+`wsgi.file_wrapper`, which would lose the server's sendfile: it tells by a `close` of its own.
 
 The app finds the request's context as `environ["apigate.context"]`: a variable that is no text needs a dot in its name,
 or `wsgiref.validate` refuses the environ.
@@ -10,7 +10,7 @@ or `wsgiref.validate` refuses the environ.
 Source: PEP 3333.
 """
 
-from collections.abc import Awaitable, Iterable, Iterator, Mapping, Sized
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sized
 from contextvars import copy_context
 from functools import partial
 from http import HTTPStatus
@@ -161,7 +161,8 @@ class GatewayMiddleware:
             context.request.detach("apigate.context")
             return body  # nothing is left to be seen
         if _is_file(body, environ):
-            passage.complete()  # the server sends the file by itself; that it has begun is all that can be known
+            if not _tells_of_close(body, passage.complete):
+                passage.complete()  # that it has begun is all that can be known
             return body
         return _SizedBody(body, passage) if hasattr(body, "__len__") else _Body(body, passage)
 
@@ -169,11 +170,15 @@ class GatewayMiddleware:
         self, context: RequestContext, answer: Answer, environ: Environ, passage: "_Passage"
     ) -> Iterable[bytes]:
         """Send what the cache answers in the app's place."""
-        body = passage.send_answer(answer)
-        passage.complete()
-        if answer.refresh is not None:
-            self._refresh(context, answer.refresh, environ)
-        return body
+        try:
+            return passage.send_answer(answer)
+        except BaseException as error:
+            passage.fail(error)
+            raise
+        finally:
+            passage.complete()
+            if answer.refresh is not None:
+                self._refresh(context, answer.refresh, environ)
 
     def _refresh(self, context: RequestContext, exchange: Fill, environ: Environ) -> None:
         """Have the app asked anew, for the same principal, by a request that takes from no limit."""
@@ -225,8 +230,12 @@ class _Passage:
             self.gate.gateway.refuse(context, refused)  # the app has its own words for it
         if context.refusal is None:
             head = ResponseHead(code, context.added)
-            for hook in context.compiled.on_response:
-                hook(context, head)
+            try:
+                for hook in context.compiled.on_response:
+                    hook(context, head)
+            except Exception:
+                self.status = _SERVER_ERROR
+                raise
             if head.added:
                 headers = [*headers]
                 for added in head.added:  # no comprehension, which is a call: it takes as long as three of these
@@ -267,13 +276,13 @@ class _Passage:
 
     def send_answer(self, answer: Answer) -> Iterable[bytes]:
         """Send what the cache answers, with the gateway's fields."""
-        self.status = answer.status
         headers = list(answer.text)
         if self.context.compiled.on_response:
             head = ResponseHead(answer.status)
             for hook in self.context.compiled.on_response:
                 hook(self.context, head)
             headers += [added.text for added in head.added]
+        self.status = answer.status
         self.give(status_line(answer.status), headers, None)
         return [answer.body] if answer.body else []
 
@@ -340,6 +349,24 @@ def _is_file(body: Iterable[bytes], environ: Environ) -> bool:
     """Tell whether the server may send the body as a file."""
     wrapper: object = environ.get("wsgi.file_wrapper")
     return isinstance(wrapper, type) and isinstance(body, wrapper)
+
+
+def _tells_of_close(body: Iterable[bytes], told: Callable[[], None]) -> bool:
+    """Have a body tell when the server closes it; False where it takes no `close`, as one that is made in C."""
+    within = getattr(body, "close", None)
+
+    def closed() -> None:
+        try:
+            if within is not None:
+                within()
+        finally:
+            told()
+
+    try:
+        body.close = closed  # type: ignore[attr-defined]  # as PEP 3333 has servers look for it
+    except (AttributeError, TypeError):
+        return False
+    return True
 
 
 def status_line(status: int) -> str:

@@ -373,10 +373,44 @@ def test_a_request_is_completed_once_however_it_ends(app, status):
 @WATCHED
 def test_a_file_goes_to_the_server_unwrapped(limits):
     gateway = slow(**limits)
-    file = FileWrapper(io.BytesIO(b"a file"))
+    content = io.BytesIO(b"a file")
+    file = FileWrapper(content)
     gate = GatewayMiddleware(giving(file), gateway)
     assert gate(environ_of(**{"wsgi.file_wrapper": FileWrapper}), lambda *_: None) is file
-    assert held(gateway) == 0  # that it was begun is all that can be known
+    assert held(gateway) == ("in_flight" in limits)
+    file.close()
+    assert content.closed
+    assert held(gateway) == 0
+
+
+class Opaque:
+    """A wrapper as servers in C have it: nothing can be set on it."""
+
+    __slots__ = ("file",)
+
+    def __init__(self, file):
+        self.file = file
+
+    def __iter__(self):
+        return iter(self.file)
+
+
+class Bare(Opaque):
+    """One around a file that cannot be closed."""
+
+    __slots__ = ("__dict__",)
+
+
+@pytest.mark.parametrize(("wrapper", "holds"), [(Opaque, 0), (Bare, 1)])
+def test_the_slot_of_a_file_is_held_where_its_end_can_be_known(wrapper, holds):
+    gateway = slow(in_flight=1)
+    gate = GatewayMiddleware(giving(wrapper([b"a file"])), gateway)
+    body = gate(environ_of(**{"wsgi.file_wrapper": wrapper}), lambda *_: None)
+    assert type(body) is wrapper
+    assert held(gateway) == holds
+    if hasattr(body, "close"):
+        body.close()
+    assert held(gateway) == 0
 
 
 @pytest.mark.parametrize("wrapper", [None, lambda file, size=8192: FileWrapper(file, size), "nonsense"], ids=repr)

@@ -143,19 +143,20 @@ class GatewayMiddleware:
         visit.take_back = put_questions(request, context.exchange)
         token = current.set(context) if gateway.marked else None
         try:
-            response: HttpResponseBase = self._get_response(request)
+            try:
+                response: HttpResponseBase = self._get_response(request)
+            finally:
+                visit.take_back()
+                if token is not None:
+                    current.reset(token)
+            context = visit.context
+            refused: Throttled | None = context.inner_refusal
+            if refused is not None and response.status_code in (refused.status, _SERVER_ERROR):
+                response = self._spoken_for(request, context, response, refused, gateway.refuse(context, refused))
+            response = self._let_out(request, visit, response)
         except BaseException as error:
             self._settle(visit, _outcome(error))
             raise
-        finally:
-            visit.take_back()
-            if token is not None:
-                current.reset(token)
-        context = visit.context
-        refused: Throttled | None = context.inner_refusal
-        if refused is not None and response.status_code in (refused.status, _SERVER_ERROR):
-            response = self._spoken_for(request, context, response, refused, gateway.refuse(context, refused))
-        response = self._let_out(request, visit, response)
         if context.exchange is not None:
             require_done(context.exchange.publish())
         return response
@@ -174,20 +175,21 @@ class GatewayMiddleware:
         visit.take_back = put_questions(request, context.exchange)
         token = current.set(context) if gateway.marked else None
         try:
-            response: HttpResponseBase = await self._get_response(request)
+            try:
+                response: HttpResponseBase = await self._get_response(request)
+            finally:
+                visit.take_back()
+                if token is not None:
+                    current.reset(token)
+            context = visit.context
+            refused: Throttled | None = context.inner_refusal
+            if refused is not None and response.status_code in (refused.status, _SERVER_ERROR):
+                refusal = await gateway.refuse_async(context, refused)
+                response = self._spoken_for(request, context, response, refused, refusal)
+            response = self._let_out(request, visit, response)
         except BaseException as error:
             await self._settle_async(visit, _outcome(error))
             raise
-        finally:
-            visit.take_back()
-            if token is not None:
-                current.reset(token)
-        context = visit.context
-        refused: Throttled | None = context.inner_refusal
-        if refused is not None and response.status_code in (refused.status, _SERVER_ERROR):
-            refusal = await gateway.refuse_async(context, refused)
-            response = self._spoken_for(request, context, response, refused, refusal)
-        response = self._let_out(request, visit, response)
         if context.exchange is not None and (told := context.exchange.publish()) is not None:
             await told
         return response
@@ -303,13 +305,17 @@ class GatewayMiddleware:
 
     def _answer(self, request: HttpRequest, visit: _Visit, answer: Answer) -> HttpResponseBase:
         """Answer in the project's place, and have it asked anew where that is due."""
-        response = self._let_out(request, visit, answered(answer))
-        if answer.refresh is not None:
-            anew = visit.context.again()
-            (refresh_in_task if self._is_async else refresh_in_thread)(
-                self._get_response, answer.refresh, request, anew
-            )
-        return response
+        try:
+            return self._let_out(request, visit, answered(answer))
+        except BaseException as error:
+            self._settle(visit, _outcome(error), later_of(request))
+            raise
+        finally:
+            if answer.refresh is not None:
+                anew = visit.context.again()
+                (refresh_in_task if self._is_async else refresh_in_thread)(
+                    self._get_response, answer.refresh, request, anew
+                )
 
     # ---- on the way out
 
