@@ -18,6 +18,7 @@ from apigate.audit import audit
 from apigate.core.endpoints import Endpoint
 from apigate.core.errors import ApigateError, ConfigurationError
 from apigate.core.loading import load
+from apigate.core.names import printable
 from apigate.gateway import Gateway
 from apigate.routing import routing_of
 
@@ -279,7 +280,8 @@ def _routes(arguments: argparse.Namespace) -> int:
         gateway, _ = _gateway(app, found)
     else:
         raise ConfigurationError("routes: name a gateway, such as shop:gateway, or a file with --config")
-    print("\n".join(audit(gateway, _endpoints(found))))
+    for lines in audit(gateway, _endpoints(found)):
+        print(*map(printable, lines.split("\n")), sep="\n")
     return 0
 
 

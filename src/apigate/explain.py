@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, final
 
 from apigate.caching.policy import CachingPolicy, InvalidatingPolicy
+from apigate.core.names import printable
 from apigate.core.native import plain_request
 from apigate.core.steps import Steps
 from apigate.pipeline import RefusalPolicy
@@ -45,21 +46,16 @@ class Explanation:
     def __str__(self) -> str:
         """A page for people."""
         lines = [
-            _printable(self.request),
+            printable(self.request),
             f"  stage   {self.stage or 'none'}",
             f"  method  {self.method or 'none matches'}",
-            f"  client  {_printable(self.client)}",
+            f"  client  {printable(self.client)}",
         ]
         for state in self.levels:
             standing = f"{state.remaining} left" if not state.violated else _short(state)
             lines.append(f"  {state.policy:<15} {state.rate!s:<28} {standing}{'' if state.enforced else ' (shadow)'}")
         lines += [f"  note    {note}" for note in self.notes]
         return "\n".join([*lines, f"  verdict {self.verdict}"])
-
-
-def _printable(text: str) -> str:
-    """Without what could write to a terminal by itself."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _short(state: LevelState) -> str:

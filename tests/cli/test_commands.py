@@ -73,6 +73,12 @@ def test_explain_sends_headers(run, shop):
     assert "RESOURCE_NOT_FOUND" in run("explain", "host.toml", "GET", "/").out
 
 
+def test_explain_takes_a_header_of_bytes_that_are_no_text(run):
+    status, out, err = run("explain", "apigate.toml", "GET", "/pets/1", "-H", "x-key: \udcff")
+    assert (status, err) == (0, "")
+    assert "verdict admitted" in out
+
+
 def test_explain_says_how_a_file_has_it_cached_and_for_whom(run, shop):
     cached = '[methods."GET /pets"]\ncache = { ttl = 60, per = "principal", key = { query = ["page"] } }\n'
     (shop / "cached.toml").write_text(cached)
@@ -210,6 +216,14 @@ def test_routes_of_a_file(run):
     assert run("routes", "stages.toml").out == out
     assert "\nstage prod\n" in out
     assert "stage   2/day" in out
+
+
+def test_a_name_in_a_file_cannot_order_a_terminal_about(run, shop):
+    (shop / "odd.toml").write_text('[methods."GET /a\\u001b[31m"]\nthrottle = "1/hour"\n')
+    status, out, _ = run("routes", "odd.toml")
+    assert status == 0
+    assert "GET /a\\x1b[31m" in out
+    assert "\x1b" not in out
 
 
 def test_routes_without_any_limit(run):

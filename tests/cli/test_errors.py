@@ -57,6 +57,17 @@ def test_failure_is_one_line_on_stderr(run, arguments):
     assert err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    "text", ["workers = " + "9" * 5_000, "a = " + "[" * 5_000], ids=["long number", "deep brackets"]
+)
+def test_a_file_that_is_too_much_for_its_parser_is_an_error_too(run, shop, text):
+    (shop / "odd.toml").write_text(text)
+    status, out, err = run("lint", "odd.toml")
+    assert (status, out) == (2, "")
+    assert err.startswith("apigate: odd.toml: ")
+    assert err.count("\n") == 1
+
+
 def test_error_in_an_imported_module_names_the_place_in_it(run, shop):
     assert run("routes", "raises:x").err.endswith(f"({shop / 'raises.py'}, line 2)\n")
     assert run("routes", "misconfigured:x").err.endswith(f"({shop / 'misconfigured.py'}, line 2)\n")

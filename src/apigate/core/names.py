@@ -1,6 +1,6 @@
 """Of what names are made, so that no part of a larger name may forge another; and what a wrong one is told.
 
-That is which name was perhaps meant, and which setting an error is of.
+That is which name was perhaps meant, and which setting an error is of; and how one is shown.
 """
 
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping
@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from apigate.core.errors import ConfigurationError
 
-__all__ = ["check_settings", "checked_name", "errors_of", "known_keywords", "nearest"]
+__all__ = ["check_settings", "checked_name", "errors_of", "known_keywords", "nearest", "printable"]
 
 T = TypeVar("T")
 
@@ -32,6 +32,15 @@ def checked_name(name: object, setting: str) -> str:
     if not isinstance(name, str) or not name or not _CHARACTERS.issuperset(name):
         raise ConfigurationError(f"{setting}: {name!r} is no name; give a text of letters, digits, '-', '_' and '.'")
     return name
+
+
+def printable(text: str) -> str:
+    r"""A line without what a terminal would take for an order.
+
+    >>> print(printable("GET /pets\x1b[2J"))
+    GET /pets\x1b[2J
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def nearest(name: object, known: Iterable[str]) -> str | None:

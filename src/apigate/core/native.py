@@ -329,7 +329,7 @@ def plain_request(method: str, url: str, headers: Mapping[str, str], address: st
         "path": path,
         "raw_path": raw.encode("utf-8", "surrogatepass"),
         "query_string": query.encode("utf-8", "surrogatepass"),
-        "headers": [(name.encode("utf-8"), value.encode("utf-8")) for name, value in pairs],
+        "headers": [tuple(text.encode("utf-8", "surrogatepass") for text in pair) for pair in pairs],
         **{_environ_key(name): value for name, value in pairs},
     }
     return Request(method, path, address, native, _ASGI)
