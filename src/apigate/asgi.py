@@ -181,7 +181,7 @@ class GatewayMiddleware:
 
     def _refresh(self, context: RequestContext, exchange: Fill, scope: Scope) -> None:
         """Have the app asked anew, for the same principal, by a request that takes from no limit."""
-        anew = context.again()
+        anew = context.again(exchange)
         scope = self._inner(anew, {**scope, "method": "GET" if scope["method"] == "HEAD" else scope["method"]}, None)
         if self.gateway.marked and exchange.context is not None:
             exchange.context.run(current.set, anew)
@@ -208,6 +208,7 @@ class GatewayMiddleware:
             found = await exchange if isinstance(exchange, Awaitable) else exchange
             if found is None:
                 continue
+            context.exchange = found
             variables = copy_context()  # none of it is left behind in the caller's
             variables.run(current.set, context)
             await ask_apart(self.app, found, self._inner(context, dict(request.native), None), variables)

@@ -72,6 +72,8 @@ class EndpointGate:
         """
         gateway = self._gateway
         context = gateway.enter(self._request(served), None, self._find(served))
+        if served.outer is not None:
+            context.stand_within(served.outer)
         if context.refusal is not None:
             return served.respond(context.refusal)
         status: int | None = None
@@ -100,6 +102,8 @@ class EndpointGate:
         """`serve` for tasks; both functions give awaitables."""
         gateway = self._gateway
         context = await gateway.enter_async(self._request(served), None, self._find(served))
+        if served.outer is not None:
+            context.stand_within(served.outer)
         if context.refusal is not None:
             return served.respond(context.refusal)
         status: int | None = None
@@ -200,6 +204,9 @@ def _due(served: Served, context: RequestContext) -> tuple[Answer | None, Exchan
         if exchange is not None:
             exchange.fail()
         return None, None
+    if exchange is not None and answer is not None and served.request.method == "HEAD":
+        exchange.fail()  # the view would answer HEAD, which has no content to be kept
+        return answer, None
     return (answer, None) if exchange is None else (None, exchange)
 
 

@@ -124,6 +124,7 @@ class GatewayMiddleware:
             found = block_on(exchange) if isinstance(exchange, Awaitable) else exchange
             if found is None:
                 continue
+            context.exchange = found
             app = partial(_in_context, self.app, context)
             copy_context().run(ask, app, found, _inner(context, environ))  # so that none of it is left behind here
             stored += found.has_stored
@@ -182,7 +183,7 @@ class GatewayMiddleware:
 
     def _refresh(self, context: RequestContext, exchange: Fill, environ: Environ) -> None:
         """Have the app asked anew, for the same principal, by a request that takes from no limit."""
-        anew = context.again()
+        anew = context.again(exchange)
         copied: Environ = {**environ, "wsgi.input": BytesIO(), "CONTENT_LENGTH": "0"}
         if environ["REQUEST_METHOD"] == "HEAD":
             copied["REQUEST_METHOD"] = "GET"

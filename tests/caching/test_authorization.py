@@ -109,6 +109,23 @@ def test_what_was_answered_for_claims_without_a_principal_is_not_everybodys_unle
     assert told(shop, "@red", "@red", "@blue", None, None) == numbers
 
 
+class ApiKeys:
+    """Verifies a key of the client's, and names nobody."""
+
+    phase = Phase.AUTHORIZE
+
+    def on_request(self, context):
+        context.api_key = tenant_of(context.request) or None
+
+
+@pytest.mark.parametrize(
+    ("per", "numbers"), [(None, [1, 2, 3, 4, 4]), ("public", [1, 1, 1, 1, 1]), (tenant_of, [1, 1, 2, 3, 4])]
+)
+def test_nor_is_what_was_answered_for_an_api_key(world, per, numbers):
+    shop = world(echo(), CachePolicy(ttl=60, per=per), policies=[ApiKeys()])
+    assert told(shop, "@red", "@red", "@blue", None, None) == numbers
+
+
 @pytest.mark.parametrize("per", ["public", tenant_of])
 def test_a_principal_alone_is_enough(world, per):
     shop = world(echo(), CachePolicy(ttl=60, per=per), policies=[Tokens("principal")])

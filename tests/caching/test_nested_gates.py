@@ -1,10 +1,12 @@
 """A gateway within another one, each with a cache: what the inner one keeps for some, the outer one must not have."""
 
 import pytest
+from flask import Flask, request
 
 from apigate import CachePolicy, Gateway, Method, ResponseCache
 from apigate.core.message import Response
 from apigate.core.policy import Phase
+from apigate.flask import Apigate
 from tests.caching.asking import Reply
 
 
@@ -18,7 +20,8 @@ class Keys:
 
     def on_request(self, context):
         name = context.request.headers.get("x-api-key")
-        setattr(context, self.tells, name if self.tells == "principal" else {"name": name})
+        if name is not None:
+            setattr(context, self.tells, name if self.tells == "principal" else {"name": name})
 
 
 @pytest.mark.parametrize(("tells", "per"), [("principal", None), ("claims", "claim:name")])
@@ -55,3 +58,45 @@ def test_nor_what_a_policy_further_in_answers_by_itself(world, tells):
     assert [shop.ask(x_api_key=who).body for who in ("alice", "bob")] == [b"alice", b"bob"]
     assert shop.ask().body == b"nobody"
     assert shop.ask().hit
+
+
+@pytest.mark.parametrize("tells", ["principal", "claims"])
+@pytest.mark.parametrize("answers", [Keys, Profiles])
+def test_nor_what_is_asked_for_anew_behind_the_answer_to_one(world, tells, answers):
+    """The request that refreshes a stale response is sent as whoever set it off."""
+    shop = world(lambda seen: Reply(200, (), (seen.fields.get("x-api-key", "nobody").encode(),)))
+    inner = Gateway(name="inner", policies=[answers(tells)])
+    policy = CachePolicy(ttl=60, stale_while_revalidate=600)
+    outer = Gateway(name="outer", cache=ResponseCache(), methods={"*": Method(cache=policy)}, clock=shop.clock)
+    shop.wrapped = type(shop.wrapped)(shop.around(inner), outer)
+    assert shop.ask().body == b"nobody"
+    shop.clock.advance(61)
+    assert shop.ask(x_api_key="alice").body == b"nobody"
+    assert {shop.ask().body for _ in range(2)} == {b"nobody"}
+
+
+def test_nor_what_is_warmed_for_one(world):
+    shop = world(lambda seen: Reply(200, (), (seen.fields.get("x-api-key", "nobody").encode(),)))
+    outer = Gateway(name="outer", cache=ResponseCache(), methods={"*": Method(cache=CachePolicy(ttl=60))})
+    shop.wrapped = type(shop.wrapped)(shop.around(Gateway(name="inner", policies=[Keys("principal")])), outer)
+    warmed = shop.wrapped.warm([("http://shop.example/", {"x-api-key": "alice"})])
+    assert (warmed if shop.loop is None else shop.loop.run_until_complete(warmed)) == 0
+    assert shop.ask().body == b"nobody"
+
+
+@pytest.mark.parametrize("tells", ["principal", "claims"])
+@pytest.mark.parametrize(
+    "decorated",
+    [lambda inner: inner.cache(ttl=60), lambda inner: inner.throttle("9/second")],
+    ids=["cache", "throttle"],
+)
+def test_nor_what_a_view_that_is_its_own_gate_answers_for_one(tells, decorated):
+    inner = Gateway(name="inner", policies=[Keys(tells)])
+    outer = Gateway(name="outer", cache=ResponseCache(policy=CachePolicy(ttl=60)))
+    app = Flask("shop")
+    app.get("/")(decorated(inner)(lambda: request.headers.get("x-api-key", "nobody")))
+    Apigate(app, outer)
+    client = app.test_client()
+    for who in ("alice", "bob"):
+        assert client.get("/", headers={"x-api-key": who}).text == who
+    assert client.get("/").text == "nobody"

@@ -5,6 +5,7 @@ from io import BytesIO
 from operator import methodcaller
 
 import pytest
+from asgiref.wsgi import WsgiToAsgi
 from django.core.handlers.asgi import ASGIRequest
 from django.test import AsyncRequestFactory
 from flask import Flask, request
@@ -320,4 +321,42 @@ def test_a_cache_further_out_keeps_nothing_that_a_gate_further_in_has_verified_s
     shop = World(kind, lambda seen: Reply(200, cached(), (seen.fields["x-api-key"].encode(),)), policies=[ByKey()])
     shop.wrapped = middleware(shop.wrapped, Gateway(methods={"*": Method(cache=60)}, clock=shop.clock))
     assert [shop.ask(x_api_key=name).body for name in ("alice", "bob")] == [b"alice", b"bob"]
+    shop.close()
+
+
+def bridged(respond):
+    """A WSGI app behind a bridge: there `X_Tenant` and `X-Tenant` are one field."""
+    shop = World("asgi", respond)
+    shop.wrapped = asgi.GatewayMiddleware(WsgiToAsgi(shop._wsgi_app), shop.gateway)
+    return shop
+
+
+BRIDGED = pytest.mark.filterwarnings("ignore:async_to_sync was passed a non-async-marked callable")  # of the bridge
+
+
+@BRIDGED
+def test_a_field_with_an_underscore_is_the_one_that_a_bridge_to_wsgi_takes_it_for():
+    fields = cached(("Vary", "X-Tenant"))
+    shop = bridged(lambda seen: Reply(200, fields, (seen.fields.get("x-tenant", "nobody").encode(),)))
+    assert shop.ask(fields=[("X_Tenant", "mallory")]).body == b"mallory"
+    assert shop.ask().body == b"nobody"
+    assert shop.ask().hit
+    shop.close()
+
+
+@BRIDGED
+def test_nor_may_it_stand_for_the_condition_of_the_cache():
+    """The app would call current what is not, and everybody would be given it again."""
+    version = iter((b"old", b"new", b"new"))
+
+    def respond(seen):
+        if "2050" in seen.fields.get("if-modified-since", ""):
+            return Reply(304, cached())
+        return Reply(200, cached(("Last-Modified", "Wed, 01 Jan 2020 00:00:00 GMT")), (next(version),))
+
+    shop = bridged(respond)
+    assert shop.ask().body == b"old"
+    shop.clock.advance(61)
+    assert shop.ask(fields=[("If_Modified_Since", "Sat, 01 Jan 2050 00:00:00 GMT")]).body == b"new"
+    assert shop.ask().body == b"new"
     shop.close()

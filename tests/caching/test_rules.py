@@ -811,6 +811,17 @@ def test_stale_while_revalidate_serves_and_asks_anew_behind(world):
     assert shop.ask().body == b"3"
 
 
+@pytest.mark.parametrize("policy", [None, CachePolicy(ttl=60, stale_while_revalidate=30)])
+def test_a_request_that_says_no_store_sets_off_no_refresh(world, policy):
+    shop = world(numbered(("Cache-Control", "max-age=60, stale-while-revalidate=30")), policy)
+    shop.ask()
+    shop.clock.advance(75)
+    assert shop.ask(cache_control="no-store").body == b"1"
+    assert shop.calls == 1
+    assert shop.ask().body == b"1"
+    assert shop.calls == 2
+
+
 def test_stale_while_revalidate_of_the_policy_is_for_apps_that_do_not_say(world):
     policy = CachePolicy(stale_while_revalidate=30)
     shop = world(numbered(*PUBLIC), policy)

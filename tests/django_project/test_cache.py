@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import threading
 import time
 from http.cookies import Morsel
 from types import SimpleNamespace
@@ -974,3 +975,61 @@ async def _by(app, scheme):
     scope = {"type": "http", "method": "GET", "scheme": scheme, "path": "/x", "query_string": b"", "headers": []}
     await app({**scope, "server": ("testserver", 80), "client": ("192.0.2.1", 1)}, receive, send)
     return b"".join(message.get("body", b"") for message in sent[1:])
+
+
+@pytest.mark.parametrize(
+    "decorated",
+    [lambda inner: inner.cache(ttl=60), lambda inner: inner.throttle("9/second")],
+    ids=["cache", "throttle"],
+)
+def test_what_a_view_that_is_its_own_gate_answers_for_one_a_gate_further_out_does_not_keep(via, decorated):
+    inner = gateway(name="inner", policies=[ByToken()])
+    view = decorated(inner)(lambda request: HttpResponse(request.headers.get("x-token", "nobody")))
+    outer = gateway(cache=ResponseCache(policy=CachePolicy(60)))
+    with project(via, [path("a", view)], outer) as app:
+        for who in ("alice", "bob"):
+            assert ask(app, "GET /a", {"x-token": who}).body == who.encode()
+        assert ask(app, "GET /a").body == b"nobody"
+
+
+def test_nor_what_is_asked_for_anew_behind_the_answer_to_one(via):
+    inner = gateway(name="inner", policies=[ByToken()])
+
+    @inner.throttle("9/second")
+    def view(request):
+        return HttpResponse(request.headers.get("x-token", "nobody"))
+
+    def asked_to_the_end(app, headers):
+        if via == "asgi":
+            return asyncio.run(asked_by_task(app, headers))
+        answer = ask(app, "GET /a", headers)
+        for thread in threading.enumerate():
+            if thread.name == "apigate refresh":
+                thread.join(20)
+        return answer
+
+    async def asked_by_task(app, headers):
+        answer = await exchanged(app, "GET", "/a", headers)
+        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
+        return answer
+
+    outer = gateway(cache=ResponseCache(policy=CachePolicy(60, stale_while_revalidate=600)))
+    with project(via, [path("a", view)], outer) as app:
+        ask(app, "GET /a")
+        outer.clock.advance(61)
+        assert asked_to_the_end(app, {"x-token": "alice"}).body == b"nobody"
+        assert [ask(app, "GET /a").body for _ in range(2)] == [b"nobody"] * 2
+
+
+def test_a_view_that_is_its_own_gate_is_not_asked_by_head_for_what_is_stored_for_get(via):
+    gate = gateway()
+
+    @gate.cache(ttl=60, stale_while_revalidate=600)
+    def view(request):
+        return HttpResponse("" if request.method == "HEAD" else "page")
+
+    with project(via, [path("a", view)], None) as app:
+        assert ask(app, "GET /a").body == b"page"
+        gate.clock.advance(61)
+        assert ask(app, "HEAD /a").status == 200
+        assert ask(app, "GET /a").body == b"page"

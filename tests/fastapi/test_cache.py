@@ -476,3 +476,29 @@ def test_post_may_be_keyed_by_its_content():
     gated(app, gate)
     assert [ask(app, "/x", "POST", data).body for data in (b"a", b"b", b"a")] == [b'"a"', b'"b"', b'"a"']
     assert len(runs) == 2
+
+
+class ByKey:
+    """An authorizer."""
+
+    phase = Phase.AUTHORIZE
+
+    def on_request(self, context: Any) -> None:
+        context.principal = context.request.value("x-api-key")
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+def test_what_an_endpoint_that_is_its_own_gate_answers_for_one_a_gate_further_out_does_not_keep(is_async: bool) -> None:
+    inner = gateway(name="inner", policies=[ByKey()])
+
+    def page(request: Request) -> str:
+        return request.headers.get("x-api-key", "nobody")
+
+    async def page_async(request: Request) -> str:
+        return page(request)
+
+    app = app_with(inner.throttle("9/second")(page_async if is_async else page))
+    gated(app, gateway(cache=ResponseCache(policy=CachePolicy(60))))
+    for who in ("alice", "bob"):
+        assert ask(app, "GET /x", {"x-api-key": who}).json == who
+    assert ask(app, "GET /x").json == "nobody"

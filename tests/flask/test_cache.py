@@ -530,3 +530,19 @@ def test_the_listing_names_the_cache():
     lines = app.test_cli_runner().invoke(args=["apigate", "routes"]).output
     assert "cache" in lines
     assert "60" in lines
+
+
+def test_a_view_that_is_its_own_gate_is_not_asked_by_head_for_what_is_stored_for_get():
+    gate = gateway()
+    app = Flask("shop")
+
+    @app.get("/")
+    @gate.cache(ttl=60, stale_while_revalidate=600)
+    def page():
+        return "" if request.method == "HEAD" else "page"
+
+    client = app.test_client()
+    assert client.get("/").text == "page"
+    gate.clock.advance(61)
+    assert client.head("/").status_code == 200
+    assert client.get("/").text == "page"

@@ -505,6 +505,8 @@ class Lookup:
     def _refreshing(self, stored: StoredResponse, asked: Asked, now_us: int) -> Answer:
         """Serve it stale; whoever leads the flight has the app asked in the background (RFC 5861, section 3)."""
         made = self._answer(stored, asked, now_us)
+        if "no-store" in asked.directives:
+            return made  # what the app would answer to this request may not be stored
         context = copy_context()  # what refreshes leads the flight, and nobody else
         lead = context.run(self.cache.flights.join, asked.key, now_us)
         if not isinstance(lead, Lead):

@@ -59,7 +59,7 @@ class CachingPolicy:
 
     def on_request(self, context: RequestContext) -> Outcome:
         """Answer the request, or send it on with an exchange."""
-        if self._by_principal and context.principal is None and not context.claims:
+        if self._by_principal and context.principal is None and context.api_key is None and not context.claims:
             found = self.lookup.ask(context.request, context.now_us)
         else:
             found = self._ask(context)
@@ -87,6 +87,8 @@ class CachingPolicy:
         return run(self.lookup.explain(request, context.now_us, owner))
 
     def _owner(self, context: RequestContext) -> Owner | None:
+        if self._by_principal and context.principal is None and context.api_key is not None:
+            return None  # it may be any one's, as with claims and no principal
         return self.lookup.owner(context.request, context.principal, context.claims)
 
     def _ask(self, context: RequestContext) -> Found | Awaitable[Found]:

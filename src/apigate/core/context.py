@@ -117,12 +117,17 @@ class RequestContext:
             state = self._state = {}
         return state
 
-    def again(self) -> "RequestContext":
-        """The context of the request made again by the gateway: of the same principal, and taking from no level."""
+    def again(self, exchange: Any) -> "RequestContext":  # Any: a caching.Exchange
+        """The context of the request made again by the gateway: of the same principal, and taking from no level.
+
+        Args:
+            exchange: What the cache does with the app's response to that one.
+        """
         anew = RequestContext(self.request, self.compiled, self.now_us)
         anew.principal, anew.api_key, anew.claims = self.principal, self.api_key, self.claims
         anew.endpoint = self.endpoint
         anew.exempt = True
+        anew.exchange = exchange  # gates further in have their say in what is kept of that one too
         return anew
 
     def stand_within(self, outer: "RequestContext") -> None:

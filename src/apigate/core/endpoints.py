@@ -9,10 +9,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from inspect import unwrap
-from typing import Any, NamedTuple, Protocol, TypeAlias, cast, final, runtime_checkable
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeAlias, cast, final, runtime_checkable
 from weakref import WeakKeyDictionary, ref
 
 from apigate.core.message import Request, Response
+
+if TYPE_CHECKING:
+    from apigate.core.context import RequestContext
 
 __all__ = [
     "VERBS",
@@ -146,6 +149,7 @@ class Served(NamedTuple):
         status: Tells the status of what the view returned or raised.
         carrier: How responses pass the cache; None where a view cannot be its own gate for that.
         app: The app that the view is of, where a process may have several of its framework.
+        outer: The context at a gate of another gateway further out, if there is one.
     """
 
     request: Request
@@ -155,6 +159,7 @@ class Served(NamedTuple):
     status: Callable[[object], int] = status_of
     carrier: Carrier | None = None
     app: object = None
+    outer: "RequestContext | None" = None
 
 
 def method_name(verb: str, template: str) -> str:

@@ -30,7 +30,7 @@ from apigate.django.refreshing import refresh_in_task, refresh_in_thread
 from apigate.django.settling import later_of, when_closed
 from apigate.django.warming import UNASKED, warm
 from apigate.gateway import Gateway, empty_context
-from apigate.routing.django import DjangoRouting, django_response
+from apigate.routing.django import DjangoRouting, django_response, outer_context
 from apigate.routing.django_exchange import (
     add_fields,
     answered,
@@ -108,7 +108,7 @@ class GatewayMiddleware:
         unasked: list[Fill] | None = request.META.get(UNASKED)
         if unasked is not None:
             return self._warm(request, asked, unasked)
-        outer = _outer_context(request)
+        outer = outer_context(request)
         if self.gateway.is_empty or (outer is not None and self.gateway.has_passed(outer, self.stage, request.META)):
             request.apigate = empty_context(asked) if outer is None else outer  # type: ignore[attr-defined]
             if self._is_async:
@@ -312,7 +312,7 @@ class GatewayMiddleware:
             raise
         finally:
             if answer.refresh is not None:
-                anew = visit.context.again()
+                anew = visit.context.again(answer.refresh)
                 (refresh_in_task if self._is_async else refresh_in_thread)(
                     self._get_response, answer.refresh, request, anew
                 )
@@ -357,16 +357,6 @@ class GatewayMiddleware:
             if visit.context.exchange is not None:
                 end(visit.context.exchange)
             await self.gateway.complete_async(visit.context, status)
-
-
-def _outer_context(request: HttpRequest) -> RequestContext | None:
-    """What a gate further out made known: in MIDDLEWARE, or around the project's handler."""
-    found: object = (
-        getattr(request, "apigate", None)
-        or request.META.get("apigate.context")
-        or getattr(request, "scope", request.META).get("apigate")
-    )
-    return found if isinstance(found, RequestContext) else None
 
 
 def _handed_over(request: HttpRequest, context: RequestContext, outer: RequestContext | None) -> _Visit:

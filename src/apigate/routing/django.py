@@ -20,6 +20,7 @@ from django.urls.resolvers import LocalePrefixPattern, RegexPattern, RoutePatter
 from django.utils.regex_helper import normalize
 from django.utils.translation import get_language_from_path, override
 
+from apigate.core.context import RequestContext
 from apigate.core.endpoints import VERBS, Endpoint, Mark, Served, marks_of_class, marks_on, method_name
 from apigate.core.message import Request, Response
 from apigate.core.native import wsgi_request
@@ -219,8 +220,19 @@ def served(arguments: tuple[object, ...]) -> Served | None:
             if endpoint is None:
                 return None
             asked = wsgi_request({**request.META, "REQUEST_METHOD": request.method}, request.path_info)
-            return Served(asked, endpoint.method, endpoint.marks, django_response, carrier=DjangoCarrier(request))
+            carrier, outer = DjangoCarrier(request), outer_context(request)
+            return Served(asked, endpoint.method, endpoint.marks, django_response, carrier=carrier, outer=outer)
     return None
+
+
+def outer_context(request: HttpRequest) -> RequestContext | None:
+    """What a gate further out made known: in MIDDLEWARE, or around the project's handler."""
+    found: object = (
+        getattr(request, "apigate", None)
+        or request.META.get("apigate.context")
+        or getattr(request, "scope", request.META).get("apigate")
+    )
+    return found if isinstance(found, RequestContext) else None
 
 
 def django_response(response: Response) -> HttpResponse:

@@ -262,7 +262,8 @@ def served(arguments: tuple[object, ...]) -> Served | None:  # noqa: ARG001 - Fl
         return flask_response(current_app, response)
 
     app = cast("Any", current_app)._get_current_object()  # noqa: SLF001 - Flask names it in its documentation
-    return Served(wsgi_request(request.environ), method, marks, respond, _status_of, FlaskCarrier(), app)
+    asked, outer = wsgi_request(request.environ), request.environ.get("apigate.context")
+    return Served(asked, method, marks, respond, _status_of, FlaskCarrier(), app, outer)
 
 
 def _status_of(outcome: object) -> int:

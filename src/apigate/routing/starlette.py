@@ -405,7 +405,8 @@ def served(arguments: tuple[object, ...]) -> Served | None:
     endpoint = _routing_within(router).find(request)
     if endpoint is None:
         return None
-    return Served(request, endpoint.method, endpoint.marks, _close if scope["type"] == _WEBSOCKET else _respond)
+    respond = _close if scope["type"] == _WEBSOCKET else _respond
+    return Served(request, endpoint.method, endpoint.marks, respond, outer=scope.get("apigate"))
 
 
 def _scope_of(connection: Any) -> Scope:
