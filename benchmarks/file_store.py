@@ -238,7 +238,7 @@ def kill(name: str, path: str, kills: str) -> None:
         if number < int(kills):
             child = os.fork()
             if child == 0:
-                ask(_throttle(name, Path(path)), said)
+                ask(name, Path(path), said)
             alive.append((time.monotonic() + moments.uniform(0, KILLED_WITHIN), child))
         if number >= 2:
             due, child = alive.pop(0)
@@ -249,10 +249,12 @@ def kill(name: str, path: str, kills: str) -> None:
     print(reported)
 
 
-def ask(throttle: Throttle, said: int) -> None:
+def ask(name: str, path: Path, said: int) -> None:
     """Report each admission by a byte, until killed."""
+    throttle: Throttle | None = None
     while True:
         try:
+            throttle = throttle or _throttle(name, path)
             if throttle.acquire(KEYS):
                 os.write(said, b"+")
         except (StoreError, sqlite3.OperationalError):
