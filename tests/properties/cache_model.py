@@ -356,8 +356,10 @@ class _Once:
         return not self.sent["if-range"].startswith("W/") and self.sent["if-range"] == fields.get("etag")
 
     def refreshed(self, stored: Stored) -> Outcome:
-        """Served stale; the app is asked in the background."""
+        """Served stale; the app is asked in the background, unless what it answers to this may not be stored."""
         outcome = self.served(stored)
+        if "no-store" in directives(self.sent.get("cache-control")):
+            return outcome
         until = self.cache.refused.get(self.cache.key(self.visit))
         may_be_left_out = until is not None and self.now <= until
         if self.refreshes or not may_be_left_out:

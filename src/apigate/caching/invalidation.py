@@ -59,7 +59,7 @@ def tag_scope(tag: str) -> str:
 
 def group_scope(scheme: str, host: str, group: str) -> str:
     """The scope of all responses of a group, which is one of its origin alone (RFC 9875, section 2)."""
-    return f"group:{scheme}://{host}|{group}"
+    return f"group:{scheme}://{host.lower()}|{group}"
 
 
 def invalidation(given: Mapping[str, object], methods: Callable[[], Collection[str] | None]) -> Invalidation:

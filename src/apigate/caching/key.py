@@ -74,7 +74,7 @@ class KeyMaker:
         key: CacheKey = (
             "GET" if verb == "HEAD" else verb,
             scheme,
-            picked.get("host", "").lower(),
+            picked.get("host", ""),  # as it was sent: some apps tell the letter cases of a host apart
             path,
             raw if raw != path and self._raw else "",
             query,
