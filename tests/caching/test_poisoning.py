@@ -306,6 +306,23 @@ def test_content_in_many_parts_reaches_the_app_as_it_was_sent():
     shop.close()
 
 
+@pytest.mark.parametrize("is_shared", [False, True])
+def test_unsafe_requests_to_long_paths_forget_nothing_else(world, tmp_path, is_shared):
+    """A client may send any number of them; each is told to other workers by its digest."""
+    shared = {"shared": f"file://{tmp_path}/cache"} if is_shared else {}
+    shop = world(numbered(), CachePolicy(ttl=60), cache=shared)
+    long = "/items/" + "a" * 600
+    shop.ask("/short")
+    shop.ask(long)
+    assert shop.ask(long).hit
+    for number in range(1_100):
+        assert shop.ask(f"{long}{number}", method="PUT").status == 200
+    assert shop.ask("/short").hit
+    assert shop.ask(long).hit
+    shop.ask(long, method="PUT")
+    assert not shop.ask(long).hit
+
+
 class ByKey:
     """An authorizer: the principal is whoever the key is of."""
 

@@ -411,3 +411,16 @@ def test_an_answer_of_bytes_that_begin_as_an_error_does_is_none():
     assert connections.answer(b"$6\r\n-abcde\r\n", ended=False) == b"-abcde"
     with pytest.raises(Exception, match="READONLY"):
         connections.answer(b"-READONLY You cannot\r\n", ended=False)
+
+
+@pytest.mark.parametrize("last", ["-5", "-1e300", "inf", "nan", "2.5", "1e30", "9007199254740993", "x", ""])
+def test_a_log_that_somebody_else_has_written_into_begins_anew(redis_server, process, last):
+    one = process()
+    one.put()
+    (log,) = redis_server.command("KEYS", "*log")
+    redis_server.command("HSET", log, "last", last)
+    fresh = process()
+    fresh.told(0)
+    one.invalidate(PETS)
+    assert fresh.told(2 * SECOND)[-1] == tuple(PETS)
+    assert fresh.get(2 * SECOND) is None

@@ -284,7 +284,8 @@ class ResponseCache:
         from apigate.caching.shared import SharedGenerations, SharedResponses
 
         self.news = SharedGenerations(store, self.generations)
-        self.shared = SharedResponses(store, self.news, encryption=self.encryption) if bodies else None
+        place = self._bound_to or ""
+        self.shared = SharedResponses(store, self.news, encryption=self.encryption, place=place) if bodies else None
 
     def _record(self, path: str | None, prefix: str | None, tag: str | None, method: str | None) -> "Invalidation":
         from apigate.caching.invalidation import invalidation

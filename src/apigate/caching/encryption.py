@@ -1,7 +1,7 @@
 """Stored responses that only whoever has the key can read or make: encryption at rest, with rotation of keys.
 
-Rule: a value is bound to the digest it lies under, so that none can be moved to another; whatever was not made with one
-of the keys, for this very place, is a miss.
+Rule: a value is bound to the stage and the digest it lies under, so that none can be moved to another; whatever was not
+made with one of the keys, for this very place, is a miss.
 
 Source: NIST SP 800-38D (AES in Galois/Counter Mode), section 8.3.
 """
@@ -75,7 +75,7 @@ class Encryption:
         """A value that `decrypt` gives back under the same key only.
 
         Args:
-            key: The digest it is kept under.
+            key: Where it is kept: of which stage, under which digest.
             value: What to keep.
         """
         nonce = os.urandom(_NONCE)

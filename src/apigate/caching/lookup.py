@@ -37,6 +37,7 @@ from apigate.caching.search import SearchVariance
 from apigate.caching.settings import KEYED_BY_CONTENT, CachePolicy, KeyParts, checked_texts
 from apigate.caching.status import forwarded_status
 from apigate.caching.storability import StorageRules, allows_authorization, is_lifetime_given
+from apigate.caching.store import MOST_TEXT, Invalidation, bounded
 from apigate.caching.variance import FieldValue, matches, normalized_value, selected_fields
 from apigate.core.clock import Clock
 from apigate.core.message import METHOD_OVERRIDES, Field, Request, field
@@ -53,6 +54,7 @@ REASONS = ("request", "stale", "uri-miss", "vary-miss")
 _NOTHING = Directives()
 _CONDITIONS = frozenset({"if-match", "if-unmodified-since"})
 _CONTENT = frozenset({"content-length", "transfer-encoding"})
+_LONG_PATH = MOST_TEXT // 5  # characters, of which one is at most four bytes
 _ALONE = frozenset({"range", "if-none-match", "if-modified-since"})  # their answers may not be what others wait for
 _VERDICTS = {
     Reuse.SERVE: "it is served",
@@ -617,6 +619,8 @@ class Lookup:
         """
         _, scheme, host, path, *_ = asked.key
         scopes = (path_scope(path), *self._scope)
+        if len(path) > _LONG_PATH and (told := bounded(Invalidation("scope", scopes[0])).text) != scopes[0]:
+            scopes += (told,)
         if tags:
             scopes += tuple([tag_scope(tag) for tag in tags])
         if groups:

@@ -243,9 +243,10 @@ class SharedResponses:
         generations: This process's, in step with the log of the same store.
         encryption: What makes values unreadable in the store; None leaves them as they are.
         bodies: Whether there are responses in it; without, it is for invalidations alone.
+        place: Whose they are, of gateway and stage: what was encrypted for another is not read.
     """
 
-    __slots__ = ("_bodies", "_encryption", "_generations", "_limit", "_store")
+    __slots__ = ("_bodies", "_encryption", "_generations", "_limit", "_place", "_store")
 
     def __init__(
         self,
@@ -254,12 +255,14 @@ class SharedResponses:
         *,
         encryption: Encryption | None = None,
         bodies: bool = True,
+        place: str = "",
     ) -> None:
         """Ask nothing yet."""
         self._store = store
         self._generations = generations
         self._encryption = encryption
         self._bodies = bodies
+        self._place = place.encode("utf-8", "surrogatepass")
         self._limit = store.max_item_bytes - (OVERHEAD if encryption is not None else 0)
 
     def get(
@@ -328,7 +331,7 @@ class SharedResponses:
             self._generations.take(found.news, now_us)
         if found.value is None or self._encryption is None:
             return found.value
-        return self._encryption.decrypt(digest, found.value)
+        return self._encryption.decrypt(self._place + digest, found.value)
 
     def _put(self, key: CacheKey, vary: Selected, value: bytes, seconds: float) -> Steps[None]:
         try:
@@ -340,7 +343,7 @@ class SharedResponses:
             return
 
     def _write(self, digest: bytes, value: bytes, seconds: float) -> Awaitable[None] | None:
-        sealed = value if self._encryption is None else self._encryption.encrypt(digest, value)
+        sealed = value if self._encryption is None else self._encryption.encrypt(self._place + digest, value)
         return self._store.put(digest, sealed, seconds)
 
     def _deleted(self, digest: bytes) -> Steps[None]:

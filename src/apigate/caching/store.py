@@ -6,6 +6,7 @@ told what came after, or that there is a gap, and then everything it has is inva
 """
 
 from collections.abc import Awaitable, Sequence
+from hashlib import sha256
 from typing import Final, Literal, NamedTuple, Protocol, TypeAlias
 
 __all__ = [
@@ -174,8 +175,8 @@ class ResponseStore(Protocol):
 def bounded(record: Invalidation) -> Invalidation:
     """The record itself, or where its text is too long for a log the narrowest one that holds all it does.
 
-    A prefix is cut, and so becomes wider. A path becomes such a prefix, as every entry has its path. Of anything else
-    longer than 480 bytes nothing narrower can be told than everything: such a tag, template or group is the app's own.
+    A prefix is cut, and so becomes wider. Of a path its digest is told, which an entry of such a path has among its
+    scopes. Of anything else longer than 480 bytes it is everything: such a tag, template or group is the app's own.
 
     >>> bounded(Invalidation("scope", "tag:pets")), bounded(Invalidation("scope", "tag:" + "x" * 999)).kind
     (Invalidation(kind='scope', text='tag:pets'), 'all')
@@ -185,9 +186,7 @@ def bounded(record: Invalidation) -> Invalidation:
     if len(raw) <= MOST_TEXT:
         return record
     if kind == "scope":
-        if not text.startswith("path:"):
-            return EVERYTHING
-        raw = raw[len("path:") :]
+        return Invalidation("scope", f"path#{sha256(raw).hexdigest()}") if text.startswith("path:") else EVERYTHING
     return Invalidation("prefix", _cut(raw))
 
 

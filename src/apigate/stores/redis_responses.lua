@@ -21,8 +21,9 @@ if #known == ID + 8 then
   local high, low = struct.unpack('>I4I4', known, ID + 1)
   since = high * 4294967296 + low
 end
-if head.err or not id or #id ~= ID or not last or (known:sub(1, ID) == id and since > last) then
-  -- it was lost, or some of its last records were, as when a replica takes over
+local is_whole = last and last >= 0 and last < 9007199254740992 and last == math.floor(last)
+if head.err or not id or #id ~= ID or not is_whole or (known:sub(1, ID) == id and since > last) then
+  -- it was lost, or some of its last records were, as when a replica takes over; or somebody else has written to it
   redis.call('DEL', log)
   id, last = ARGV[2], 0
   redis.call('HSET', log, 'id', id, 'last', '0')

@@ -104,10 +104,10 @@ def test_a_log_that_began_anew_makes_all_invalid_even_where_it_has_grown_as_long
     assert process.told[-2:] == [FLUSH, ("scope", "tag:toys")]
 
 
-def test_a_long_text_is_told_as_the_prefix_that_holds_it(store):
+def test_a_long_prefix_is_told_as_a_shorter_one_that_holds_it(store):
     process = Process(store)
     process.synchronise()
-    process.invalidate(Invalidation("scope", "path:/" + "a" * 900))
+    process.invalidate(Invalidation("prefix", "/" + "a" * 900))
     assert process.told[-1] == ("prefix", "/" + "a" * 479)
 
 
@@ -280,6 +280,13 @@ def test_without_bodies_only_invalidations_are_shared(store):
     other.synchronise()
     assert (store.values, one.get(), other.told[-1]) == ({}, None, tuple(PETS))
     assert {"get", "put", "delete"}.isdisjoint(store.calls)
+
+
+def test_what_was_encrypted_for_one_stage_another_does_not_read(store):
+    keys = Encryption([bytes(32)])
+    Process(store, encryption=keys, place="stage 'beta'").put()
+    assert Process(store, encryption=keys, place="stage 'beta'").get().body == b"hello"
+    assert Process(store, encryption=keys, place="stage 'prod'").get() is None
 
 
 def test_what_is_encrypted_only_those_find_who_have_the_key(store):
