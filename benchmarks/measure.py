@@ -7,6 +7,7 @@ a round; medians over the rounds.
 
 import gc
 import importlib.util
+import math
 import os
 import random
 import time
@@ -169,7 +170,8 @@ class Load:
 
 
 def _ratios(dividends: Iterable[float], divisors: Iterable[float]) -> tuple[float, float, float]:
-    return quartiles([a / b for a, b in zip(dividends, divisors, strict=True)])
+    """A round in which nothing is left to divide by, as of two times that are the same, tells nothing."""
+    return quartiles([a / b for a, b in zip(dividends, divisors, strict=True) if b] or [math.nan])
 
 
 def quartiles(figures: Sequence[float]) -> tuple[float, float, float]:

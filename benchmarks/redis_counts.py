@@ -19,7 +19,6 @@ from benchmarks.redis_askers import (
     FIXED,
     MOVING,
     PATIENCE_MS,
-    SLOWLY,
     Ask,
     apigate_tasks,
     apigate_window,
@@ -27,6 +26,7 @@ from benchmarks.redis_askers import (
 )
 from benchmarks.redis_server import server, why_not
 from benchmarks.redis_store import MANY, asked, awaited, each, each_task
+from benchmarks.throttling import HELD
 
 __all__ = ["figures"]
 
@@ -93,7 +93,7 @@ def _keeping() -> Iterator[tuple[str, Callable[[], Ask]]]:
 
 
 def _one_level(uri: str) -> Ask:
-    acquire = Throttle({"client": SLOWLY}, store=RedisStore(uri, deadline_ms=PATIENCE_MS), name="bench").acquire
+    acquire = Throttle({"client": HELD}, store=RedisStore(uri, deadline_ms=PATIENCE_MS), name="bench").acquire
     return lambda key: acquire({"client": key})
 
 

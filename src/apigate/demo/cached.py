@@ -10,12 +10,11 @@ from http.client import HTTPConnection, HTTPException
 from typing import NamedTuple, final
 
 from apigate.core.clock import Clock, SystemClock
-from apigate.demo.server import HOST
+from apigate.demo.server import HOST, PATIENCE
 
 __all__ = ["LOOKS", "Look", "Seen", "TourClock", "look_at_cache"]
 
 _PATH = "/cached/pets"
-_TIMEOUT = 10.0  # seconds, which only a server that hangs ever takes
 _TRIES = 2_000
 _PAUSE = 0.005  # seconds between them
 
@@ -133,7 +132,7 @@ def look_at_cache(port: int, clock: Clock) -> Sequence[Seen]:
         port: Where the store is served.
         clock: The gateway's clock; where it cannot be moved on, nothing becomes stale.
     """
-    with closing(HTTPConnection(HOST, port, timeout=_TIMEOUT)) as connection:
+    with closing(HTTPConnection(HOST, port, timeout=PATIENCE)) as connection:
         seen: list[Seen] = []
         for look in LOOKS:
             if isinstance(clock, TourClock):

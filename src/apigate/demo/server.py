@@ -14,10 +14,13 @@ from apigate.asgi import ASGIApp
 from apigate.core.errors import ConfigurationError
 from apigate.wsgi import Environ, StartResponse, WSGIApp
 
-__all__ = ["HOST", "App", "Server", "listening", "serve", "served"]
+__all__ = ["HOST", "PATIENCE", "App", "Server", "listening", "serve", "served"]
 
 HOST = "127.0.0.1"
 """Where the demo listens."""
+
+PATIENCE = 60
+"""Seconds for a start, an answer, or the next request on a connection: only what hangs takes so long."""
 
 App: TypeAlias = ASGIApp | WSGIApp
 
@@ -97,7 +100,9 @@ class _Uvicorn:
 
         # There is no proxy in front: with proxy_headers every local client could name an address of its choice.
         level = "info" if log else "warning"
-        config = uvicorn.Config(app, log_level=level, lifespan="off", ws="none", proxy_headers=False)
+        config = uvicorn.Config(
+            app, log_level=level, lifespan="off", ws="none", proxy_headers=False, timeout_keep_alive=PATIENCE
+        )
         self._server = uvicorn.Server(config)
         self._listener = listener
 

@@ -15,7 +15,7 @@ from typing import NamedTuple, final
 
 from apigate.demo.cached import Seen, look_at_cache
 from apigate.demo.frameworks import PLAIN, Framework
-from apigate.demo.server import HOST, served
+from apigate.demo.server import HOST, PATIENCE, served
 from apigate.demo.workers import working
 from apigate.gateway import Gateway
 from apigate.stores.file_kernel import has_locks
@@ -37,7 +37,6 @@ SECOND_CLIENT = "127.0.0.2"
 
 _BODY = b'{"name": "Bella"}'
 _JSON = {"Content-Type": "application/json"}
-_TIMEOUT = 10.0  # seconds, which only a server that hangs ever takes
 
 
 @final
@@ -293,7 +292,7 @@ def _outcome(ports: Sequence[int], scenario: Scenario) -> Outcome:
         with ExitStack() as opened:
             connections = [
                 opened.enter_context(
-                    closing(HTTPConnection(HOST, port, timeout=_TIMEOUT, source_address=(scenario.client, 0)))
+                    closing(HTTPConnection(HOST, port, timeout=PATIENCE, source_address=(scenario.client, 0)))
                 )
                 for port in ports
             ]

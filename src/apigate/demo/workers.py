@@ -9,14 +9,12 @@ from tempfile import TemporaryDirectory
 
 from apigate.core.errors import ConfigurationError
 from apigate.demo.frameworks import FRAMEWORKS, Framework
-from apigate.demo.server import served
+from apigate.demo.server import PATIENCE, served
 from apigate.demo.settings import demo_gateway
 
 __all__ = ["WORKERS", "working"]
 
 WORKERS = 2
-
-_START = 30.0  # seconds, which only a process that hangs ever takes
 
 
 @contextmanager
@@ -48,8 +46,8 @@ def working(framework: Framework) -> Generator[list[int]]:
 
 
 def _port(line: Connection) -> int:
-    if not line.poll(_START):
-        raise ConfigurationError(f"demo: a worker did not start within {_START:.0f} s")
+    if not line.poll(PATIENCE):
+        raise ConfigurationError(f"demo: a worker did not start within {PATIENCE} s")
     port: int = line.recv()
     return port
 
