@@ -10,6 +10,7 @@ three levels must have paid the same, and no more than was reported but for the 
 
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -44,6 +45,9 @@ KILLED_WITHIN = 0.02
 BURST = 600_000
 LEVELS = {level: Rate(1, per=3_600, burst=BURST) for level in ("global", "method", "client")}
 KEYS = {"method": "GET /pets", "client": "ip:192.0.2.1"}
+ROOM = 1 << 30
+"""Bytes that a file system in memory must have free."""
+
 HEADING = "One host, several processes (`python -m benchmarks --only file-store`)"
 KILLED = "One host, processes killed by `kill -9` (all levels paid the same)"
 
@@ -130,8 +134,9 @@ def _alone(name: str) -> Batch:
 
 
 def _folder() -> str | None:
-    """A file system in memory, if there is one."""
-    return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
+    """A file system in memory, if there is one with room: a container often has 64 MB, and each file takes 17."""
+    memory = "/dev/shm"
+    return memory if os.access(memory, os.W_OK) and shutil.disk_usage(memory).free >= ROOM else None
 
 
 def figures(plan: Plan) -> Iterator[Figure]:
