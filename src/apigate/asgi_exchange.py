@@ -42,6 +42,7 @@ ASGIApp: TypeAlias = Callable[[Scope, Receive, Send], Awaitable[None]]
 _UNSEEN = ("http.response.trailers", "http.response.pathsend", "http.response.zerocopysend")  # so it cannot be stored
 _WITHOUT_CONTENT = ("GET", "HEAD")  # methods whose content is no part of a key
 _PATIENCE = 30.0  # seconds that an app goes on for others after its client has left; some responses never end
+_MOST_DESERTED = 1_000  # of these at once in a process; clients that leave may not have any number of calls live on
 _MOST_REFRESHES = 100  # at once of one adapter in a process; what is not refreshed now is by the next request
 
 
@@ -198,6 +199,9 @@ def _asking(scope: Scope, questions: RequestFields) -> Scope:
     return {**scope, "headers": headers}
 
 
+_deserted: "set[_Listener]" = set()  # whose client has left, and which go on for others
+
+
 @final
 class _Listener:
     """Hears the app's response and the client's leaving."""
@@ -222,13 +226,18 @@ class _Listener:
             self._exchange.waive(UNKEYED)
         if message["type"] == "http.disconnect":
             self._has_left = True
-            if self._exchange.keeps:
+            if self._exchange.keeps and len(_deserted) < _MOST_DESERTED:
                 self.over = self.over or asyncio.Event()
+                _deserted.add(self)
                 try:
                     async with asyncio.timeout(_PATIENCE):
                         await self.over.wait()
                 except TimeoutError:
                     self._exchange.fail()  # what the app sends now that it is told may be cut short
+                finally:
+                    _deserted.discard(self)
+            elif self._exchange.keeps:
+                self._exchange.fail()
         return message
 
     def send(self, message: Message) -> Awaitable[None]:

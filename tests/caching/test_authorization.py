@@ -464,3 +464,24 @@ def test_who_is_verified_slowly_gets_nothing_that_has_become_stale_meanwhile(wor
     shop.ask(authorization="Bearer alice")
     assert shop.ask(authorization="Bearer alice").hit
     assert not shop.ask(authorization="Bearer alice", x_slow="yes").hit
+
+
+class Objects:
+    """Sets what is no text, as rows of a database are."""
+
+    phase = Phase.AUTHORIZE
+
+    def __init__(self, tells):
+        self.tells = tells
+
+    def on_request(self, context):
+        setattr(context, self.tells, object() if self.tells == "principal" else {"tenant": object()})
+
+
+@pytest.mark.parametrize(
+    ("tells", "per"), [("principal", None), ("principal", "principal"), ("claims", "claim:tenant")]
+)
+def test_an_object_names_nobody_as_its_address_in_memory_is_used_again(world, tells, per):
+    shop = world(echo(), CachePolicy(ttl=60, per=per), policies=[Objects(tells)])
+    assert told(shop, None, None) == [1, 2]
+    assert shop.cache.stats()["entries"] == 0

@@ -100,3 +100,23 @@ def test_nor_what_a_view_that_is_its_own_gate_answers_for_one(tells, decorated):
     for who in ("alice", "bob"):
         assert client.get("/", headers={"x-api-key": who}).text == who
     assert client.get("/").text == "nobody"
+
+
+@pytest.mark.parametrize("tells", ["principal", "claims"])
+def test_a_cache_further_in_keeps_nothing_for_everybody_of_whom_a_gate_further_out_has_verified(world, tells):
+    policy = CachePolicy(ttl=60, stale_while_revalidate=600)
+    shop = world(lambda seen: Reply(200, (), (seen.fields.get("x-api-key", "nobody").encode(),)), policy)
+    shop.wrapped = type(shop.wrapped)(shop.wrapped, Gateway(name="outer", policies=[Keys(tells)]))
+    for who in ("alice", "bob"):
+        assert shop.ask(x_api_key=who).body == who.encode()
+    assert shop.ask().body == b"nobody"
+    shop.clock.advance(61)
+    shop.ask(x_api_key="alice")
+    assert {shop.ask().body for _ in range(2)} == {b"nobody"}
+
+
+def test_unless_its_policy_says_that_all_get_the_same(world):
+    shop = world(lambda seen: Reply(200, (), (b"pets",)), CachePolicy(ttl=60, per="public"))
+    shop.wrapped = type(shop.wrapped)(shop.wrapped, Gateway(name="outer", policies=[Keys("principal")]))
+    shop.ask(x_api_key="alice")
+    assert shop.ask(x_api_key="bob").hit

@@ -377,3 +377,32 @@ def test_nor_may_it_stand_for_the_condition_of_the_cache():
     assert shop.ask(fields=[("If_Modified_Since", "Sat, 01 Jan 2050 00:00:00 GMT")]).body == b"new"
     assert shop.ask().body == b"new"
     shop.close()
+
+
+def test_an_app_that_changes_the_path_of_its_request_has_the_one_that_came_forgotten():
+    """As ProxyFix does with the prefix of a proxy."""
+    shop = World("wsgi", numbered(), CachePolicy(ttl=60))
+    within = shop.wrapped.app
+
+    def moved(environ, start_response):
+        environ["PATH_INFO"] = f"/elsewhere{environ['PATH_INFO']}"
+        return within(environ, start_response)
+
+    shop.wrapped.app = moved
+    shop.ask("/pets")
+    assert shop.ask("/pets").hit
+    shop.ask("/pets", method="PUT")
+    assert not shop.ask("/pets").hit
+    shop.close()
+
+
+def test_what_forwarded_says_of_the_host_counts_to_the_letter_and_who_asks_does_not(world):
+    shop = world(numbered(), CachePolicy(ttl=60))
+    sent = ["for=192.0.2.1;host=a", 'For="[2001:db8::1]:80";host=a', "for=1 host=evil;host=a", "for=1;host=A"]
+    assert [shop.ask(forwarded=each).body for each in sent] == [b"1", b"1", b"2", b"3"]
+
+
+def test_a_stored_205_says_that_it_has_no_content(world):
+    shop = world(lambda _: Reply(205, (), ()), CachePolicy(ttl=60, statuses=[205]))
+    assert not shop.ask().hit
+    assert shop.ask().one("content-length") == "0"

@@ -811,6 +811,23 @@ def test_stale_while_revalidate_serves_and_asks_anew_behind(world):
     assert shop.ask().body == b"3"
 
 
+@pytest.mark.parametrize("sent", ["min-fresh=999999999", "max-age=1"])
+def test_who_may_not_invalidate_cannot_have_the_app_asked_by_another_directive(world, sent):
+    policy = CachePolicy(invalidate=lambda _: False, unauthorized="FAIL_WITH_403")
+    shop = world(numbered(*PUBLIC), policy)
+    shop.ask()
+    shop.clock.advance(5)
+    assert shop.ask(cache_control=sent).body == b"1"
+    assert shop.ask(cache_control="no-cache").status == 403
+
+
+def test_of_a_long_cache_control_of_a_client_the_beginning_is_read(world):
+    shop = world(numbered(*PUBLIC))
+    shop.ask()
+    assert shop.ask(cache_control=f"no-cache, {'a' * 60_000}").body == b"2"
+    assert shop.ask(cache_control=f"{'a' * 60_000}, no-cache").body == b"2"
+
+
 @pytest.mark.parametrize("policy", [None, CachePolicy(ttl=60, stale_while_revalidate=30)])
 def test_a_request_that_says_no_store_sets_off_no_refresh(world, policy):
     shop = world(numbered(("Cache-Control", "max-age=60, stale-while-revalidate=30")), policy)

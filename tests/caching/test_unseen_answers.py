@@ -6,7 +6,7 @@ from wsgiref.util import FileWrapper
 
 import pytest
 
-from apigate import CachePolicy, Gateway, Method, ResponseCache, asgi, wsgi
+from apigate import CachePolicy, Gateway, Method, ResponseCache, asgi, asgi_exchange, wsgi
 from apigate.testing import FakeClock
 from tests.caching.crowds import DEADLINE, Ask, House, until, until_async
 from tests.flights import under_way
@@ -177,3 +177,32 @@ def test_an_error_page_from_a_file_is_replaced_by_the_stale_answer(tmp_path):
     assert visit() == b"old"
     assert heads == ["200 OK", "200 OK"]
     assert len(runs) == 2
+
+
+def test_an_app_is_told_at_once_that_its_client_has_left_where_many_have(monkeypatch):
+    """It goes on for others, but clients that leave may not have any number of calls live on."""
+    monkeypatch.setattr(asgi_exchange, "_MOST_DESERTED", 0)
+    monkeypatch.setattr(asgi_exchange, "_PATIENCE", 10 * DEADLINE)
+    heard = []
+
+    async def app(scope, receive, send):
+        await send({"type": "http.response.start", "status": 200, "headers": KEPT})
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+        heard.append((await receive())["type"])
+
+    async def scenario():
+        gateway, gate = asgi_gate(app, FakeClock())
+
+        async def receive():
+            return {"type": "http.disconnect"}
+
+        async def send(_):
+            """Nobody hears it."""
+
+        scope = {"type": "http", "method": "GET", "scheme": "http", "path": "/a", "query_string": b"", "headers": []}
+        async with asyncio.timeout(DEADLINE):
+            await gate(scope, receive, send)
+        return gateway.stage().cache.stats()["entries"]
+
+    assert asyncio.run(scenario()) == 0
+    assert heard == ["http.disconnect"]

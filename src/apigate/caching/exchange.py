@@ -112,6 +112,10 @@ class Exchange(Protocol):
         """
         ...
 
+    def doubt(self, why: str) -> None:
+        """What the app answers cannot be kept unless the policy says whose it is, for this reason."""
+        ...
+
     def settle(self) -> Awaitable[None] | None:
         """What is left to do once the client has its response; None, or an awaitable where that has to be awaited."""
         ...

@@ -37,7 +37,7 @@ _CONDITIONS = ("if-none-match", "if-modified-since", "if-range", "range")
 _TOO_LONG = "it is longer than max_item_bytes"
 _NO_ROOM = "there is no room for it in max_bytes"
 _ANOTHER = "the app's 304 has the ETag of another one"
-_NO_CONTENT = frozenset({204, 205, 304})
+_NO_CONTENT = frozenset({204, 304})
 _KEPT_FOR_VALIDATION = 3_600.0  # seconds a stale response with a validator is kept, as the app may still answer 304
 
 
@@ -221,6 +221,11 @@ class Fill:
         self._waived = why
         if self._chunks is not None:
             self._refuse(why)
+
+    def doubt(self, why: str) -> None:
+        """What the app answers cannot be kept unless the policy says whose it is, for this reason."""
+        if self._lookup.policy.per is None:
+            self.waive(why)
 
     # ---- deciding
 

@@ -133,7 +133,7 @@ class Invalidating:
     def __init__(self, lookup: "Lookup", request: Request, picked: Mapping[str, str]) -> None:
         """Keep what it is about."""
         self._lookup = lookup
-        self._request = request
+        self._target = request.target  # as it came: the app may change it, as ProxyFix does
         self._host = picked.get("host", "").lower()
         self.scopes: tuple[str, ...] = ()
 
@@ -174,12 +174,15 @@ class Invalidating:
     def waive(self, why: str = "") -> None:
         """Nothing: no content is kept."""
 
+    def doubt(self, why: str) -> None:
+        """Nothing: no content is kept."""
+
     def settle(self) -> Awaitable[None] | None:
         """Nothing is left to do."""
         return None
 
     def _scopes(self, fields: FieldLines) -> Iterator[str]:
-        target = self._request.target
+        target = self._target
         yield path_scope(target.path)
         groups: list[str] = []
         for sent, value in fields:

@@ -25,6 +25,7 @@ QUERY = 5
 
 _FORWARDED = frozenset(FORWARDED)
 _SEARCHED = "\u2315"
+_IDENTITY = re.compile(r"""(?i:for|by)=(?:"[^"]*"|[^\s",;]*)""")
 """What a query begins with that was normalized: a character that none on the wire has, as these are in Latin-1."""
 
 _NO_COOKIES: tuple[str, ...] = ()
@@ -126,8 +127,8 @@ def content_digest(content: bytes, content_type: str | None, content_encoding: s
 
 def _proxied(forwarded: str) -> str:
     """Host and scheme in a Forwarded field (RFC 7239): the rest says who asks, and changes from client to client."""
-    parts = (part.strip().lower() for part in forwarded.replace(",", ";").split(";"))
-    return ";".join(part for part in parts if not part.startswith(("for=", "by=")))
+    parts = (part.strip() for part in forwarded.replace(",", ";").split(";"))
+    return ";".join(part for part in parts if not _IDENTITY.fullmatch(part))
 
 
 def _part(name: str, value: str | None) -> str:

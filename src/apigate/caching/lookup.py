@@ -54,6 +54,7 @@ REASONS = ("request", "stale", "uri-miss", "vary-miss")
 _NOTHING = Directives()
 _CONDITIONS = frozenset({"if-match", "if-unmodified-since"})
 _CONTENT = frozenset({"content-length", "transfer-encoding"})
+_LONGEST_WISH = 1_024  # characters of a request's Cache-Control that are read
 _LONG_PATH = MOST_TEXT // 5  # characters, of which one is at most four bytes
 _ALONE = frozenset({"range", "if-none-match", "if-modified-since"})  # their answers may not be what others wait for
 _VERDICTS = {
@@ -147,6 +148,8 @@ class Lookup:
         self._methods = policy.methods if policy.stores else frozenset[str]()
         self._key = KeyMaker(policy)
         self.value_of: Callable[[Request], FieldValue] = _value_of(policy.normalize)
+        # Where clients need leave to invalidate, min-fresh and max-age may not have the app asked without it.
+        self._is_obedient = policy.ttl is None and policy.invalidate is None
         self._tags = () if callable(policy.tags) else cast("tuple[str, ...]", policy.tags)  # as they were checked
         self._wait_us = round(policy.wait * 1_000_000)
         self._lifetime = None if policy.ttl is None else float(policy.ttl)
@@ -333,7 +336,7 @@ class Lookup:
         if stored is not None or asked.owner.name:
             stored = self._allowed(asked, stored)
         if stored is not None:
-            verdict = reuse(stored, directives, self.policy, now_us, obeys=obeys)
+            verdict = reuse(stored, directives, self.policy, now_us, obeys=obeys and self._is_obedient)
             if verdict is Reuse.SERVE:
                 return self._answer(stored, asked, now_us)
             if verdict is Reuse.REFRESH and not asked.digest:  # in the background its content is not there any more
@@ -399,7 +402,7 @@ class Lookup:
         return "request" if stored is None or (obeys and _asks_anew(asked.directives)) else "stale"
 
     def _verdict(self, stored: StoredResponse, asked: Asked, now_us: int) -> Reuse:
-        return reuse(stored, asked.directives, self.policy, now_us, obeys=self.policy.ttl is None)
+        return reuse(stored, asked.directives, self.policy, now_us, obeys=self._is_obedient)
 
     def _goes_alone(self, asked: Asked, stored: StoredResponse | None, *, obeys: bool) -> bool:
         """Tell whether a request waits for no other one, nor any for it, and none is looked for that workers share."""
@@ -494,8 +497,7 @@ class Lookup:
     def _may_give(self, stored: StoredResponse, asked: Asked, now_us: int) -> bool:
         if not self.cache.is_valid(stored):
             return False
-        obeys = self.policy.ttl is None
-        if reuse(stored, asked.directives, self.policy, now_us, obeys=obeys) is not Reuse.VALIDATE:
+        if self._verdict(stored, asked, now_us) is not Reuse.VALIDATE:
             return True
         return may_serve_on_error(stored, asked.directives, self.policy, now_us) and stored.fresh_until_us < now_us
 
@@ -648,7 +650,7 @@ def _has_content(picked: Mapping[str, str]) -> bool:
 def _directives(picked: Mapping[str, str]) -> Directives:
     """The request's directives; the old Pragma counts where there is no Cache-Control (RFC 9111, section 5.4)."""
     if "cache-control" in picked:
-        return parse_directives([picked["cache-control"]])
+        return parse_directives([picked["cache-control"][:_LONGEST_WISH]])
     if "pragma" in picked and "no-cache" in parse_directives([picked["pragma"]]):
         return Directives({"no-cache": None})
     return _NOTHING

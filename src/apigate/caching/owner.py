@@ -4,8 +4,8 @@ Rule: where a policy asks for an owner that nobody can tell, the request passes 
 gate has verified who asks, are two things: a function of the request gives a name, and proves nothing.
 """
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, cast
 
 from apigate.caching.settings import Per
 from apigate.core.message import Request
@@ -66,7 +66,21 @@ def owner_of(per: Per | None, request: Request, principal: str | None, claims: M
             raise ValueError(f"cache per: {own!r} is neither a text nor None")
         return None if own is None else Owner(f"function:{own}", "function", private=False, verified=verified)
     if per is None or per == "principal":
+        if principal is not None and not isinstance(principal, str | int):
+            raise ValueError(f"context.principal: {type(principal).__name__} is no text")
         return None if principal is None else Owner(f"principal:{principal}", "principal", private=True, verified=True)
     claim = per.removeprefix(_CLAIM)
     value = claims.get(claim)
+    if value is not None and not _is_plain(value):
+        raise ValueError(f"cache per: the claim {claim!r} is a {type(value).__name__}, which tells nobody apart")
     return None if value is None else Owner(f"{_CLAIM}{claim}={value!r}", "claim", private=False, verified=True)
+
+
+def _is_plain(value: object) -> bool:
+    """Whether it is of JSON's types: any other may be written as its address in memory, which is used again."""
+    if isinstance(value, Mapping):
+        named = cast("Mapping[object, object]", value)
+        return all(map(_is_plain, [*named, *named.values()]))
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, cast("Sequence[object]", value)))
+    return value is None or type(value) in (str, int, float, bool)

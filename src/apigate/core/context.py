@@ -128,6 +128,9 @@ class RequestContext:
         anew.endpoint = self.endpoint
         anew.exempt = True
         anew.exchange = exchange  # gates further in have their say in what is kept of that one too
+        if self.outer is not None:
+            anew.stand_within(self.outer)
+            anew.outer = None  # what is answered to that one passes no gate further out
         return anew
 
     def stand_within(self, outer: "RequestContext") -> None:
@@ -137,13 +140,19 @@ class RequestContext:
             outer: The context.
         """
         self.outer = outer
-        if self.principal is None and self.api_key is None and not self.claims:
-            return
+        verified = self.is_known
         context: RequestContext | None = outer
         while context is not None:
-            if context.exchange is not None:
+            if verified and context.exchange is not None:
                 context.exchange.waive("a gate further in has verified who asks")
+            if context.is_known and self.exchange is not None and not verified:
+                self.exchange.doubt("a gate further out has verified who asks")
             context = context.outer
+
+    @property
+    def is_known(self) -> bool:
+        """Whether anything was verified of who asks."""
+        return self.principal is not None or self.api_key is not None or bool(self.claims)
 
     def prove(self, mark: "Mark") -> bool:
         """Tell a decorated function whether the gate has carried out its mark for this call: once, as it is called.
