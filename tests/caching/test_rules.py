@@ -7,6 +7,7 @@ from apigate.caching.head import head_of
 from apigate.caching.lookup import Lookup
 from apigate.core.message import Response
 from apigate.core.policy import Phase
+from apigate.testing import FakeClock
 from tests.caching.asking import Broken, Principal, Reply, World, cached, numbered
 
 PUBLIC = cached()
@@ -809,6 +810,26 @@ def test_stale_while_revalidate_serves_and_asks_anew_behind(world):
     assert shop.ask().body == b"2"
     shop.clock.advance(90)
     assert shop.ask().body == b"3"
+
+
+@pytest.mark.parametrize(
+    "answer", [Reply(200, (), (b"new",)), Reply(500, (), (b"new",)), Reply(200, [("Cache-Control", "private")])]
+)
+def test_what_a_client_invalidates_all_workers_that_share_it_have_forgotten(world, tmp_path, answer):
+    clock = FakeClock()
+
+    def worker():
+        policy = CachePolicy(ttl=60, invalidate=lambda _: True)
+        shared = {"shared": f"file://{tmp_path}/cache"}
+        return world(lambda _: Reply(200, (), (b"old",)), policy, clock=clock, cache=shared)
+
+    one, other = worker(), worker()
+    assert [shop.ask().body for shop in (one, other, other)] == [b"old"] * 3
+    assert (one.calls, other.calls) == (1, 0)
+    for shop in (one, other):
+        shop.respond = lambda _: answer
+    one.ask(cache_control="no-cache")
+    assert b"old" not in {one.ask().body, other.ask().body}
 
 
 @pytest.mark.parametrize("sent", ["min-fresh=999999999", "max-age=1"])

@@ -350,9 +350,11 @@ class Lookup:
 
     def _invalidation(
         self, asked: Asked, stored: StoredResponse | None, may: Callable[[Request], bool]
-    ) -> Found | None:
+    ) -> Found | Awaitable[Found] | None:
         """What becomes of a client's wish to invalidate; None where it is ignored."""
         if self._is_allowed(may, asked.request):
+            if self.cache.news is not None:
+                return run(self._told(asked))
             if stored is not None:
                 self.forget(asked, stored)  # now: what the app answers may be a 304 or a part, which replaces nothing
             return Fill(self, asked, "request")
@@ -400,6 +402,11 @@ class Lookup:
         if stored is None and found is None:
             return "vary-miss" if self.cache.has(asked.key) else "uri-miss"
         return "request" if stored is None or (obeys and _asks_anew(asked.directives)) else "stale"
+
+    def _told(self, asked: Asked) -> Steps[Found]:
+        """Have the path forgotten wherever it is shared; the app is asked after that, so what it brings is valid."""
+        yield self.cache.publish([Invalidation("scope", path_scope(asked.key[3]))])
+        return Fill(self, asked, "request")
 
     def _verdict(self, stored: StoredResponse, asked: Asked, now_us: int) -> Reuse:
         return reuse(stored, asked.directives, self.policy, now_us, obeys=self._is_obedient)
